@@ -1,0 +1,330 @@
+"""Data preparation of ASVspoof2019 LA (https://doi.org/10.7488/ds/2555).
+
+Writes train.csv, dev.csv and eval.csv from the official protocols, after
+checking every audio file that they name:
+
+> python asvspoof2019_prepare.py /data/LA results/prepared
+
+The folder LA has to hold ASVspoof2019_LA_cm_protocols and, for train, dev and
+eval, ASVspoof2019_LA_<partition>/flac.
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import logging
+import os
+from pathlib import Path
+
+import soundfile
+from speechbrain.utils.logger import get_logger
+from speechbrain.utils.parallel import parallel_map
+
+from speechbrain_bilevel.dataio.protocols import (
+    ASVSPOOF2019_LA_COUNTS,
+    BONAFIDE,
+    PARTITIONS,
+    SPOOF,
+    asvspoof2019_protocol_path,
+    read_asvspoof2019_protocol,
+)
+from speechbrain_bilevel.errors import InputError, exit_on_input_error
+
+logger = get_logger(__name__)
+
+SAMPLE_RATE = 16000
+COLUMNS = ("ID", "duration", "wav", "speaker", "attack", "label")
+STAMP = "prepare.json"
+# Of the official number of trials: a partition this near to it is a damaged
+# copy of the official one rather than another corpus.
+_NEARLY = 0.2
+# FLAC counts samples in 36 bits; libsndfile reports more than that where the
+# header states no length.
+_FLAC_MAX_FRAMES = 2**36
+_SHOWN = 5
+
+
+def prepare_asvspoof2019(data_folder, save_folder, skip_prep=False):
+    """Writes the CSV manifests of ASVspoof2019 LA, or of a corpus laid out so.
+
+    Audio files are checked without decoding them: the header has to promise
+    mono FLAC at 16 kHz and the last sample has to be readable. Damage in the
+    middle of a file is not found. A folder that was prepared from the same
+    protocols is left alone, and its audio is not checked again.
+
+    Arguments
+    ---------
+    data_folder : str
+        The corpus' ``LA`` folder.
+    save_folder : str
+        Where train.csv, dev.csv, eval.csv and prepare.json go. Column
+        ``duration`` is in seconds, ``wav`` begins with ``$data_root``, for
+        which the reader of the CSV substitutes the data folder.
+    skip_prep : bool
+        If True, nothing is done.
+
+    Raises
+    ------
+    InputError
+        The data folder, a protocol, the number of trials or any audio file is
+        not as it should be, or the CSVs cannot be written. Nothing is then
+        written.
+
+    Example
+    -------
+    >>> prepare_asvspoof2019("/data/LA", "results/prepared")  # doctest: +SKIP
+    """
+    if skip_prep:
+        return
+    data_folder = Path(os.path.abspath(data_folder))
+    save_folder = Path(save_folder)
+    _check_layout(data_folder)
+    source = _describe_source(data_folder)
+    if _is_prepared(save_folder, source):
+        logger.info("%s is prepared already: skipped", save_folder)
+        return
+    trials = {
+        partition: read_asvspoof2019_protocol(data_folder, partition)
+        for partition in PARTITIONS
+    }
+    _check_counts(trials)
+    paths = [trial.path for rows in trials.values() for trial in rows]
+    durations = _measure_durations(data_folder, paths)
+    manifests = {
+        f"{partition}.csv": _format_csv(rows, durations)
+        for partition, rows in trials.items()
+    }
+    _save(save_folder, manifests, source)
+    logger.info("Wrote the manifests to %s", save_folder)
+
+
+def _check_layout(data_folder):
+    expected = ["ASVspoof2019_LA_cm_protocols"]
+    expected += [f"ASVspoof2019_LA_{part}/flac" for part in PARTITIONS]
+    missing = [name for name in expected if not (data_folder / name).is_dir()]
+    if not missing:
+        return
+    inner = data_folder / "LA"
+    raise InputError(
+        f"data_folder {data_folder} lacks {', '.join(missing)}. Expected the "
+        "folder LA of ASVspoof2019, with ASVspoof2019_LA_cm_protocols and "
+        "ASVspoof2019_LA_{train,dev,eval}/flac in it; give "
+        + (f"{inner}" if inner.is_dir() else "that folder or unpack it again")
+    )
+
+
+def _check_counts(trials):
+    """Refuses damaged official protocols; lets another corpus pass."""
+    found = {partition: _count(rows) for partition, rows in trials.items()}
+    listed = ", ".join(f"{part} {_show(found[part])}" for part in found)
+    if not any(map(_is_nearly_official, found, found.values())):
+        logger.info("This is not the official corpus: %s", listed)
+        return
+    wrong = [
+        f"{part}: expected {_show(official)}, found {_show(found[part])}"
+        for part, official in ASVSPOOF2019_LA_COUNTS.items()
+        if found[part] != official
+    ]
+    if wrong:
+        raise InputError(
+            "the protocols look like those of ASVspoof2019 LA, but the number "
+            "of trials differs:\n  " + "\n  ".join(wrong) + "\nA protocol was "
+            "truncated or edited; download the corpus again"
+        )
+    logger.info("This is the official corpus: %s", listed)
+
+
+def _count(rows):
+    n_bonafide = sum(trial.label == BONAFIDE for trial in rows)
+    return {BONAFIDE: n_bonafide, SPOOF: len(rows) - n_bonafide}
+
+
+def _show(counts):
+    return f"{counts[BONAFIDE]} bona fide + {counts[SPOOF]} spoof"
+
+
+def _is_nearly_official(partition, counts):
+    official = sum(ASVSPOOF2019_LA_COUNTS[partition].values())
+    return abs(sum(counts.values()) - official) <= _NEARLY * official
+
+
+def _measure_durations(data_folder, paths):
+    """Seconds of each path; every file is checked before any is refused."""
+    results = parallel_map(
+        check_audio,
+        [os.path.join(data_folder, path) for path in paths],
+        chunk_size=64,
+        progress_bar_kwargs={"desc": "Checking audio", "unit": "file"},
+    )
+    durations, faults, n_bad = {}, {}, 0
+    for path, (n_frames, found) in zip(paths, results):
+        durations[path] = n_frames / SAMPLE_RATE
+        n_bad += bool(found)
+        for kind, detail in found:
+            faults.setdefault(kind, []).append(f"{path} ({detail})")
+    if faults:
+        raise InputError(
+            f"{n_bad} of {len(paths)} audio files in {data_folder} cannot be "
+            f"used:\n{_list_faults(faults)}\nExpected mono FLAC at "
+            f"{SAMPLE_RATE} Hz; unpack the corpus again or convert these files"
+        )
+    return durations
+
+
+def _list_faults(faults):
+    lines = []
+    for kind, files in faults.items():
+        lines.append(f"  {kind}: {len(files)}")
+        lines += [f"    {file}" for file in files[:_SHOWN]]
+        if len(files) > _SHOWN:
+            lines.append(f"    and {len(files) - _SHOWN} more")
+    return "\n".join(lines)
+
+
+def check_audio(path):
+    """Looks for faults of an audio file that show without decoding it.
+
+    Arguments
+    ---------
+    path : str
+        The file.
+
+    Returns
+    -------
+    n_frames : int
+        Samples per channel as the header states them, 0 if it is unreadable.
+    faults : list of (str, str)
+        Kind and detail of each fault; empty for a file that can be used.
+
+    Example
+    -------
+    >>> check_audio("nowhere.flac")
+    (0, [('missing', 'no such file')])
+    """
+    try:
+        if os.path.getsize(path) == 0:
+            return 0, [("empty", "0 bytes")]
+        with soundfile.SoundFile(path) as audio:
+            return audio.frames, _find_faults(audio)
+    except FileNotFoundError:
+        return 0, [("missing", "no such file")]
+    except OSError as error:
+        return 0, [("unreadable", error.strerror)]
+    except soundfile.LibsndfileError as error:
+        return 0, [("unreadable", error.error_string)]
+
+
+def _find_faults(audio):
+    # Of another format, such as WAV, libsndfile reports what is left of a
+    # truncated file as its length, so that nothing would show.
+    if audio.format != "FLAC":
+        return [("not FLAC", audio.format)]
+    faults = []
+    if audio.samplerate != SAMPLE_RATE:
+        faults.append(("wrong rate", f"{audio.samplerate} Hz"))
+    if audio.channels != 1:
+        faults.append(("not mono", f"{audio.channels} channels"))
+    if not 0 < audio.frames < _FLAC_MAX_FRAMES:
+        if _can_read(audio, 0):
+            faults.append(("truncated", "no length in the header"))
+        else:
+            faults.append(("empty", "0 samples"))
+    elif not _can_read(audio, audio.frames - 1):
+        faults.append(("truncated", "the last sample cannot be read"))
+    return faults
+
+
+def _can_read(audio, frame):
+    """Whether one sample can be read; of FLAC, that checks its block's CRC."""
+    try:
+        audio.seek(frame)
+        return len(audio.read(1, dtype="int16")) == 1
+    except soundfile.LibsndfileError:
+        return False
+
+
+def _format_csv(rows, durations):
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        wav = f"$data_root/{row.path}"
+        cells = row.utt, durations[row.path], wav, row.speaker
+        writer.writerow((*cells, row.attack, row.label))
+    return text.getvalue()
+
+
+def _describe_source(data_folder):
+    """What the manifests depend on."""
+    protocols = {
+        part: _sha256(asvspoof2019_protocol_path(data_folder, part))
+        for part in PARTITIONS
+    }
+    return {
+        "columns": list(COLUMNS),
+        "data_folder": str(data_folder),
+        "protocols": protocols,
+    }
+
+
+def _describe_csvs(save_folder):
+    return {part: _sha256(save_folder / f"{part}.csv") for part in PARTITIONS}
+
+
+def _sha256(path):
+    """The digest, or None of a file that cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _is_prepared(save_folder, source):
+    try:
+        stamp = json.loads((save_folder / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return stamp == {**source, "csv": _describe_csvs(save_folder)}
+
+
+def _save(save_folder, manifests, source):
+    try:
+        save_folder.mkdir(parents=True, exist_ok=True)
+        _write_atomically(save_folder, manifests)
+        stamp = {**source, "csv": _describe_csvs(save_folder)}
+        # Last, because it vouches for the others.
+        _write_atomically(save_folder, {STAMP: json.dumps(stamp, indent=2)})
+    except OSError as error:
+        raise InputError(
+            f"{save_folder}: cannot be written ({error.strerror}). Expected a "
+            "folder with room for the CSV files; free some or choose another"
+        ) from error
+
+
+def _write_atomically(folder, texts):
+    """Writes files so that each is seen whole or not at all.
+
+    All are written under temporary names first, so that a full disk leaves
+    every file as it was.
+    """
+    temporary = {name: folder / f"{name}.tmp" for name in texts}
+    try:
+        for name, text in texts.items():
+            temporary[name].write_text(text, encoding="utf-8")
+        for name in texts:
+            os.replace(temporary[name], folder / name)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data_folder", help="the folder LA of the corpus")
+    parser.add_argument("save_folder", help="where the CSV files go")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with exit_on_input_error():
+        prepare_asvspoof2019(arguments.data_folder, arguments.save_folder)

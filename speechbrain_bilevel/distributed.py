@@ -1,0 +1,76 @@
+"""What the two levels ask of distributed training."""
+
+import torch
+from speechbrain.utils.distributed import get_rank
+
+
+def rank():
+    """This process's rank; 0 outside distributed training.
+
+    Example
+    -------
+    >>> rank()
+    0
+    """
+    return get_rank() or 0
+
+
+def world_size():
+    """Number of processes; 1 outside distributed training.
+
+    Example
+    -------
+    >>> world_size()
+    1
+    """
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_world_size()
+    return 1
+
+
+def average_gradients(parameters):
+    """Averages ``.grad`` over all processes, in one message.
+
+    DDP's own reduction expects every parameter in every backward pass; a level
+    touches only its own.
+
+    Arguments
+    ---------
+    parameters : iterable of torch.nn.Parameter
+        The same ones, in the same order, on every process.
+
+    Example
+    -------
+    >>> weight = torch.nn.Parameter(torch.ones(2))
+    >>> weight.grad = torch.ones(2)
+    >>> average_gradients([weight])
+    """
+    if world_size() == 1:
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if not grads:
+        return
+    flat = torch.cat([grad.flatten() for grad in grads])
+    torch.distributed.all_reduce(flat)
+    flat /= world_size()
+    sizes = [grad.numel() for grad in grads]
+    for grad, mean in zip(grads, flat.split(sizes)):
+        grad.copy_(mean.view_as(grad))
+
+
+def broadcast_buffers(modules):
+    """Gives every process the main one's buffers (BatchNorm statistics), so
+    that all of them validate the network that is saved.
+
+    Arguments
+    ---------
+    modules : torch.nn.Module
+
+    Example
+    -------
+    >>> broadcast_buffers(torch.nn.BatchNorm1d(2))
+    """
+    if world_size() > 1:
+        for buffer in modules.buffers():
+            torch.distributed.broadcast(buffer, src=0)

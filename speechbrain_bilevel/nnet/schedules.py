@@ -1,0 +1,76 @@
+"""Learning rate schedules, as factors on the optimizer's own rate.
+
+Each returns torch's ``LambdaLR``, whose state SpeechBrain's Checkpointer saves.
+"""
+
+import math
+
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def noam(optimizer, model_size, warmup):
+    """Rises linearly for ``warmup`` steps, then falls with the root.
+
+    Vaswani et al., "Attention Is All You Need", 2017. The first two steps share
+    a rate, as in the published training of V2.
+
+    Arguments
+    ---------
+    optimizer : torch.optim.Optimizer
+        Its rate is multiplied by the schedule.
+    model_size : int
+        Size of a token; the peak factor is ``(model_size * warmup) ** -0.5``.
+    warmup : int
+        Steps until the peak.
+
+    Returns
+    -------
+    torch.optim.lr_scheduler.LambdaLR
+
+    Example
+    -------
+    >>> import torch
+    >>> sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> noam(sgd, model_size=4, warmup=100).get_last_lr()
+    [0.0005]
+    """
+
+    def factor(step):
+        step = max(step, 1)
+        return model_size**-0.5 * min(step**-0.5, step * warmup**-1.5)
+
+    return LambdaLR(optimizer, factor)
+
+
+def warmup_cosine(optimizer, steps, warmup=0.04):
+    """Rises linearly from zero, then falls to zero along half a cosine.
+
+    Arguments
+    ---------
+    optimizer : torch.optim.Optimizer
+        Its rate is multiplied by the schedule.
+    steps : int
+        Steps until zero; the rate stays there.
+    warmup : float
+        Fraction of ``steps`` that rises.
+
+    Returns
+    -------
+    torch.optim.lr_scheduler.LambdaLR
+
+    Example
+    -------
+    >>> import torch
+    >>> sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> warmup_cosine(sgd, steps=100).get_last_lr()
+    [0.0]
+    """
+    rising = int(warmup * steps)
+
+    def factor(step):
+        if step < rising:
+            return step / rising
+        progress = min(1.0, (step - rising) / max(1, steps - rising))
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,157 @@
+"""Protocols: what is read, and what a user is told about a bad one."""
+
+import collections
+import shutil
+
+import pytest
+
+from speechbrain_bilevel.dataio.protocols import (
+    ASVSPOOF2019_LA_COUNTS,
+    PARTITIONS,
+    Trial,
+    asvspoof2019_protocol_path,
+    read_asvspoof2019_protocol,
+)
+from speechbrain_bilevel.errors import InputError
+
+GOOD = "S1 T1 - - bonafide\nS2 T2 - A01 spoof\n"
+
+
+def write(folder, content, partition="train"):
+    """Makes a protocol of the given text or bytes."""
+    path = asvspoof2019_protocol_path(folder, partition)
+    path.parent.mkdir(exist_ok=True)
+    if isinstance(content, str):
+        content = content.encode("utf-8")
+    path.write_bytes(content)
+    return path
+
+
+def refusal(folder, content):
+    """The message about a protocol, which has to name the protocol."""
+    path = write(folder, content)
+    with pytest.raises(InputError) as caught:
+        read_asvspoof2019_protocol(folder, "train")
+    message = str(caught.value)
+    assert str(path) in message
+    return message
+
+
+def test_rows(tmp_path):
+    write(tmp_path, GOOD, "dev")
+    folder = "ASVspoof2019_LA_dev/flac"
+    assert read_asvspoof2019_protocol(tmp_path, "dev") == [
+        Trial("T1", f"{folder}/T1.flac", "S1", "-", "bonafide", "dev"),
+        Trial("T2", f"{folder}/T2.flac", "S2", "A01", "spoof", "dev"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD.replace("\n", "\r\n"),
+        GOOD.replace("\n", " \t\n"),
+        GOOD + "\n \r\n\n",
+        GOOD.rstrip(),
+        b"\xef\xbb\xbf" + GOOD.encode(),
+    ],
+    ids=["CRLF", "trailing", "blank end", "no last newline", "BOM"],
+)
+def test_harmless_variations_read_the_same(tmp_path, content):
+    write(tmp_path, GOOD)
+    expected = read_asvspoof2019_protocol(tmp_path, "train")
+    write(tmp_path, content)
+    assert read_asvspoof2019_protocol(tmp_path, "train") == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("S3 T3 - A01", "4 columns in 'S3 T3 - A01'"),
+        ("S3 T3 - A01 spoof 1", "6 columns"),
+        ("S3 T3 - A01 fake", "unknown label 'fake'"),
+        ("S3 T3 - A01 Spoof", "unknown label 'Spoof'"),
+        ("S3 T3 - A01 bonafide", "bonafide but has the attack 'A01'"),
+        ("S3 T3 - - spoof", "spoof but has no attack"),
+        ("S3 T3 aaa A01 spoof", "column 3 is 'aaa'"),
+        ("S3 T1 - A01 spoof", "T1 is already on line 1"),
+        ("S3 a/b - A01 spoof", "'a/b' is not a plain name"),
+        ("S3 a\\b - A01 spoof", "is not a plain name"),
+        ("S3 .. - A01 spoof", "'..' is not a plain name"),
+        ("S3 /etc/x - A01 spoof", "'/etc/x' is not a plain name"),
+        ("S3 $HOME - A01 spoof", "'$HOME' is not a plain name"),
+        ("S3 a\0b - A01 spoof", "is not a plain name"),
+        ("S3 T3 - A,1 spoof", "'A,1' is not a plain name"),
+        ("S,3 T3 - A01 spoof", "'S,3' is not a plain name"),
+        ("", "0 columns"),
+    ],
+)
+def test_bad_line(tmp_path, line, fault):
+    message = refusal(tmp_path, f"{GOOD}{line}\nS4 T4 - A01 spoof\n")
+    assert "1 of 4 lines" in message
+    (reported,) = [text for text in message.split("\n") if "line 3:" in text]
+    assert fault in reported
+    assert "'speaker utterance - attack label'" in message
+    assert "unpack the corpus again" in message
+
+
+def test_all_bad_lines_are_counted_and_five_shown(tmp_path):
+    bad = "".join(f"S3 T{i} - A01 fake\n" for i in range(10, 17))
+    message = refusal(tmp_path, GOOD + bad)
+    assert "7 of 9 lines" in message
+    shown = [line for line in message.split("\n") if "line" in line[:7]]
+    assert [line.split(":")[0].strip() for line in shown] == [
+        f"line {number}" for number in range(3, 8)
+    ]
+    assert "and 2 more" in message
+
+
+def test_long_line_is_shortened(tmp_path):
+    assert len(refusal(tmp_path, GOOD + "x" * 10**6)) < 1000
+
+
+@pytest.mark.parametrize("content", ["", "\n \r\n"])
+def test_empty(tmp_path, content):
+    assert "empty" in refusal(tmp_path, content)
+
+
+def test_not_utf8_names_the_line(tmp_path):
+    message = refusal(tmp_path, GOOD.encode() + b"S\xe9 T3 - A01 spoof\n")
+    assert "line 3: not UTF-8" in message
+
+
+@pytest.mark.parametrize(("label", "kept"), [("bonafide", 1), ("spoof", 0)])
+def test_one_label_only(tmp_path, label, kept):
+    message = refusal(tmp_path, GOOD.split("\n")[kept])
+    assert f"none of the 1 trials is {label}" in message
+
+
+def test_missing_protocol(tmp_path):
+    with pytest.raises(InputError, match="cm.eval.trl.txt: cannot be read"):
+        read_asvspoof2019_protocol(tmp_path, "eval")
+
+
+def test_unknown_partition(tmp_path):
+    with pytest.raises(InputError, match="'test': expected one of train, dev"):
+        read_asvspoof2019_protocol(tmp_path, "test")
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_official_protocol_has_the_official_counts(
+    shared, tmp_path, partition
+):
+    target = asvspoof2019_protocol_path(tmp_path, partition)
+    target.parent.mkdir()
+    shutil.copyfile(shared / "data" / "protocols" / target.name, target)
+    trials = read_asvspoof2019_protocol(tmp_path, partition)
+    labels = collections.Counter(trial.label for trial in trials)
+    assert labels == ASVSPOOF2019_LA_COUNTS[partition]
+
+    attacks = collections.Counter(trial.attack for trial in trials)
+    del attacks["-"]
+    first, last, each = {
+        "train": (1, 6, 3800),
+        "dev": (1, 6, 3716),
+        "eval": (7, 19, 4914),
+    }[partition]
+    assert attacks == {f"A{i:02}": each for i in range(first, last + 1)}
