@@ -54,6 +54,11 @@ class BilevelMixin:
                         f"hyperparameters: '{key}' is missing; a bi-level "
                         "training needs it (see BilevelMixin)"
                     )
+        if self.max_grad_norm <= 0:
+            raise InputError(
+                f"max_grad_norm: {self.max_grad_norm} would turn gradients "
+                "off or around; expected a positive norm, 1.0e+9 for no limit"
+            )
         self.schedules = {}
         self.upper_losses = []
         self.waiting = []
@@ -169,8 +174,9 @@ class BilevelMixin:
             parameters = list(self.levels[level].values())
             average_gradients(parameters)
             self.scaler.unscale_(optimizer)
-            limit = self.max_grad_norm if self.max_grad_norm > 0 else np.inf
-            norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+            norm = torch.nn.utils.clip_grad_norm_(
+                parameters, self.max_grad_norm
+            )
             if self.scaler.is_enabled() or torch.isfinite(norm):
                 self.scaler.step(optimizer)
             else:

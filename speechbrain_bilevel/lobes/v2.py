@@ -4,6 +4,8 @@ Source of the design and of the full sizes:
 https://github.com/menglu-lml/ASV_Deepfake_with_bilevel
 """
 
+import warnings
+
 import torch
 import torchaudio
 from speechbrain.nnet.CNN import SincConv
@@ -131,7 +133,10 @@ class MelEncoder(torch.nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        self.mel = torchaudio.transforms.MelSpectrogram(SAMPLE_RATE)
+        with warnings.catch_warnings():
+            # 128 bands are more than 201 frequencies fill; so is it published.
+            warnings.filterwarnings("ignore", "At least one mel filterbank")
+            self.mel = torchaudio.transforms.MelSpectrogram(SAMPLE_RATE)
         layers = []
         for before, after in zip([1, *channels], channels):
             conv = torch.nn.Conv2d(before, after, 3, stride=2, padding=1)

@@ -42,7 +42,7 @@ def noam(optimizer, model_size, warmup):
     return LambdaLR(optimizer, factor)
 
 
-def warmup_cosine(optimizer, steps, warmup=0.04):
+def warmup_cosine(optimizer, steps, warmup=0.04, as_published=False):
     """Rises linearly from zero, then falls to zero along half a cosine.
 
     Arguments
@@ -50,9 +50,11 @@ def warmup_cosine(optimizer, steps, warmup=0.04):
     optimizer : torch.optim.Optimizer
         Its rate is multiplied by the schedule.
     steps : int
-        Steps until zero; the rate stays there.
+        Steps until zero, where the rate stays.
     warmup : float
         Fraction of ``steps`` that rises.
+    as_published : bool
+        Let the cosine run on after ``steps``, so that the rate rises again.
 
     Returns
     -------
@@ -70,7 +72,9 @@ def warmup_cosine(optimizer, steps, warmup=0.04):
     def factor(step):
         if step < rising:
             return step / rising
-        progress = min(1.0, (step - rising) / max(1, steps - rising))
+        progress = (step - rising) / max(1, steps - rising)
+        if not as_published:
+            progress = min(1.0, progress)
         return 0.5 * (1.0 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, factor)

@@ -1,44 +1,45 @@
 """Toy attacks that change a recording and keep part of its waveform.
 
 Every function takes a signal [samples] and a generator and returns a signal
-of the same length. ``toy_attacks`` says which attack is which.
+of the same length. ``attacks`` says which attack is which.
 """
 
 import numpy as np
 from scipy import fft, ndimage, signal
 
-from speechbrain_bilevel.dataio.toy_signal import (
+from speechbrain_bilevel.dataio.toy.signal import (
     HOP,
     SAMPLE_RATE,
     SIZE,
     cepstral_envelope,
     istft,
     linear_prediction,
+    overlap_add,
     stft,
 )
 
 
-def randomise_phase(samples, rng, spread=0.6):
+def randomise_phase(samples, rng, spread=0.7):
     """Adds noise of up to ``spread`` times pi to every phase."""
     spectrum = stft(samples)
     noise = rng.uniform(-spread, spread, spectrum.shape)
     return istft(spectrum * np.exp(1j * np.pi * noise), len(samples))
 
 
-def concatenate_units(samples, rng, fade=64):
+def concatenate_units(samples, rng, fade=32):
     """Joins units taken from slightly wrong places at wrong speeds."""
     output = np.zeros(len(samples))
     start = 0
     while start < len(samples):
-        length = int(rng.uniform(0.05, 0.12) * SAMPLE_RATE)
+        length = int(rng.uniform(0.04, 0.1) * SAMPLE_RATE)
         shift = rng.uniform(-0.02, 0.02) * SAMPLE_RATE
         grid = np.arange(length + fade)
         source = start + shift + grid * rng.uniform(0.92, 1.08)
         unit = np.interp(source, np.arange(len(samples)), samples)
         ramp = np.clip((grid + 0.5) / fade, 0, 1)
         unit *= ramp * ramp[::-1] * rng.uniform(0.8, 1.25)
-        room = output[start : start + len(unit)]
-        room += unit[: len(room)]
+        place = slice(start, start + len(unit))
+        output[place] += unit[: len(output[place])]
         start += length
     return output
 
@@ -47,14 +48,14 @@ def warp_envelope(samples, rng, quefrencies=30):
     """Stretches the cepstral envelope, as for another vocal tract."""
     spectrum = stft(samples)
     envelope = cepstral_envelope(spectrum, quefrencies)
-    factor = _away_from_one(rng, 1.12, 1.25)
+    factor = _away_from_one(rng, 1.15, 1.35)
     places = np.minimum(np.arange(SIZE // 2 + 1) / factor, SIZE // 2)
     warped = _sample_bins(envelope, places)
     return istft(spectrum * np.exp(warped - envelope), len(samples))
 
 
-def hold_envelope(samples, rng, order=16, frames=5):
-    """Sends the residual through all-pole filters held for 40 ms."""
+def hold_envelope(samples, rng, order=16, frames=6):
+    """Sends the residual through all-pole filters held for 48 ms."""
     spectrum = stft(samples)
     predictor, gain = linear_prediction(spectrum, order)
     residual = spectrum * fft.rfft(predictor, SIZE) / gain[:, None]
@@ -147,7 +148,4 @@ def _overlap_add_stretch(samples, length):
     padded = np.pad(samples, (hop, 2 * SIZE))
     starts = (np.arange(count) * hop * ratio).astype(int)
     frames = padded[starts[:, None] + np.arange(SIZE)] * window
-    total = np.zeros((count + 1) * hop)
-    for number, frame in enumerate(frames):
-        total[number * hop : number * hop + SIZE] += frame
-    return total[hop : hop + length]
+    return overlap_add(frames, hop)[hop : hop + length]

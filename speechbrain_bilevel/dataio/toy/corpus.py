@@ -1,8 +1,8 @@
 """Writes a small synthetic corpus in the layout of ASVspoof2019 LA.
 
 It is there to try out and to test the software without a download: the
-talkers are synthesised (``toy_speech``), the spoofs are made from other
-utterances of theirs by signal processing (``toy_attacks``). Results on it
+talkers are synthesised (``speech``), the spoofs are made from other
+utterances of theirs by signal processing (``attacks``). Results on it
 mean nothing.
 """
 
@@ -15,8 +15,8 @@ import soundfile
 from scipy import signal
 from tqdm import tqdm
 
-from speechbrain_bilevel.dataio.toy_attacks import ATTACKS
-from speechbrain_bilevel.dataio.toy_layout import (
+from speechbrain_bilevel.dataio.toy.attacks import ATTACKS
+from speechbrain_bilevel.dataio.toy.layout import (
     SPLITS,
     STAMP,
     audio_place,
@@ -24,9 +24,9 @@ from speechbrain_bilevel.dataio.toy_layout import (
     plan_trials,
     text_files,
 )
-from speechbrain_bilevel.dataio.toy_signal import SAMPLE_RATE
-from speechbrain_bilevel.dataio.toy_speech import record, speak
-from speechbrain_bilevel.dataio.toy_voice import Talker
+from speechbrain_bilevel.dataio.toy.signal import SAMPLE_RATE
+from speechbrain_bilevel.dataio.toy.speech import record, speak
+from speechbrain_bilevel.dataio.toy.voice import Talker
 from speechbrain_bilevel.errors import InputError
 
 LEVEL_DB = -26  # dBFS, of every clip's root mean square
@@ -123,7 +123,7 @@ def make_clip(split, speaker, attack=None, take=0, seed=0):
     part = list(SPLITS).index(split)
     kind = 0 if attack is None else 1 + list(ATTACKS).index(attack)
     talker = Talker.draw(generator(seed, 2, speaker))
-    rng = generator(seed, 3, part, kind, take)
+    rng = generator(seed, 3, part, speaker, kind, take)
     # Attacks keep the length, so that it says nothing of the class.
     duration = rng.uniform(*SECONDS)
     speech = record(speak(talker, duration, rng), rng)
@@ -140,9 +140,10 @@ def _finish(speech, rng):
     colour = rng.uniform(0, 0.8)
     hiss = rng.standard_normal(len(speech))
     hiss = signal.lfilter([1 - colour], [1, -colour], hiss)
-    clip = speech + 10 ** (rng.uniform(-50, -32) / 20) * hiss
+    clip = speech + 10 ** (rng.uniform(-60, -42) / 20) * hiss
     clip -= clip.mean()
     clip *= 10 ** (LEVEL_DB / 20) / np.sqrt(np.mean(clip**2))
+    # Peaks lie well below full scale; a freak one must not wrap around.
     return np.clip(clip, -0.99, 0.99)
 
 
@@ -186,8 +187,9 @@ def _build(folder, plan, texts, seed):
             (new / place).parent.mkdir(parents=True, exist_ok=True)
             (new / place).write_text(text)
         trials = [(name, trial) for name in plan for trial in plan[name]]
-        # No progress bar in a log file.
-        for name, trial in tqdm(trials, "toy corpus", unit="clip", disable=None):
+        # disable=None: no progress bar in a log file.
+        bar = tqdm(trials, "toy corpus", unit="clip", disable=None)
+        for name, trial in bar:
             _write_clip(new / audio_place(name, trial), name, trial, seed)
         if folder.exists():
             os.rename(folder, Path(workplace, "old"))

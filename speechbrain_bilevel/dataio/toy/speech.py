@@ -9,10 +9,9 @@ has the harmonics, formants, noise and pauses of speech, and no words.
 import numpy as np
 from scipy import signal
 
-from speechbrain_bilevel.dataio.toy_signal import SAMPLE_RATE
-from speechbrain_bilevel.dataio.toy_voice import (
+from speechbrain_bilevel.dataio.toy.signal import SAMPLE_RATE
+from speechbrain_bilevel.dataio.toy.voice import (
     FRAME,
-    Talker,
     glide,
     glottal_source,
     vocal_tract,
@@ -33,7 +32,6 @@ _VOWELS = np.array(
         [490, 1350, 1690],
     ],
     dtype=float,
-
 )
 _SONORANTS = np.array([[250, 1050, 2200], [260, 1450, 2500], [360, 1150, 2700]])
 # Lower and upper edge in Hz, and level, of the fricatives' noise.
@@ -50,7 +48,7 @@ def speak(talker, duration, rng):
     talker : Talker
         Who speaks.
     duration : float
-        Seconds, at least 0.5.
+        Seconds, at least 1.
     rng : numpy.random.Generator
         Draws what is said and how.
 
@@ -61,9 +59,10 @@ def speak(talker, duration, rng):
 
     Example
     -------
+    >>> from speechbrain_bilevel.dataio.toy.voice import Talker
     >>> rng = np.random.default_rng(0)
-    >>> speak(Talker.draw(rng), 0.5, rng).shape
-    (8000,)
+    >>> speak(Talker.draw(rng), 1.0, rng).shape
+    (16000,)
     """
     length = int(duration * SAMPLE_RATE)
     frames = -(-length // FRAME)
@@ -155,7 +154,7 @@ def _compose(talker, frames, rng):
 
 def _noise_burst(length, low, high, rng):
     """Band-limited noise of unit power that swells and fades."""
-    edges = [low, min(high, 0.49 * SAMPLE_RATE)]
+    edges = [low, high]
     band = signal.butter(2, edges, "bandpass", fs=SAMPLE_RATE, output="sos")
     noise = signal.sosfilt(band, rng.standard_normal(length))
     noise /= np.sqrt(np.mean(noise**2)) + 1e-9

@@ -1,12 +1,13 @@
 """What is in the toy corpus and where: trials, protocols and other texts."""
 
+import itertools
 import json
 import math
 from typing import NamedTuple, Optional
 
 import numpy as np
 
-from speechbrain_bilevel.dataio.toy_attacks import (
+from speechbrain_bilevel.dataio.toy.attacks import (
     EVALUATION_ATTACKS,
     TRAINING_ATTACKS,
 )
@@ -44,15 +45,11 @@ class Trial(NamedTuple):
     take: int  # counts the clips of one attack, or of bona fide speech
 
 
+_SEEN, _UNSEEN = TRAINING_ATTACKS, EVALUATION_ATTACKS
 SPLITS = {
-    split.name: split
-    for split in (
-        Split("train", "T", "train.trn", TRAINING_ATTACKS, range(1, 13), 1, 1),
-        Split("dev", "D", "dev.trl", TRAINING_ATTACKS, range(13, 21), 0.5, 0.5),
-        Split(
-            "eval", "E", "eval.trl", EVALUATION_ATTACKS, range(21, 33), 0.5, 0.625
-        ),
-    )
+    "train": Split("train", "T", "train.trn", _SEEN, range(1, 13), 1, 1),
+    "dev": Split("dev", "D", "dev.trl", _SEEN, range(13, 21), 0.5, 0.5),
+    "eval": Split("eval", "E", "eval.trl", _UNSEEN, range(21, 33), 0.5, 0.625),
 }
 
 
@@ -107,7 +104,7 @@ def plan_trials(clips_per_attack, bonafide, seed):
         count = math.ceil(bonafide * split.bonafide_share)
         kinds = [(None, take) for take in range(count)]
         count = math.ceil(clips_per_attack * split.spoof_share)
-        kinds += [(name, take) for name in split.attacks for take in range(count)]
+        kinds += itertools.product(split.attacks, range(count))
         ids = 1000001 + generator(seed, 0, number).permutation(len(kinds))
         trials = []
         for place, (attack, take) in enumerate(kinds):
@@ -193,11 +190,13 @@ def _protocol_line(trial):
 
 def _asv_score_lines(split, rng):
     """Scores of an imagined speaker verification system of 2.3 % EER."""
-    kinds = [("bonafide", "target", 400, 3), ("bonafide", "nontarget", 1200, -1)]
-    # Between a third and nearly all of an attack's trials are accepted.
-    kinds += [
-        (attack, "spoof", 100, rng.uniform(0.6, 2.6)) for attack in split.attacks
+    kinds = [
+        ("bonafide", "target", 400, 3),
+        ("bonafide", "nontarget", 1200, -1),
     ]
+    for attack in split.attacks:
+        # Between a third and nearly all of an attack's trials are accepted.
+        kinds.append((attack, "spoof", 100, rng.uniform(0.6, 2.6)))
     for source, key, count, mean in kinds:
         for score in mean + rng.standard_normal(count):
             yield f"{source} {key} {score:.6f}\n"

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 from scipy import fft, signal
 
-from speechbrain_bilevel.dataio.toy_signal import SAMPLE_RATE, overlap_add
+from speechbrain_bilevel.dataio.toy.signal import SAMPLE_RATE, overlap_add
 
 FRAME = 128  # samples, 8 ms: how often the controls move
 _UPPER_FORMANTS = np.array([3650, 4500, 5400, 6300, 7200])

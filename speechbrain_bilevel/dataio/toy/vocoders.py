@@ -1,13 +1,13 @@
 """Toy attacks that take speech apart and build it anew, as vocoders do.
 
 Every function takes a signal [samples] and a generator and returns a signal
-of the same length. ``toy_attacks`` says which attack is which.
+of the same length. ``attacks`` says which attack is which.
 """
 
 import numpy as np
 from scipy import fft, ndimage
 
-from speechbrain_bilevel.dataio.toy_signal import (
+from speechbrain_bilevel.dataio.toy.signal import (
     SAMPLE_RATE,
     SIZE,
     cepstral_envelope,

@@ -184,7 +184,7 @@ def cepstral_envelope(spectrum, quefrencies):
     Example
     -------
     >>> cepstral_envelope(stft(np.ones(1000)), 30).shape
-    (16, 257)
+    (12, 257)
     """
     cepstrum = fft.irfft(np.log(np.abs(spectrum) + 1e-6))
     cepstrum[:, quefrencies : SIZE - quefrencies + 1] = 0

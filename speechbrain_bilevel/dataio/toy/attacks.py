@@ -10,10 +10,10 @@ id    in                 what is done to a clean utterance
 ====  =================  =================================================
 A01   train, dev         48 mel bands, phases by 10 Griffin-Lim steps
 A02   train, dev         all-pole vocoder, pulses or noise
-A03   train, dev         phases randomised by up to 0.6 pi
-A04   train, dev         units of 50 to 120 ms, misplaced and joined
-A05   train, dev         cepstral envelope stretched by 12 to 25 %
-A06   train, dev         residual through all-pole filters held for 40 ms
+A03   train, dev         phases randomised by up to 0.7 pi
+A04   train, dev         units of 40 to 100 ms, misplaced and joined
+A05   train, dev         cepstral envelope stretched by 15 to 35 %
+A06   train, dev         residual through all-pole filters held for 48 ms
 A07   eval               40 strongest partials of every frame, no noise
 A08   eval               8 kHz and back by repeating every sample
 A09   eval               minimum-phase cepstral vocoder, smoothed in time
@@ -30,8 +30,8 @@ A19   eval               the same as A06
 ====  =================  =================================================
 """
 
-from speechbrain_bilevel.dataio import toy_conversions as conversions
-from speechbrain_bilevel.dataio import toy_vocoders as vocoders
+from speechbrain_bilevel.dataio.toy import conversions
+from speechbrain_bilevel.dataio.toy import vocoders
 
 ATTACKS = {
     "A01": vocoders.mel_griffin_lim,

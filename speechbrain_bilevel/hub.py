@@ -1,0 +1,81 @@
+"""Pretrained folders: what a trained detector is passed on as."""
+
+import io
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from ruamel.yaml import YAML
+
+_HEADER = """\
+# A pretrained spoofing countermeasure. To use it:
+#   from speechbrain_bilevel.inference import SpoofDetector
+#   SpoofDetector.from_hparams("THIS FOLDER").classify_file("call.wav")
+
+# Input: the first `samples` samples at 16 kHz, repeated when there are fewer.
+samples: {samples}
+# Whether the score is the softmax output, as published, or the logit difference.
+as_published: {as_published}
+
+{network}
+modules:
+    network: !ref <network>
+
+label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
+
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        network: !ref <network>
+        label_encoder: !ref <label_encoder>
+"""
+
+
+def export_detector(
+    folder, network, label_encoder, hyperparams_file, samples, as_published
+):
+    """Writes a folder for ``SpoofDetector.from_hparams``.
+
+    It is written under another name and renamed, so it is whole or not there.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The folder; one that exists is replaced.
+    network : torch.nn.Module
+        With the weights to keep.
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        Of the indices 0 and 1.
+    hyperparams_file : str or Path
+        The training's resolved YAML, which says under ``network`` how to build
+        the network.
+    samples : int
+        Input length of the network at 16 kHz.
+    as_published : bool
+        See ``nnet.losses.detection_score``.
+    """
+    folder = Path(folder)
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    hyperparams = _HEADER.format(
+        samples=samples,
+        as_published=as_published,
+        network=_entry(hyperparams_file, "network"),
+    )
+    (unfinished / "hyperparams.yaml").write_text(hyperparams, encoding="utf-8")
+    weights = {k: v.cpu() for k, v in network.state_dict().items()}
+    torch.save(weights, unfinished / "network.ckpt")
+    label_encoder.save(unfinished / "label_encoder.ckpt")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(unfinished, folder)
+
+
+def _entry(path, key):
+    """The lines of one top-level entry of a YAML, tags and all."""
+    yaml = YAML()
+    with open(path, encoding="utf-8") as file:
+        entries = yaml.load(file)
+    text = io.StringIO()
+    yaml.dump({key: entries[key]}, text)
+    return text.getvalue()
