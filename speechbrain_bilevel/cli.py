@@ -75,3 +75,7 @@ def _toy(args):
 
     write_toy_corpus(args.folder)
     return 0
+
+
+if __name__ == "__main__":
+    main()

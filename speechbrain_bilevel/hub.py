@@ -1,12 +1,11 @@
 """Pretrained folders: what a trained detector is passed on as."""
 
-import io
 import os
 import shutil
 from pathlib import Path
 
 import torch
-from ruamel.yaml import YAML
+import yaml
 
 _HEADER = """\
 # A pretrained spoofing countermeasure. To use it:
@@ -72,10 +71,8 @@ def export_detector(
 
 
 def _entry(path, key):
-    """The lines of one top-level entry of a YAML, tags and all."""
-    yaml = YAML()
+    """The text of one top-level entry of a YAML, with its tags."""
     with open(path, encoding="utf-8") as file:
-        entries = yaml.load(file)
-    text = io.StringIO()
-    yaml.dump({key: entries[key]}, text)
-    return text.getvalue()
+        root = yaml.compose(file, Loader=yaml.SafeLoader)
+    root.value = [pair for pair in root.value if pair[0].value == key]
+    return yaml.serialize(root, indent=4)

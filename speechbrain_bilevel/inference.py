@@ -50,6 +50,10 @@ class SpoofDetector(EncoderClassifier):
     MODULES_NEEDED = ["network"]
     HPARAMS_NEEDED = ["label_encoder", "samples", "as_published"]
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.hparams.label_encoder.expect_len(2)
+
     @classmethod
     def from_hparams(cls, source, *args, **kwargs):
         """Loads a pretrained folder, or a repository of the Hugging Face hub.

@@ -1,0 +1,27 @@
+# Two commands do everything on a machine with Python 3.11+ and make:
+#   make demo    the whole recipe on a small synthetic corpus
+#   make test    the tests
+.DELETE_ON_ERROR:
+.PHONY: demo test
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# Installed once; again when setup.py changes. uv is much faster than pip.
+.venv/installed: setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@if command -v uv > /dev/null; then \
+		echo "installing with uv"; \
+		uv pip install --quiet --python $(BIN)/python --editable '.[test]'; \
+	else \
+		echo "installing with pip, this takes a few minutes"; \
+		$(BIN)/python -m pip install --quiet --editable '.[test]'; \
+	fi
+	@touch $@
+
+demo: .venv/installed
+	$(BIN)/python recipes/ASVspoof2019/LA/demo.py demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest
