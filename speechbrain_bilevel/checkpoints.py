@@ -1,6 +1,7 @@
 """A Checkpointer whose checkpoints are whole or not there at all."""
 
 import logging
+import pickle
 import shutil
 
 from speechbrain.utils.checkpoints import Checkpointer
@@ -59,8 +60,10 @@ class AtomicCheckpointer(Checkpointer):
         ddp_barrier()
         if checkpoint is not None:
             folder = checkpoint.path
-            name = folder.name.removeprefix(_UNFINISHED)
-            final = folder.rename(folder.with_name(name))
+            final = folder.with_name(folder.name.removeprefix(_UNFINISHED))
+            # One saved under the same custom name before.
+            shutil.rmtree(final, ignore_errors=True)
+            folder.rename(final)
             logger.log(verbosity, f"Saved a checkpoint in {final}")
             checkpoint = checkpoint._replace(
                 path=final,
@@ -78,11 +81,17 @@ class AtomicCheckpointer(Checkpointer):
         Raises
         ------
         InputError
-            If the checkpoint is of another network.
+            If the checkpoint is of another network or damaged.
         """
         try:
             return super().load_checkpoint(checkpoint)
-        except (RuntimeError, ValueError, KeyError, EOFError) as error:
+        except (
+            RuntimeError,
+            ValueError,
+            KeyError,
+            EOFError,
+            pickle.UnpicklingError,
+        ) as error:
             raise InputError(
                 f"{checkpoint.path}: the checkpoint does not fit what this "
                 "YAML builds; use another output_folder or the sizes it was "
@@ -91,4 +100,8 @@ class AtomicCheckpointer(Checkpointer):
 
     def _new_checkpoint_dirpath(self):
         path = super()._new_checkpoint_dirpath()
+        return path.with_name(_UNFINISHED + path.name)
+
+    def _custom_checkpoint_dirpath(self, name):
+        path = super()._custom_checkpoint_dirpath(name)
         return path.with_name(_UNFINISHED + path.name)

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 import yaml
 
+from speechbrain_bilevel.errors import InputError
+
 _HEADER = """\
 # A pretrained spoofing countermeasure. To use it:
 #   from speechbrain_bilevel.inference import SpoofDetector
@@ -27,6 +29,10 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
     loadables:
         network: !ref <network>
         label_encoder: !ref <label_encoder>
+    # By default, weights of another network would be passed over in silence.
+    custom_hooks:
+        network: !name:speechbrain.utils.checkpoints.torch_recovery
+            end_of_epoch: True
 """
 
 
@@ -52,22 +58,36 @@ def export_detector(
         Input length of the network at 16 kHz.
     as_published : bool
         See ``nnet.losses.detection_score``.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written, e.g. on a full disk. A folder that existed is
+        untouched.
     """
     folder = Path(folder)
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     hyperparams = _HEADER.format(
         samples=samples,
         as_published=as_published,
         network=_entry(hyperparams_file, "network"),
     )
-    (unfinished / "hyperparams.yaml").write_text(hyperparams, encoding="utf-8")
     weights = {k: v.cpu() for k, v in network.state_dict().items()}
-    torch.save(weights, unfinished / "network.ckpt")
-    label_encoder.save(unfinished / "label_encoder.ckpt")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(unfinished, folder)
+    try:
+        unfinished.mkdir(parents=True)
+        yaml_file = unfinished / "hyperparams.yaml"
+        yaml_file.write_text(hyperparams, encoding="utf-8")
+        torch.save(weights, unfinished / "network.ckpt")
+        label_encoder.save(unfinished / "label_encoder.ckpt")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(unfinished, folder)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise InputError(
+            f"{folder}: the detector could not be written ({error}); see to "
+            "it and start again"
+        ) from error
 
 
 def _entry(path, key):

@@ -8,7 +8,13 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.nnet.losses import detection_score
+from speechbrain_bilevel.nnet.losses import (
+    BONAFIDE,
+    SPOOF,
+    detection_score,
+)
+
+_FILES = ("hyperparams.yaml", "network.ckpt", "label_encoder.ckpt")
 
 
 class SpoofDetector(EncoderClassifier):
@@ -52,6 +58,12 @@ class SpoofDetector(EncoderClassifier):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        labels = self.hparams.label_encoder.lab2ind
+        if labels != {"spoof": SPOOF, "bonafide": BONAFIDE}:
+            raise InputError(
+                f"label_encoder: has {labels}; expected spoof as {SPOOF} and "
+                f"bonafide as {BONAFIDE}"
+            )
         self.hparams.label_encoder.expect_len(2)
 
     @classmethod
@@ -74,13 +86,13 @@ class SpoofDetector(EncoderClassifier):
         Raises
         ------
         InputError
-            If the folder is missing or incomplete, or its weights are of
-            another network.
+            If the folder is missing, incomplete or damaged, or its weights
+            are of another network, or the hub does not have the repository.
         """
         source = str(source)
         folder = Path(source)
         if folder.is_dir():
-            for name in ("hyperparams.yaml", "network.ckpt"):
+            for name in _FILES:
                 if not (folder / name).is_file():
                     raise InputError(
                         f"{source}: no {name} in it; expected a pretrained "
@@ -99,6 +111,12 @@ class SpoofDetector(EncoderClassifier):
             raise InputError(
                 f"{source}: network.ckpt does not fit the network of "
                 f"hyperparams.yaml ({error})"
+            ) from error
+        # YAML, pickle and the hub have errors of their own for bad input.
+        except Exception as error:
+            raise InputError(
+                f"{source}: cannot be loaded ({error!r}); expected a "
+                "pretrained folder or the user/name of a hub repository"
             ) from error
 
     def encode_batch(self, wavs, wav_lens=None, normalize=False):
@@ -146,7 +164,8 @@ class SpoofDetector(EncoderClassifier):
             logits = self.mods.network(self._windows(wavs, wav_lens))
         log_posteriors = logits.float().log_softmax(dim=-1)
         score = detection_score(logits, self.hparams.as_published)
-        index = log_posteriors.argmax(dim=-1)
+        # Not of the posteriors, whose rounding makes ties of close logits.
+        index = logits.argmax(dim=-1)
         label = self.hparams.label_encoder.decode_torch(index)
         return log_posteriors, score, index, label
 

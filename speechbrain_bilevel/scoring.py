@@ -5,7 +5,10 @@ import json
 import os
 from pathlib import Path
 
+from speechbrain.utils.distributed import ddp_barrier
+
 from speechbrain_bilevel.distributed import rank
+from speechbrain_bilevel.errors import InputError
 
 
 class ScoreFile:
@@ -48,6 +51,8 @@ class ScoreFile:
         self.stamp = self.path.with_name(self.path.name + ".json")
         self.part = self.path.with_name(f"{self.path.name}.part{rank()}")
         self.done = {} if self._is_complete() else self._read_parts()
+        # No process adds scores before every one has read the same parts.
+        ddp_barrier()
 
     @property
     def missing(self):
@@ -63,13 +68,21 @@ class ScoreFile:
         ---------
         utts : list of str
         scores : list of float
+
+        Raises
+        ------
+        InputError
+            If they cannot be written, e.g. on a full disk.
         """
         new = not self.part.exists() or not self._is_ours(self.part)
-        with open(self.part, "w" if new else "a", encoding="utf-8") as file:
-            if new:
-                file.write(self.fingerprint + "\n")
-            for utt, score in zip(utts, scores):
-                file.write(f"{utt} {score!r}\n")
+        lines = [f"{utt} {score!r}\n" for utt, score in zip(utts, scores)]
+        if new:
+            lines.insert(0, self.fingerprint + "\n")
+        try:
+            with open(self.part, "w" if new else "a", encoding="utf-8") as file:
+                file.writelines(lines)
+        except OSError as error:
+            raise _not_written(self.part, error) from error
 
     def finish(self):
         """Writes the score file if every trial has its score.
@@ -80,6 +93,11 @@ class ScoreFile:
         -------
         bool
             Whether the score file is complete.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written, e.g. on a full disk.
         """
         if self._is_complete():
             return True
@@ -141,5 +159,16 @@ def _fingerprint(trials, network):
 
 def _replace(path, text):
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _not_written(path, error) from error
+
+
+def _not_written(path, error):
+    return InputError(
+        f"{path}: the scores could not be written ({error.strerror}); see to "
+        "it and start again: scoring goes on from what is there"
+    )

@@ -1,6 +1,7 @@
 """Audio files of strangers -> waveforms that a network can take."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,15 @@ def read_audio(path, samples):
     torch.Size([16000])
     """
     path = Path(path)
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
+    # Unlike Path's methods, these never raise, e.g. on a name too long.
+    if not os.path.isfile(path):
+        kind = "is a folder" if os.path.isdir(path) else "does not exist"
         raise InputError(f"{path}: {kind}; expected an audio file")
+    if path.suffix.lower() == ".raw":
+        raise InputError(
+            f"{path}: raw samples tell neither rate nor channels; expected a "
+            "format with a header, such as FLAC, WAV, OGG or MP3"
+        )
     try:
         with soundfile.SoundFile(path) as file:
             wav, rate = _read_mono(file, samples, path), file.samplerate

@@ -50,8 +50,8 @@ def attack_folds(attacks, folds=3, seed=1234, as_published=False):
     Raises
     ------
     InputError
-        If there are fewer attacks than folds, or fewer bona fide trials than
-        attacks.
+        If there are fewer than 2 folds, fewer attacks than folds, or fewer
+        bona fide trials than attacks.
 
     Example
     -------
@@ -61,6 +61,11 @@ def attack_folds(attacks, folds=3, seed=1234, as_published=False):
     >>> set(fold.lower) & set(fold.upper)
     set()
     """
+    if folds < 2:
+        raise InputError(
+            f"folds: {folds} leaves no attack to one of the levels; expected "
+            "at least 2"
+        )
     attacks = np.asarray(attacks)
     names = sorted(set(attacks) - {"-"})
     bonafide = np.flatnonzero(attacks == "-")

@@ -1,0 +1,66 @@
+"""Two processes under a real ``torchrun``, on the CPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from recipe_runs import command, final_weights
+
+from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
+from speechbrain_bilevel.metrics.scores import check_trials, read_cm_scores
+from speechbrain_bilevel.problem import plain_name
+
+TESTS = Path(__file__).resolve().parent.parent
+
+
+def torchrun(processes):
+    """The launcher's command; it chooses a free port."""
+    return [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *("--standalone", "--nproc_per_node", str(processes)),
+    ]
+
+
+def launch(words):
+    # Two processes of two threads each would wait for one another.
+    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(TESTS))
+    result = subprocess.run(
+        words, capture_output=True, text=True, timeout=300, env=environment
+    )
+    assert result.returncode == 0, result.stderr[-5000:]
+
+
+def test_two_processes_make_the_steps_of_one(tmp_path):
+    for processes in (1, 2):
+        script = TESTS / "integration" / "ddp_steps.py"
+        output = tmp_path / f"weights{processes}"
+        launch([*torchrun(processes), str(script), str(output)])
+    one = torch.load(tmp_path / "weights1.0")
+    for rank in (0, 1):
+        two = torch.load(tmp_path / f"weights2.{rank}")
+        assert len(two) == len(one) == 4
+        for name, tensor in two.items():
+            expected = one.get(name, one.get(plain_name(name)))
+            assert (tensor - expected).abs().max() < 1e-12, name
+
+
+@pytest.mark.parametrize("yaml", ["train_v2_small_bilevel", "train_v2_small"])
+def test_recipe_with_two_processes(yaml, corpus, tmp_path):
+    words = command(
+        yaml,
+        corpus,
+        tmp_path,
+        *("--distributed_backend", "gloo"),
+        batch_size=4,
+        launcher=torchrun(2),
+    )
+    launch(words)
+    assert all(w.isfinite().all() for w in final_weights(tmp_path).values())
+    scores = read_cm_scores(tmp_path / "eval_scores.txt")
+    trials = read_asvspoof2019_protocol(corpus, "eval")
+    check_trials(scores, [trial.utt for trial in trials])
+    assert (tmp_path / "pretrained" / "network.ckpt").exists()
+    assert not list(tmp_path.glob("*.part*"))

@@ -1,0 +1,149 @@
+"""The recipe really trains, scores, reports and exports."""
+
+import re
+
+import pytest
+import torch
+from recipe_runs import final_weights, last_epoch_state, run, run_apart
+
+from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
+from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.metrics.scores import check_trials, read_cm_scores
+
+
+@pytest.fixture(scope="module")
+def bilevel(corpus, tmp_path_factory):
+    output = tmp_path_factory.mktemp("bilevel")
+    run("train_v2_small_bilevel", corpus, output, number_of_epochs=3)
+    return output
+
+
+def train_losses(output, name):
+    log = (output / "train_log.txt").read_text()
+    return [float(v) for v in re.findall(rf"train {name}: ([-\d.e+]+)", log)]
+
+
+def test_both_losses_fall(bilevel):
+    for name in ("lower/loss", "upper/loss"):
+        first, *_, last = train_losses(bilevel, name)
+        assert last < first
+
+
+def test_scores_are_those_of_the_eval_protocol_in_its_order(bilevel, corpus):
+    trials = read_asvspoof2019_protocol(corpus, "eval")
+    scores = read_cm_scores(bilevel / "eval_scores.txt")
+    check_trials(scores, [trial.utt for trial in trials])
+    assert scores.utt.tolist() == [trial.utt for trial in trials]
+    assert scores.attack.tolist() == [trial.attack for trial in trials]
+    assert len(set(scores.score)) > len(trials) // 2
+
+
+def test_best_dev_epoch_is_kept_and_dev_has_a_tdcf(bilevel):
+    log = (bilevel / "train_log.txt").read_text()
+    eers = [float(v) for v in re.findall(r"valid EER: ([\d.e+]+)", log)]
+    assert len(re.findall(r"valid min_tDCF: [\d.e+-]+", log)) == len(eers) == 3
+    kept = [
+        re.search(r"EER: ([\d.]+)", (path / "CKPT.yaml").read_text())
+        for path in (bilevel / "save").glob("CKPT*")
+    ]
+    assert min(float(m[1]) for m in kept) == pytest.approx(min(eers), rel=0.01)
+
+
+def test_detector_gives_the_scores_of_the_score_file(bilevel, corpus):
+    detector = SpoofDetector.from_hparams(bilevel / "pretrained")
+    scores = read_cm_scores(bilevel / "eval_scores.txt")
+    for trial, score in zip(
+        read_asvspoof2019_protocol(corpus, "eval")[:3], scores.score
+    ):
+        _, ours, _, _ = detector.classify_file(corpus / trial.path)
+        assert ours.item() == pytest.approx(score, abs=1e-5)
+
+
+def test_a_finished_run_is_left_alone(bilevel, corpus):
+    files = [bilevel / "eval_scores.txt", bilevel / "train_log.txt"]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
+    run("train_v2_small_bilevel", corpus, bilevel, number_of_epochs=3)
+    after = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        "train_v2",
+        "train_v2_bilevel",
+        "train_v2_bilevel_as_published",
+        "train_v2_small",
+    ],
+)
+def test_every_other_yaml_runs(yaml, corpus, tmp_path):
+    run(yaml, corpus, tmp_path, number_of_epochs=1)
+    scores = read_cm_scores(tmp_path / "eval_scores.txt").score
+    if yaml.endswith("as_published"):
+        assert 0 <= scores.min() and scores.max() <= 1
+    assert (tmp_path / "eval_report.txt").read_text().count("\nA") == 13
+
+
+def test_plain_training_is_one_line_of_the_bilevel_yaml(corpus, tmp_path):
+    run("train_v2_small", corpus, tmp_path / "plain")
+    run(
+        "train_v2_small_bilevel",
+        corpus,
+        tmp_path / "ablation",
+        hypergradient="null",
+    )
+    plain = final_weights(tmp_path / "plain")
+    for name, tensor in final_weights(tmp_path / "ablation").items():
+        assert torch.equal(tensor, plain[name]), name
+
+
+def test_the_same_seed_gives_the_same_weights(bilevel, corpus, tmp_path):
+    for seed, same in ((1234, True), (4321, False)):
+        output = tmp_path / str(seed)
+        run(
+            "train_v2_small_bilevel",
+            corpus,
+            output,
+            seed=seed,
+            number_of_epochs=3,
+        )
+        name = "classifier.1.weight"
+        ours, theirs = final_weights(output), final_weights(bilevel)
+        assert torch.equal(ours[name], theirs[name]) == same
+
+
+def test_accumulation_halves_the_steps(corpus, tmp_path):
+    flags = ("--grad_accumulation_factor", 2)
+    run("train_v2_small_bilevel", corpus, tmp_path, *flags, batch_size=4)
+    optimizer = last_epoch_state(tmp_path, "upper_optimizer")
+    schedule = last_epoch_state(tmp_path, "upper_schedule")
+    steps = int(next(iter(optimizer["state"].values()))["step"])
+    assert steps == schedule["last_epoch"] == 2 * (8 // 2)
+
+
+def test_bf16(corpus, tmp_path):
+    flags = ("--precision", "bf16", "--eval_precision", "bf16")
+    run("train_v2_small_bilevel", corpus, tmp_path, *flags)
+    weights = final_weights(tmp_path)
+    assert all(w.isfinite().all() for w in weights.values())
+    assert weights["classifier.1.weight"].dtype == torch.float32
+
+
+def test_debug_writes_no_result(corpus, tmp_path):
+    run("train_v2_small_bilevel", corpus, tmp_path, "--debug")
+    assert not (tmp_path / "eval_scores.txt").exists()
+    assert not (tmp_path / "pretrained").exists()
+
+
+def test_a_checkpoint_of_other_sizes_is_refused(bilevel, corpus):
+    with pytest.raises(InputError, match="does not fit what this YAML builds"):
+        run("train_v2_small_bilevel", corpus, bilevel, samples=5000)
+
+
+def test_bad_input_ends_with_exit_code_2(corpus, tmp_path):
+    result = run_apart("train_v2_small", tmp_path, tmp_path / "output")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "ASVspoof2019_LA_cm_protocols" in result.stderr
+    assert not (tmp_path / "output" / "eval_scores.txt").exists()

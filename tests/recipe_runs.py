@@ -1,0 +1,84 @@
+"""Runs of the recipe on a toy corpus with a V2 of a few hundred parameters."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+import train
+
+RECIPE = Path(train.__file__).resolve().parent
+OVERRIDES = {
+    "samples": 4000,
+    "batch_size": 8,
+    "number_of_epochs": 2,
+    "training_steps": 12,
+    "num_workers": 0,
+    "network": "{sinc_filters: 8, patch: 4, token_sizes: [12, 6], "
+    "encoder_channels: [4, 8], blocks: 1, hidden: 16, gru: 4, classifier: 4}",
+}
+
+
+def arguments(yaml, corpus, output, *flags, **overrides):
+    """The command line of a run."""
+    overrides = {
+        **OVERRIDES,
+        "data_folder": corpus,
+        "output_folder": output,
+        **overrides,
+    }
+    if "bilevel" in yaml:
+        overrides.setdefault("upper_batch_size", overrides["batch_size"])
+    if yaml in ("train_v2", "train_v2_bilevel_as_published"):
+        del overrides["training_steps"]
+    words = [str(RECIPE / "hparams" / f"{yaml}.yaml"), "--device", "cpu"]
+    for key, value in overrides.items():
+        words += [f"--{key}", str(value)]
+    return words + [str(flag) for flag in flags]
+
+
+def run(yaml, corpus, output, *flags, **overrides):
+    """A run within this process, which may raise."""
+    words = arguments(yaml, corpus, output, *flags, **overrides)
+    with _restored(), mock.patch.object(sys, "argv", ["train.py", *words]):
+        train.main()
+
+
+def command(yaml, corpus, output, *flags, launcher=(), **overrides):
+    """The command of a run in a process of its own."""
+    words = arguments(yaml, corpus, output, *flags, **overrides)
+    return [*(launcher or [sys.executable]), str(RECIPE / "train.py"), *words]
+
+
+def run_apart(*args, **kwargs):
+    """A run in a process of its own, to its end."""
+    return subprocess.run(
+        command(*args, **kwargs), capture_output=True, text=True, timeout=300
+    )
+
+
+def final_weights(output):
+    """The weights of the newest checkpoint."""
+    checkpoints = sorted(Path(output, "save").glob("CKPT*"))
+    return torch.load(checkpoints[-1] / "network.ckpt", weights_only=True)
+
+
+def last_epoch_state(output, name):
+    """Another file of the newest checkpoint, as torch loads it."""
+    checkpoints = sorted(Path(output, "save").glob("CKPT*"))
+    return torch.load(checkpoints[-1] / f"{name}.ckpt", weights_only=True)
+
+
+@contextlib.contextmanager
+def _restored():
+    """Undoes what a run leaves in its process."""
+    hook, environment = sys.excepthook, dict(os.environ)
+    try:
+        yield
+    finally:
+        sys.excepthook = hook
+        os.environ.clear()
+        os.environ.update(environment)
