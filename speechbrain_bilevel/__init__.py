@@ -1,0 +1,1 @@
+"""Bi-level training for SpeechBrain, and spoofing countermeasures made with it."""

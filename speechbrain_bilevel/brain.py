@@ -236,6 +236,22 @@ class BilevelMixin:
             broadcast_buffers(self.modules)
         super().on_stage_end(stage, stage_loss, epoch)
 
+    def level_stats(self):
+        """For the train log: the mean upper loss since the epoch began, and
+        the learning rates.
+
+        Returns
+        -------
+        dict of str to float
+        """
+        stats = {}
+        if self.upper_losses:
+            stats["upper/loss"] = torch.stack(self.upper_losses).mean().item()
+        for name, optimizer in (self.optimizers_dict or {}).items():
+            level = "" if name == "opt_class" else f"{name}/"
+            stats[f"{level}lr"] = optimizer.param_groups[0]["lr"]
+        return stats
+
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
         # Between the parts of an accumulated step, gradients would be lost.
         if self.step % self.grad_accumulation_factor != 0:

@@ -86,6 +86,7 @@ class AtomicCheckpointer(Checkpointer):
         try:
             return super().load_checkpoint(checkpoint)
         except (
+            OSError,
             RuntimeError,
             ValueError,
             KeyError,

@@ -16,7 +16,8 @@ _HEADER = """\
 
 # Input: the first `samples` samples at 16 kHz, repeated when there are fewer.
 samples: {samples}
-# Whether the score is the softmax output, as published, or the logit difference.
+# Whether the score is the softmax output, as published, or the difference of
+# the logits.
 as_published: {as_published}
 
 {network}

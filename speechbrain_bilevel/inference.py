@@ -115,8 +115,9 @@ class SpoofDetector(EncoderClassifier):
         # YAML, pickle and the hub have errors of their own for bad input.
         except Exception as error:
             raise InputError(
-                f"{source}: cannot be loaded ({error!r}); expected a "
-                "pretrained folder or the user/name of a hub repository"
+                f"{source}: cannot be loaded ({type(error).__name__}: "
+                f"{error}); it is damaged, or neither a pretrained folder nor "
+                "the user/name of a hub repository"
             ) from error
 
     def encode_batch(self, wavs, wav_lens=None, normalize=False):

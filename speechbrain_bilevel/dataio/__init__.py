@@ -1,0 +1,1 @@
+"""Trials, audio and batches."""

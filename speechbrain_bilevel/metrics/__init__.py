@@ -1,0 +1,1 @@
+"""Spoofing metrics on plain numpy arrays, score files and reports."""

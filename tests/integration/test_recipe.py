@@ -25,7 +25,7 @@ def train_losses(output, name):
 
 
 def test_both_losses_fall(bilevel):
-    for name in ("lower/loss", "upper/loss"):
+    for name in ("loss", "upper/loss"):
         first, *_, last = train_losses(bilevel, name)
         assert last < first
 

@@ -13,7 +13,6 @@ as a folder for `SpoofDetector`.
 import sys
 from pathlib import Path
 
-import numpy as np
 import speechbrain as sb
 import torch
 from asvspoof2019_prepare import prepare_asvspoof2019
@@ -36,17 +35,12 @@ from speechbrain_bilevel.dataio.sampling import (
     attack_folds,
 )
 from speechbrain_bilevel.distributed import rank, world_size
-from speechbrain_bilevel.errors import exit_on_input_error
+from speechbrain_bilevel.errors import InputError, exit_on_input_error
 from speechbrain_bilevel.hub import export_detector
-from speechbrain_bilevel.metrics.report import (
-    evaluate,
-    format_report,
-)
-from speechbrain_bilevel.metrics.scores import (
-    CMScores,
-    read_asv_scores,
-    read_cm_scores,
-)
+from speechbrain_bilevel.metrics.eer import eer
+from speechbrain_bilevel.metrics.report import evaluate, format_report
+from speechbrain_bilevel.metrics.scores import read_asv_scores, read_cm_scores
+from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
 from speechbrain_bilevel.scoring import ScoreFile
 
 
@@ -64,34 +58,25 @@ class SpoofBrain(BilevelMixin, sb.Brain):
 
     def compute_objectives(self, predictions, batch, stage):
         """The loss; dev and eval scores are kept on the way."""
-        if stage != sb.Stage.TRAIN:
-            scores = self.hparams.score(predictions).tolist()
-            self.collect(batch.id, scores)
-        return self.hparams.loss(predictions, batch.label_encoded.data[:, 0])
+        labels = batch.label_encoded.data[:, 0]
+        if stage == sb.Stage.VALID:
+            self.dev_scores.append(self.hparams.score(predictions).cpu())
+            self.dev_labels.append(labels.cpu())
+        elif stage == sb.Stage.TEST:
+            scores = self.hparams.score(predictions)
+            self.eval_scores.add(batch.id, scores.tolist())
+        return self.hparams.loss(predictions, labels)
 
     def on_stage_start(self, stage, epoch=None):
-        """Empties the dev scores."""
+        """Forgets the last epoch's dev scores."""
         super().on_stage_start(stage, epoch)
-        if stage == sb.Stage.VALID:
-            self.dev_scores = {}
-            self.collect = lambda ids, scores: self.dev_scores.update(
-                zip(ids, scores)
-            )
+        self.dev_scores, self.dev_labels = [], []
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs the epoch and keeps the checkpoint with the lowest dev EER."""
         super().on_stage_end(stage, stage_loss, epoch)
         if stage == sb.Stage.TRAIN:
-            self.train_stats = {"loss": stage_loss}
-            if self.upper_losses:
-                upper = torch.stack(self.upper_losses).mean().item()
-                self.train_stats = {
-                    "lower/loss": stage_loss,
-                    "upper/loss": upper,
-                }
-            for level, optimizer in self.optimizers_dict.items():
-                rate = optimizer.param_groups[0]["lr"]
-                self.train_stats[f"{level}/lr"] = rate
+            self.train_stats = {"loss": stage_loss, **self.level_stats()}
         elif stage == sb.Stage.VALID:
             stats = {"loss": stage_loss, **self.dev_metrics()}
             self.hparams.train_logger.log_stats(
@@ -100,49 +85,56 @@ class SpoofBrain(BilevelMixin, sb.Brain):
             self.checkpointer.save_and_keep_only(meta=stats, min_keys=["EER"])
 
     def dev_metrics(self):
-        """EER and, where ASV scores of dev exist, min t-DCF."""
-        trials = self.hparams.dev_trials
-        utts = [utt for utt in trials if utt in self.dev_scores]
-        if len({trials[utt]["label"] for utt in utts}) < 2:
+        """EER in percent and, where dev has ASV scores, min t-DCF."""
+        scores, labels = map(torch.cat, (self.dev_scores, self.dev_labels))
+        bonafide, spoof = scores[labels == 1], scores[labels == 0]
+        if len(bonafide) == 0 or len(spoof) == 0:
             # --debug validates too few trials for an error rate.
             return {"EER": float("nan")}
-        rows = [trials[utt] for utt in utts]
-        scores = CMScores(
-            utt=np.array(utts),
-            attack=np.array([row["attack"] for row in rows]),
-            is_bonafide=np.array([row["label"] == "bonafide" for row in rows]),
-            score=np.array([self.dev_scores[utt] for utt in utts]),
-        )
-        asv = self.hparams.asv_dev_scores
-        result = evaluate(scores, read_asv_scores(asv) if asv else None)
-        return {
-            "EER": 100 * result.eer,
-            **({"min_tDCF": result.min_tdcf} if asv else {}),
-        }
+        metrics = {"EER": 100 * eer(bonafide, spoof)[0]}
+        asv = existing_asv_scores(self.hparams.asv_scores["dev"])
+        if asv is not None:
+            rates = asv_rates(asv.target, asv.nontarget, asv.spoof)
+            metrics["min_tDCF"] = min_tdcf(bonafide, spoof, rates)[0]
+        return metrics
 
     def score(self, test_set, path, loader_kwargs):
         """Scores a set with the best checkpoint; resumes an interrupted run.
 
+        Under --debug only a few trials are scored and nothing is written.
+
         Returns
         -------
         bool
-            Whether the score file is there (not so under --debug).
+            Whether this process wrote, or found, the score file.
         """
         if self.debug:
-            # What --debug makes is no result; it goes where its weights go.
             path = self.checkpointer.checkpoints_dir / "eval_scores.txt"
         self.on_evaluate_start(min_key="EER")
         trials = [
             (utt, row["attack"], row["label"])
             for utt, row in test_set.data.items()
         ]
-        scores = ScoreFile(path, trials, self.hparams.network)
-        self.collect = scores.add
-        mine = scores.missing[rank() :: world_size()]
+        self.eval_scores = ScoreFile(path, trials, self.hparams.network)
+        mine = self.eval_scores.missing[rank() :: world_size()]
+        # Nobody adds scores before everybody knows which are missing.
+        ddp_barrier()
         todo = FilteredSortedDynamicItemDataset(test_set, mine)
         self.evaluate(todo, min_key="EER", test_loader_kwargs=loader_kwargs)
         ddp_barrier()
-        return if_main_process() and scores.finish() and not self.debug
+        if self.debug or not if_main_process():
+            return False
+        if not self.eval_scores.finish():
+            raise InputError(
+                f"{path}: {len(self.eval_scores.missing)} trials have no score;"
+                " start again. Several machines need a shared output folder"
+            )
+        return True
+
+
+def existing_asv_scores(path):
+    """ASV scores, or None where the corpus has none."""
+    return read_asv_scores(path) if Path(path).is_file() else None
 
 
 def dataio_prep(hparams):
@@ -211,14 +203,6 @@ def main():
         args=[hparams["data_folder"], hparams["manifest_folder"]],
     )
     sets, encoder, train_loader_kwargs = dataio_prep(hparams)
-    asv = {
-        name: path if Path(path).is_file() else None
-        for name, path in hparams["asv_scores"].items()
-    }
-    hparams |= {
-        "dev_trials": sets["dev"].data,
-        "asv_dev_scores": asv["dev"],
-    }
     brain = SpoofBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -235,11 +219,8 @@ def main():
     )
     scores = output / "eval_scores.txt"
     if brain.score(sets["eval"], scores, hparams["test_loader_kwargs"]):
-        result = evaluate(
-            read_cm_scores(scores),
-            read_asv_scores(asv["eval"]) if asv["eval"] else None,
-        )
-        report = format_report(result)
+        asv = existing_asv_scores(hparams["asv_scores"]["eval"])
+        report = format_report(evaluate(read_cm_scores(scores), asv))
         (output / "eval_report.txt").write_text(report + "\n", "utf-8")
         export_detector(
             output / "pretrained",

@@ -1,0 +1,37 @@
+"""The recipe on real speech, where the reference data is."""
+
+import json
+
+import numpy as np
+from recipe_runs import run
+
+from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.metrics.report import evaluate
+from speechbrain_bilevel.metrics.scores import read_cm_scores
+
+
+def test_train_score_and_judge_a_recording(shared, tmp_path):
+    corpus = shared / "data" / "MiniLA" / "LA"
+    run(
+        "train_v2_small_bilevel",
+        corpus,
+        tmp_path,
+        number_of_epochs=1,
+        training_steps=29,
+        batch_size=32,
+    )
+    result = evaluate(read_cm_scores(tmp_path / "eval_scores.txt"))
+    assert (result.n_bonafide, result.n_spoof) == (333, 692)
+    assert [a.attack for a in result.attacks] == [
+        f"A{number:02}" for number in range(7, 20)
+    ]
+    stamp = json.loads((tmp_path / "manifests" / "prepare.json").read_text())
+    assert stamp["data_folder"] == str(corpus)
+
+    detector = SpoofDetector.from_hparams(tmp_path / "pretrained")
+    posteriors, score, index, label = detector.classify_file(
+        shared / "data" / "ADD_A_00000000.wav"
+    )
+    assert np.isclose(posteriors.exp().sum(), 1)
+    assert label == ["bonafide" if score.item() > 0 else "spoof"]
+    assert index.item() == int(score.item() > 0)

@@ -1,0 +1,237 @@
+"""Audio files of any kind -> what a network sees; bad ones are refused."""
+
+import math
+import os
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+import torch
+
+from speechbrain_bilevel.dataio.audio import fit_length, read_audio
+from speechbrain_bilevel.errors import InputError
+
+RATES = [8000, 11025, 16000, 16001, 44100, 48000, 192000]
+
+
+def noise(*shape):
+    """Reproducible noise in -0.5..0.5."""
+    return np.random.default_rng(0).uniform(-0.5, 0.5, shape)
+
+
+def save(path, wav, rate=16000, subtype="FLOAT", **kwargs):
+    """Writes a file, by default one that keeps every sample as it is."""
+    soundfile.write(path, wav, rate, subtype=subtype, **kwargs)
+    return path
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_tone_keeps_pitch_level_and_time(tmp_path, rate):
+    def tone(rate, seconds):
+        return 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate * seconds) / rate)
+
+    path = save(tmp_path / "tone.wav", tone(rate, 2), rate)
+    wav = read_audio(path, samples=16000)
+    assert wav.shape == (16000,) and wav.dtype == torch.float32
+    # The filter knows nothing of what came before the file.
+    inner = slice(200, None)
+    np.testing.assert_allclose(wav[inner], tone(16000, 1)[inner], atol=2e-3)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_reading_a_part_equals_cutting_the_whole(tmp_path, rate):
+    whole = noise(rate * 2).astype(np.float32)
+    path = save(tmp_path / "noise.wav", whole, rate)
+    if rate != 16000:
+        divisor = math.gcd(rate, 16000)
+        whole = scipy.signal.resample_poly(
+            whole, 16000 // divisor, rate // divisor
+        )
+    # Up to the very last sample: the resampler saw what follows it.
+    np.testing.assert_array_equal(read_audio(path, 8000), whole[:8000])
+
+
+def test_frequencies_above_8_khz_do_not_fold_back(tmp_path):
+    time = np.arange(48000) / 48000
+    path = save(tmp_path / "a.wav", np.sin(2 * np.pi * 11000 * time), 48000)
+    wav = read_audio(path, 16000)[200:-200]
+    assert wav.abs().max() < 0.01
+
+
+# Eight channels are read in more than one block.
+@pytest.mark.parametrize("channels", [1, 2, 8])
+def test_channels_are_averaged(tmp_path, channels):
+    wav = noise(70000, channels)
+    path = save(tmp_path / "many.wav", wav)
+    expected = wav.mean(axis=1)[:64600]
+    np.testing.assert_allclose(read_audio(path, 64600), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, subtype, tolerance",
+    [
+        ("a.wav", "FLOAT", 1e-7),
+        ("a.wav", "PCM_16", 1e-4),
+        ("a.wav", "PCM_24", 1e-6),
+        ("a.wav", "ULAW", 0.02),
+        ("a.flac", "PCM_16", 1e-4),
+        ("a.ogg", "VORBIS", 0.05),
+        ("a.mp3", "MPEG_LAYER_III", 0.05),
+    ],
+)
+def test_formats(tmp_path, name, subtype, tolerance):
+    if name[2:].upper() not in soundfile.available_formats():
+        pytest.skip(f"this libsndfile does not know {name[2:]}")
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(20000) / 16000)
+    path = save(tmp_path / name, tone, subtype=subtype)
+    wav = read_audio(path, samples=64600)
+    assert wav.shape == (20000,)
+    error = np.abs(wav.numpy() - tone)[500:-500]
+    assert error.max() < tolerance
+
+
+@pytest.mark.parametrize(
+    "frames, rate, expected",
+    [
+        (15999, 16000, 15999),
+        (16000, 16000, 16000),
+        (16001, 16000, 16000),
+        (7999, 8000, 15998),
+        (48003, 48000, 16000),
+        (80, 16000, 80),
+        (240, 48000, 80),
+        (1, 16000, 1),
+        (1, 192000, 1),
+    ],
+)
+def test_length_is_the_file_s_up_to_samples(tmp_path, frames, rate, expected):
+    path = save(tmp_path / "a.wav", noise(frames), rate)
+    assert len(read_audio(path, samples=16000)) == expected
+
+
+def test_a_long_file_costs_the_memory_of_its_beginning(tmp_path):
+    path = save(tmp_path / "a.wav", noise(40000, 64), 8000, "PCM_U8")
+    # Half an hour of 64 channels: the header promises it, and beyond the
+    # noise a hole in the file holds it.
+    data = 1800 * 8000 * 64
+    with open(path, "r+b") as file:
+        header = bytearray(file.read(44))
+        struct.pack_into("<I", header, 4, 36 + data)
+        struct.pack_into("<I", header, 40, data)
+        file.seek(0)
+        file.write(header)
+        file.truncate(44 + data)
+    assert soundfile.info(path).duration == 1800
+    tracemalloc.start()
+    wav = read_audio(path, samples=64600)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(wav) == 64600
+    # Decoded, its beginning has 8 MB, the whole of it 3.7 GB.
+    assert peak < 5e6
+
+
+def test_a_flac_cut_behind_what_is_needed_is_read(tmp_path):
+    wav = noise(64600)
+    path = save(tmp_path / "a.flac", wav, subtype="PCM_16")
+    os.truncate(path, path.stat().st_size // 2)
+    np.testing.assert_allclose(read_audio(path, 16000), wav[:16000], atol=1e-4)
+
+
+def with_rate(path, rate):
+    """A WAV whose header tells another rate."""
+    save(path, noise(16000), subtype="PCM_16")
+    with open(path, "r+b") as file:
+        file.seek(24)
+        file.write(struct.pack("<I", rate))
+
+
+def halved(path, subtype):
+    """A file that ends before what is needed."""
+    save(path, noise(64600), subtype=subtype)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+BAD = {
+    "folder": ("a", os.mkdir, "is a folder; expected an audio file"),
+    "missing": ("a", lambda path: None, "does not exist; expected an audio"),
+    "text": (
+        "a.wav",
+        lambda path: path.write_text("hello\n" * 100),
+        "cannot be read as audio .*such as FLAC, WAV, OGG or MP3",
+    ),
+    "no header": (
+        "a.RAW",
+        lambda path: path.write_bytes(b"hello" * 100),
+        "raw samples tell neither rate nor channels; expected a format",
+    ),
+    "0 bytes": ("a.flac", lambda path: path.touch(), "cannot be read as audio"),
+    "half a FLAC": (
+        "a.flac",
+        lambda path: halved(path, "PCM_16"),
+        "cannot be read as audio .*expected an intact file",
+    ),
+    "0 frames": (
+        "a.wav",
+        lambda path: save(path, noise(0)),
+        "holds no audio; expected at least a sample",
+    ),
+    "silence": (
+        "a.wav",
+        lambda path: save(path, np.zeros(24000)),
+        r"its first 1\.50 s are digital silence",
+    ),
+    "rate of 0": (
+        "a.wav",
+        lambda path: with_rate(path, 0),
+        "cannot be read as audio",
+    ),
+    "rate of 999": (
+        "a.wav",
+        lambda path: with_rate(path, 999),
+        "a sample rate of 999 Hz; expected 1000 to 1000000 Hz",
+    ),
+    "rate of 2 GHz": (
+        "a.wav",
+        lambda path: with_rate(path, 2**31 - 1),
+        "a sample rate of 2147483647 Hz; expected 1000 to 1000000 Hz",
+    ),
+}
+for value in (np.nan, np.inf, -np.inf):
+    BAD[f"{value}"] = (
+        "a.wav",
+        lambda path, value=value: save(path, np.append(noise(9), value)),
+        "holds NaN or infinite samples",
+    )
+
+
+@pytest.mark.parametrize("name, make, message", BAD.values(), ids=BAD)
+def test_bad_files_are_refused_by_name(tmp_path, name, make, message):
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(InputError, match=message) as error:
+        read_audio(path, samples=64600)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_a_truncated_mp3_is_refused(tmp_path):
+    if "MP3" not in soundfile.available_formats():
+        pytest.skip("this libsndfile does not know MP3")
+    halved(tmp_path / "a.mp3", "MPEG_LAYER_III")
+    with pytest.raises(InputError, match="truncated, it ends after .* 64600"):
+        read_audio(tmp_path / "a.mp3", samples=64600)
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        read_audio(tmp_path / ("a" * 300), samples=64600)
+
+
+@pytest.mark.parametrize("samples", [1, 3, 4, 5, 8, 9])
+def test_fit_length_repeats_or_cuts(samples):
+    wav = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    expected = [1.0 + i % 4 for i in range(samples)]
+    assert fit_length(wav, samples).tolist() == expected

@@ -1,0 +1,215 @@
+"""Folds over attacks and paired batches: what each level gets to see."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from speechbrain_bilevel.dataio.sampling import (
+    Fold,
+    PairedBatch,
+    PairedBatchSampler,
+    attack_folds,
+)
+from speechbrain_bilevel.errors import InputError
+
+OFFICIAL = {f"A{n:02d}": 3800 for n in range(1, 7)} | {"-": 2580}
+
+
+def trials(counts, seed=0):
+    """The attacks of a training set, in some order."""
+    names = np.repeat(list(counts), list(counts.values()))
+    return np.random.default_rng(seed).permutation(names)
+
+
+def spoofs_of(fold, attacks):
+    """Which attacks each level of a fold has."""
+    return [set(attacks[level]) - {"-"} for level in fold]
+
+
+@pytest.fixture(scope="module")
+def official():
+    """The attacks of ASVspoof2019 LA's training set."""
+    return trials(OFFICIAL)
+
+
+@pytest.mark.parametrize("as_published", [False, True])
+def test_official_sizes(official, as_published):
+    folds = attack_folds(official, as_published=as_published)
+    assert len(folds) == 3
+    for fold in folds:
+        assert len(fold.lower) == len(set(fold.lower)) == 4 * (3800 + 430)
+        assert len(fold.upper) == len(set(fold.upper)) == 2 * (3800 + 430)
+
+
+def test_published_folds_leak(official):
+    folds = attack_folds(official, as_published=True)
+    leaks = 0
+    for fold in folds:
+        lower, upper = spoofs_of(fold, official)
+        assert {"A01", "A02"} <= lower
+        overlap = set(fold.lower) & set(fold.upper)
+        leaked = lower & upper
+        assert leaked == upper & {"A01", "A02"}
+        # Each attack comes with its bona fide trials.
+        assert len(overlap) == len(leaked) * (3800 + 430)
+        leaks += bool(leaked)
+    assert leaks >= 1
+    held_out = [spoofs_of(fold, official)[1] for fold in folds]
+    assert sum(map(len, held_out)) == len(set.union(*held_out)) == 6
+
+
+def test_published_bonafide_goes_in_the_order_of_the_protocol(official):
+    bonafide = np.flatnonzero(official == "-")
+    for fold in attack_folds(official, as_published=True):
+        expected = [
+            bonafide[n * 430 : (n + 1) * 430]
+            for n in range(6)
+            if f"A{n + 1:02d}" in official[fold.upper]
+        ]
+        found = fold.upper[official[fold.upper] == "-"]
+        assert sorted(found) == sorted(np.concatenate(expected))
+
+
+# Attacks, trials of each, bona fide trials, folds.
+SHAPES = [(6, 10, 43, 3), (6, 5, 6, 3), (7, 4, 25, 3), (4, 9, 5, 2)]
+SHAPES += [(5, 1, 11, 5), (3, 2, 100, 3)]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 1234])
+@pytest.mark.parametrize("names, each, bonafide, n_folds", SHAPES)
+def test_corrected_folds_never_leak(names, each, bonafide, n_folds, seed):
+    counts = {f"A{n:02d}": each for n in range(names)} | {"-": bonafide}
+    attacks = trials(counts, seed)
+    everything = list(range(len(attacks)))
+    folds = attack_folds(attacks, n_folds, seed)
+    assert len(folds) == n_folds
+    for fold in folds:
+        lower, upper = spoofs_of(fold, attacks)
+        assert lower and upper and not lower & upper
+        # No trial in both levels, none twice, none lost.
+        assert sorted(np.concatenate(fold)) == everything
+        assert all("-" in attacks[level] for level in fold)
+    # Each trial, and so each attack, is held out exactly once.
+    uppers = np.concatenate([fold.upper for fold in folds])
+    assert sorted(uppers) == everything
+    shares = [np.sum(attacks[fold.upper] == "-") for fold in folds]
+    most = -(-names // n_folds) * -(-bonafide // names)
+    least = names // n_folds * (bonafide // names)
+    assert least <= min(shares) and max(shares) <= most
+
+
+def test_the_seed_decides_the_folds(official):
+    def uppers(seed):
+        return [fold.upper.tolist() for fold in attack_folds(official, 3, seed)]
+
+    assert uppers(1) == uppers(1)
+    assert uppers(1) != uppers(2)
+
+
+@pytest.mark.parametrize(
+    "counts, folds, message",
+    [
+        ({"A01": 9, "A02": 9, "-": 9}, 3, r"has 2 attacks \(A01, A02\) and 9"),
+        ({"A01": 9, "A02": 9, "A03": 9, "-": 2}, 3, "and 2 bona fide trials"),
+        ({"A01": 9, "A02": 9, "A03": 9}, 3, "and 0 bona fide trials"),
+        ({"-": 9}, 2, "has 0 attacks"),
+        ({"A01": 9, "A02": 9, "-": 9}, 1, "folds: 1 leaves no attack"),
+        ({"A01": 9, "A02": 9, "-": 9}, 0, "folds: 0 .* expected at least 2"),
+    ],
+)
+@pytest.mark.parametrize("as_published", [False, True])
+def test_too_little_for_the_folds(counts, folds, message, as_published):
+    with pytest.raises(InputError, match=message):
+        attack_folds(trials(counts), folds, as_published=as_published)
+
+
+def test_the_published_epoch_has_264_batches(official):
+    folds = attack_folds(official, as_published=True)
+    sampler = PairedBatchSampler(folds, 32, 32, as_published=True)
+    batches = list(sampler)
+    assert len(sampler) == len(batches) == 264
+    assert all(len(batch) == 32 + 32 for batch in batches)
+    # It ends with the shorter stream: no trial of either comes twice.
+    for half in (slice(32), slice(32, None)):
+        drawn = [trial for batch in batches for trial in batch[half]]
+        assert len(set(drawn)) == 264 * 32
+
+
+def test_the_corrected_epoch_goes_through_the_lower_stream(official):
+    sampler = PairedBatchSampler(attack_folds(official), 32, 32)
+    batches = list(sampler)
+    assert len(sampler) == len(batches) == 4 * 4230 // 32
+    lower = [trial for batch in batches for trial in batch[:32]]
+    assert len(set(lower)) == len(lower)
+
+
+# Of unequal length, so that streams run out within an epoch.
+FOLDS = [
+    Fold(np.arange(20), np.arange(20, 25)),
+    Fold(np.arange(100, 111), np.arange(111, 125)),
+    Fold(np.arange(200, 233), np.arange(233, 240)),
+]
+
+
+def epoch(number, seed=1, sizes=(4, 3), folds=FOLDS):
+    """The batches of an epoch."""
+    sampler = PairedBatchSampler(folds, *sizes, seed=seed)
+    sampler.set_epoch(number)
+    assert len(sampler) == len(list(sampler))
+    return list(sampler)
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_epochs_take_the_folds_in_turn(number):
+    fold = FOLDS[(number - 1) % 3]
+    batches = epoch(number)
+    # (20 + 11 + 33) / 4 lower trials a batch, on average over the folds.
+    assert len(batches) == (5 + 2 + 8) // 3
+    for batch in batches:
+        assert len(batch) == 4 + 3
+        assert all(type(trial) is int for trial in batch)
+        assert set(batch[:4]) <= set(fold.lower)
+        assert set(batch[4:]) <= set(fold.upper)
+
+
+def test_an_epoch_is_its_number_and_the_seed():
+    assert epoch(2) == epoch(2)
+    # 1 and 4 have the same fold.
+    assert epoch(1) != epoch(4)
+    assert epoch(1) != epoch(1, seed=2)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("sizes", [(4, 3), (1, 8), (3, 1), (5, 20)])
+def test_every_trial_is_used_before_any_is_used_again(number, sizes):
+    batches = epoch(number, sizes=sizes)
+    fold = FOLDS[number - 1]
+    for half, level in (
+        (slice(sizes[0]), fold.lower),
+        (slice(sizes[0], None), fold.upper),
+    ):
+        drawn = [trial for batch in batches for trial in batch[half]]
+        for start in range(0, len(drawn), len(level)):
+            once = collections.Counter(drawn[start : start + len(level)])
+            assert set(once.values()) == {1}
+
+
+def test_a_stream_that_runs_out_is_shuffled_again():
+    batches = epoch(1, sizes=(1, 5), folds=FOLDS[:1])
+    assert len({tuple(batch[1:]) for batch in batches}) > 1
+
+
+@pytest.mark.parametrize(
+    "lower, upper, as_published", [(40, 1, False), (40, 1, True), (1, 15, True)]
+)
+def test_too_few_trials_for_a_batch(lower, upper, as_published):
+    with pytest.raises(InputError, match=rf"batch of {lower} \+ {upper};"):
+        PairedBatchSampler(FOLDS, lower, upper, as_published=as_published)
+
+
+def test_a_batch_is_taken_apart_where_it_was_put_together():
+    batch = epoch(1)[0]
+    pair = PairedBatch(lower_size=4)([{"id": str(trial)} for trial in batch])
+    assert pair.lower.id + pair.upper.id == [str(trial) for trial in batch]
+    assert len(pair.lower.id) == 4
