@@ -103,8 +103,13 @@ def test_the_seed_decides_the_folds(official):
     def uppers(seed):
         return [fold.upper.tolist() for fold in attack_folds(official, 3, seed)]
 
+    def held_out(seed):
+        return {tuple(sorted(set(official[upper]))) for upper in uppers(seed)}
+
     assert uppers(1) == uppers(1)
     assert uppers(1) != uppers(2)
+    # Which attacks share a fold, too, not only the bona fide trials.
+    assert held_out(1) != held_out(2)
 
 
 @pytest.mark.parametrize(
