@@ -6,7 +6,11 @@ from pathlib import Path
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from speechbrain_bilevel.dataio.audio import fit_length, read_audio
+from speechbrain_bilevel.dataio.audio import (
+    SAMPLE_RATE,
+    fit_length,
+    read_audio,
+)
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.nnet.losses import (
     BONAFIDE,
@@ -201,8 +205,19 @@ class SpoofDetector(EncoderClassifier):
         -------
         torch.Tensor
             [time], 16 kHz.
+
+        Raises
+        ------
+        InputError
+            If it cannot be read, or the network would see silence only.
         """
-        return read_audio(path, self.hparams.samples).to(self.device)
+        wav = read_audio(path, self.hparams.samples)
+        if not wav.any():
+            raise InputError(
+                f"{path}: its first {len(wav) / SAMPLE_RATE:.2f} s are digital "
+                "silence and the network sees no more; cut them off"
+            )
+        return wav.to(self.device)
 
     def _windows(self, wavs, wav_lens):
         wavs = wavs.to(self.device).float()

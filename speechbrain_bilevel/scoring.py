@@ -15,9 +15,9 @@ class ScoreFile:
     """Collects scores as they come; ``utt source key score`` when complete.
 
     Each process appends to a part file of its own beside ``path``. The parts
-    begin with a fingerprint of the weights and the trials: a later run with the
-    same ones goes on where this one stopped, any other starts anew. ``finish``
-    puts them together in the order of the trials.
+    begin with a fingerprint of the weights, the settings and the trials: a
+    later run with the same ones goes on where this one stopped, any other
+    starts anew. ``finish`` puts them together in the order of the trials.
 
     Arguments
     ---------
@@ -27,6 +27,8 @@ class ScoreFile:
         (utt, source, key) of each trial.
     network : torch.nn.Module
         What computes the scores.
+    settings : object
+        Whatever else the scores depend on; its ``repr`` must tell it.
 
     Example
     -------
@@ -44,10 +46,10 @@ class ScoreFile:
     utt_2 - bonafide 0.5
     """
 
-    def __init__(self, path, trials, network):
+    def __init__(self, path, trials, network, settings=None):
         self.path = Path(path)
         self.trials = trials
-        self.fingerprint = _fingerprint(trials, network)
+        self.fingerprint = _fingerprint(trials, network, settings)
         self.stamp = self.path.with_name(self.path.name + ".json")
         self.part = self.path.with_name(f"{self.path.name}.part{rank()}")
         self.done = {} if self._is_complete() else self._read_parts()
@@ -149,8 +151,8 @@ class ScoreFile:
         return done
 
 
-def _fingerprint(trials, network):
-    digest = hashlib.sha256(repr(trials).encode())
+def _fingerprint(trials, network, settings):
+    digest = hashlib.sha256(repr((trials, settings)).encode())
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().numpy().tobytes())

@@ -13,7 +13,7 @@ from speechbrain_bilevel.errors import InputError
 
 SAMPLE_RATE = 16000
 # Rates outside are headers gone wrong; the resampler's filter grows with them.
-_LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
+_LOWEST_RATE, _HIGHEST_RATE = 1_000, 400_000
 # Frames are averaged over channels in blocks of this many values.
 _BLOCK = 1 << 18
 # What the resampling filter sees beyond the last frame, in seconds.
@@ -41,8 +41,8 @@ def read_audio(path, samples):
     Raises
     ------
     InputError
-        If the file is missing, no audio, truncated or empty, or what was read
-        holds NaN or infinite values or is silent throughout.
+        If the file is missing, no audio, truncated, empty or silent
+        throughout, or what was read holds NaN or infinite values.
 
     Example
     -------
@@ -64,6 +64,7 @@ def read_audio(path, samples):
     try:
         with soundfile.SoundFile(path) as file:
             wav, rate = _read_mono(file, samples, path), file.samplerate
+            silent = not wav.any() and _rest_is_silent(file)
     except soundfile.LibsndfileError as error:
         raise InputError(
             f"{path}: cannot be read as audio ({error.error_string}); "
@@ -74,11 +75,8 @@ def read_audio(path, samples):
         raise InputError(f"{path}: holds no audio; expected at least a sample")
     if not np.isfinite(wav).all():
         raise InputError(f"{path}: holds NaN or infinite samples")
-    if not wav.any():
-        raise InputError(
-            f"{path}: its first {len(wav) / rate:.2f} s are digital silence, "
-            "of which nothing can be said"
-        )
+    if silent:
+        raise InputError(f"{path}: digital silence throughout; nothing to hear")
     if rate != SAMPLE_RATE:
         divisor = math.gcd(rate, SAMPLE_RATE)
         up, down = SAMPLE_RATE // divisor, rate // divisor
@@ -109,6 +107,11 @@ def _read_mono(file, samples, path):
         mono[done : done + size] = block.mean(axis=1)
         done += size
     return mono
+
+
+def _rest_is_silent(file):
+    size = max(1, _BLOCK // file.channels)
+    return not any(block.any() for block in file.blocks(size, dtype="float32"))
 
 
 def fit_length(wav, samples):

@@ -66,8 +66,8 @@ def detection_score(logits, as_published=False):
     logits : torch.Tensor
         [batch, 2]
     as_published : bool
-        The softmax output of bona fide, which saturates into ties near 0 and
-        1. Otherwise the difference of the logits, which ranks the same trials
+        The softmax output of bona fide, which saturates into ties near 1.
+        Otherwise the difference of the logits, which ranks the same trials
         without ties.
 
     Returns

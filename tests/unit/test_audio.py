@@ -182,7 +182,7 @@ BAD = {
     "silence": (
         "a.wav",
         lambda path: save(path, np.zeros(24000)),
-        r"its first 1\.50 s are digital silence",
+        "digital silence throughout",
     ),
     "rate of 0": (
         "a.wav",
@@ -192,12 +192,12 @@ BAD = {
     "rate of 999": (
         "a.wav",
         lambda path: with_rate(path, 999),
-        "a sample rate of 999 Hz; expected 1000 to 1000000 Hz",
+        "a sample rate of 999 Hz; expected 1000 to 400000 Hz",
     ),
     "rate of 2 GHz": (
         "a.wav",
         lambda path: with_rate(path, 2**31 - 1),
-        "a sample rate of 2147483647 Hz; expected 1000 to 1000000 Hz",
+        "a sample rate of 2147483647 Hz; expected 1000 to 400000 Hz",
     ),
 }
 for value in (np.nan, np.inf, -np.inf):
@@ -215,6 +215,11 @@ def test_bad_files_are_refused_by_name(tmp_path, name, make, message):
     with pytest.raises(InputError, match=message) as error:
         read_audio(path, samples=64600)
     assert str(error.value).startswith(f"{path}: ")
+
+
+def test_a_silent_beginning_can_be_read(tmp_path):
+    save(tmp_path / "a.wav", np.append(np.zeros(24000), noise(9)))
+    assert not read_audio(tmp_path / "a.wav", samples=16000).any()
 
 
 def test_a_truncated_mp3_is_refused(tmp_path):

@@ -48,9 +48,8 @@ def write(path, frames, seed=0):
 def test_an_exported_network_computes_the_same_bits(
     network, folder, tmp_path, monkeypatch
 ):
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
+    monkeypatch.chdir(tmp_path)
+    before = os.listdir()
     detector = SpoofDetector.from_hparams(folder)
     wavs = torch.randn(5, SAMPLES)
     logits = network(wavs)
@@ -60,7 +59,7 @@ def test_an_exported_network_computes_the_same_bits(
     assert torch.equal(score, logits[:, 1].double() - logits[:, 0].double())
     assert torch.equal(detector.encode_batch(wavs), network.embed(wavs))
     # No links or copies are left where one happens to work.
-    assert os.listdir(elsewhere) == []
+    assert os.listdir() == before
     # Nothing of the training but the network is passed on.
     assert "lr: " not in (folder / "hyperparams.yaml").read_text()
 
@@ -86,17 +85,22 @@ def test_the_verdict_on_a_file(detector, tmp_path):
     assert torch.equal(detector.classify_batch(wav)[1], score)
 
 
-def test_only_the_beginning_counts_and_a_short_file_is_repeated(
-    detector, tmp_path
-):
+def test_a_silent_beginning_gets_no_verdict(detector, tmp_path):
+    wav = np.append(np.zeros(SAMPLES), speechlike(SAMPLES))
+    soundfile.write(tmp_path / "a.wav", wav, 16000)
+    with pytest.raises(InputError, match="its first 0.10 s are digital"):
+        detector.classify_file(tmp_path / "a.wav")
+
+
+def test_only_the_beginning_counts_and_short_files_repeat(detector, tmp_path):
     def score(name, wav):
         soundfile.write(tmp_path / name, wav, 16000, subtype="FLOAT")
         return detector.classify_file(tmp_path / name)[1]
 
     wav = speechlike(SAMPLES)
+    short = wav[:700]
     whole = score("a.wav", wav)
     assert torch.equal(score("b.wav", np.append(wav, wav[::-1])), whole)
-    short = wav[:700]
     tiled = np.concatenate([short, short, short[:200]])
     assert torch.equal(score("c.wav", short), score("d.wav", tiled))
     assert not torch.equal(score("c.wav", short), whole)
@@ -148,9 +152,8 @@ def test_bfloat16_scores_almost_the_same(folder, detector):
     wavs = torch.randn(8, SAMPLES)
     half = SpoofDetector.from_hparams(folder, run_opts={"precision": "bf16"})
     score = detector.classify_batch(wavs)[1]
-    half_score = half.classify_batch(wavs)[1]
-    assert not torch.equal(half_score, score)
-    assert (half_score - score).abs().max() < 0.05
+    error = (half.classify_batch(wavs)[1] - score).abs()
+    assert 0 < error.max() < 0.05
 
 
 def test_export_replaces_a_folder_whole(folder):
@@ -246,7 +249,7 @@ def test_bad_folders_are_refused_by_name(folder, case):
     assert str(error.value).startswith(f"{folder}: ")
 
 
-@pytest.mark.parametrize("source", ["gone", "./gone", "a/b/gone", "../gone"])
+@pytest.mark.parametrize("source", ["gone", "./gone", "a/b/gone", "/gone"])
 def test_what_can_be_no_repository_is_not_looked_for(source):
     with pytest.raises(InputError, match=f"^{source}: no such folder"):
         SpoofDetector.from_hparams(source)

@@ -115,10 +115,13 @@ class SpoofBrain(BilevelMixin, sb.Brain):
             (utt, row["attack"], row["label"])
             for utt, row in test_set.data.items()
         ]
-        self.eval_scores = ScoreFile(path, trials, self.hparams.network)
+        settings = {
+            "as_published": self.hparams.as_published,
+            "precision": self.eval_precision,
+        }
+        network = self.hparams.network
+        self.eval_scores = ScoreFile(path, trials, network, settings)
         mine = self.eval_scores.missing[rank() :: world_size()]
-        # Nobody adds scores before everybody knows which are missing.
-        ddp_barrier()
         todo = FilteredSortedDynamicItemDataset(test_set, mine)
         self.evaluate(todo, min_key="EER", test_loader_kwargs=loader_kwargs)
         ddp_barrier()
