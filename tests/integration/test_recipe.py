@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+import train
 from recipe_runs import final_weights, last_epoch_state, run, run_apart
 
 from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
@@ -147,3 +148,10 @@ def test_bad_input_ends_with_exit_code_2(corpus, tmp_path):
     assert "Traceback" not in result.stderr
     assert "ASVspoof2019_LA_cm_protocols" in result.stderr
     assert not (tmp_path / "output" / "eval_scores.txt").exists()
+
+
+def test_a_yaml_without_its_data_folder_is_refused(monkeypatch):
+    yaml = train.__file__.replace("train.py", "hparams/train_v2.yaml")
+    monkeypatch.setattr("sys.argv", ["train.py", yaml])
+    with pytest.raises(InputError, match="train_v2.yaml: .*data_folder"):
+        train.main()

@@ -197,8 +197,12 @@ def main():
     """Prepares, trains, scores, reports and exports."""
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     sb.utils.distributed.ddp_init_group(run_opts)
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, overrides)
+    try:
+        with open(hparams_file, encoding="utf-8") as file:
+            hparams = load_hyperpyyaml(file, overrides)
+    except (OSError, ValueError) as error:
+        # A !PLACEHOLDER without a value, an unknown key, no such file.
+        raise InputError(f"{hparams_file}: {error}") from error
     output = Path(hparams["output_folder"])
     sb.create_experiment_directory(output, hparams_file, overrides)
     run_on_main(
