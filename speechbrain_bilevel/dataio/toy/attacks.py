@@ -3,7 +3,7 @@
 They bear the ids of ASVspoof2019 LA, so that protocols, folds over attacks
 and break-downs by attack work as on the real corpus, and two attacks of the
 evaluation set are known from training there too. They are not the attacks of
-ASVspoof2019 LA.
+ASVspoof2019 LA. Each is band-limited afterwards.
 
 ====  =================  =================================================
 id    in                 what is done to a clean utterance
