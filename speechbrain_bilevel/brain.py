@@ -13,6 +13,7 @@ from speechbrain_bilevel.distributed import (
     average_gradients,
     broadcast_buffers,
     rank,
+    wrap_on_cpu,
 )
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.problem import Partition
@@ -261,15 +262,10 @@ class BilevelMixin:
         )
 
     def _wrap_distributed(self):
-        # SpeechBrain makes every BatchNorm a SyncBatchNorm, which has no CPU
-        # form; there, each process keeps its own statistics.
-        if not (self.distributed_launch and self.device_type == "cpu"):
-            return super()._wrap_distributed()
-        for name, module in self.modules.items():
-            if any(p.requires_grad for p in module.parameters()):
-                self.modules[name] = torch.nn.parallel.DistributedDataParallel(
-                    module, find_unused_parameters=self.find_unused_parameters
-                )
+        if self.distributed_launch and self.device_type == "cpu":
+            wrap_on_cpu(self.modules, self.find_unused_parameters)
+        else:
+            super()._wrap_distributed()
 
     def _seed_step(self):
         seed = os.environ.get("SB_GLOBAL_SEED")

@@ -29,6 +29,26 @@ def world_size():
     return 1
 
 
+def wrap_on_cpu(modules, find_unused_parameters=False):
+    """Wraps each module with trainable parameters for DDP on the CPU.
+
+    SpeechBrain makes every BatchNorm a SyncBatchNorm first, which has no CPU
+    form; here, each process keeps statistics of its own.
+
+    Arguments
+    ---------
+    modules : torch.nn.ModuleDict
+        The Brain's modules; replaced in place.
+    find_unused_parameters : bool
+        See ``torch.nn.parallel.DistributedDataParallel``.
+    """
+    for name, module in modules.items():
+        if any(p.requires_grad for p in module.parameters()):
+            modules[name] = torch.nn.parallel.DistributedDataParallel(
+                module, find_unused_parameters=find_unused_parameters
+            )
+
+
 def average_gradients(parameters):
     """Averages ``.grad`` over all processes, in one message.
 
