@@ -9,6 +9,7 @@ from speechbrain.utils.distributed import ddp_barrier
 
 from speechbrain_bilevel.distributed import rank
 from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.files import write_atomically
 
 
 class ScoreFile:
@@ -106,14 +107,14 @@ class ScoreFile:
         self.done = self._read_parts()
         if self.missing:
             return False
-        _replace(
+        _write(
             self.path,
             "".join(
                 f"{utt} {source} {key} {self.done[utt]!r}\n"
                 for utt, source, key in self.trials
             ),
         )
-        _replace(self.stamp, json.dumps(self._stamp()))
+        _write(self.stamp, json.dumps(self._stamp()))
         for part in self._parts():
             part.unlink()
         return True
@@ -159,13 +160,10 @@ def _fingerprint(trials, network, settings):
     return digest.hexdigest()
 
 
-def _replace(path, text):
-    temporary = path.with_name(path.name + ".tmp")
+def _write(path, text):
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomically(path.parent, {path.name: text})
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise _not_written(path, error) from error
 
 

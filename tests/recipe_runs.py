@@ -60,16 +60,15 @@ def run_apart(*args, **kwargs):
     )
 
 
-def final_weights(output):
-    """The weights of the newest checkpoint."""
-    checkpoints = sorted(Path(output, "save").glob("CKPT*"))
-    return torch.load(checkpoints[-1] / "network.ckpt", weights_only=True)
-
-
 def last_epoch_state(output, name):
-    """Another file of the newest checkpoint, as torch loads it."""
+    """A file of the newest checkpoint, as torch loads it."""
     checkpoints = sorted(Path(output, "save").glob("CKPT*"))
     return torch.load(checkpoints[-1] / f"{name}.ckpt", weights_only=True)
+
+
+def final_weights(output):
+    """The weights of the newest checkpoint."""
+    return last_epoch_state(output, "network")
 
 
 @contextlib.contextmanager

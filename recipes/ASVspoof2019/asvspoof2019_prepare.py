@@ -30,6 +30,7 @@ from speechbrain_bilevel.dataio.protocols import (
     read_asvspoof2019_protocol,
 )
 from speechbrain_bilevel.errors import InputError, exit_on_input_error
+from speechbrain_bilevel.files import write_atomically
 
 logger = get_logger(__name__)
 
@@ -191,32 +192,15 @@ def _is_prepared(save_folder, source):
 def _save(save_folder, manifests, source):
     try:
         save_folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(save_folder, manifests)
+        write_atomically(save_folder, manifests)
         stamp = {**source, "csv": _describe_csvs(save_folder)}
         # Last, because it vouches for the others.
-        _write_atomically(save_folder, {STAMP: json.dumps(stamp, indent=2)})
+        write_atomically(save_folder, {STAMP: json.dumps(stamp, indent=2)})
     except OSError as error:
         raise InputError(
             f"{save_folder}: cannot be written ({error.strerror}). Expected a "
             "folder with room for the CSV files; free some or choose another"
         ) from error
-
-
-def _write_atomically(folder, texts):
-    """Writes files so that each is seen whole or not at all.
-
-    All are written under temporary names first, so that a full disk leaves
-    every file as it was.
-    """
-    temporary = {name: folder / f"{name}.tmp" for name in texts}
-    try:
-        for name, text in texts.items():
-            temporary[name].write_text(text, encoding="utf-8")
-        for name in texts:
-            os.replace(temporary[name], folder / name)
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,19 @@
 """The recipe really trains, scores, reports and exports."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
 import train
-from recipe_runs import final_weights, last_epoch_state, run, run_apart
+from recipe_runs import (
+    RECIPE,
+    final_weights,
+    last_epoch_state,
+    run,
+    run_apart,
+)
 
 from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
 from speechbrain_bilevel.errors import InputError
@@ -38,6 +46,22 @@ def test_scores_are_those_of_the_eval_protocol_in_its_order(bilevel, corpus):
     assert scores.utt.tolist() == [trial.utt for trial in trials]
     assert scores.attack.tolist() == [trial.attack for trial in trials]
     assert len(set(scores.score)) > len(trials) // 2
+
+
+def test_the_script_finds_a_trial_without_a_score(bilevel, corpus, tmp_path):
+    lines = (bilevel / "eval_scores.txt").read_text().splitlines(True)
+    for name, kept, code in (("whole", lines, 0), ("cut", lines[1:], 2)):
+        scores = tmp_path / name
+        scores.write_text("".join(kept))
+        script = RECIPE / "evaluate_tdcf.py"
+        result = subprocess.run(
+            [sys.executable, script, scores, "--data-folder", corpus],
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == code, result.stderr
+    assert f"missing trials: 1 ({lines[0].split()[0]})" in result.stderr
+    assert result.stdout == ""
 
 
 def test_best_dev_epoch_is_kept_and_dev_has_a_tdcf(bilevel):

@@ -36,6 +36,7 @@ from speechbrain_bilevel.dataio.sampling import (
 )
 from speechbrain_bilevel.distributed import rank, world_size
 from speechbrain_bilevel.errors import InputError, exit_on_input_error
+from speechbrain_bilevel.files import write_atomically
 from speechbrain_bilevel.hub import export_detector
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.metrics.report import evaluate, format_report
@@ -67,6 +68,15 @@ class SpoofBrain(BilevelMixin, sb.Brain):
             self.eval_scores.add(batch.id, scores.tolist())
         return self.hparams.loss(predictions, labels)
 
+    def on_fit_start(self):
+        """Reads the ASV scores of dev, whose faults should show before an
+        epoch is spent."""
+        super().on_fit_start()
+        asv = existing_asv_scores(self.hparams.asv_scores["dev"])
+        self.dev_asv_rates = None
+        if asv is not None:
+            self.dev_asv_rates = asv_rates(asv.target, asv.nontarget, asv.spoof)
+
     def on_stage_start(self, stage, epoch=None):
         """Forgets the last epoch's dev scores."""
         super().on_stage_start(stage, epoch)
@@ -92,10 +102,9 @@ class SpoofBrain(BilevelMixin, sb.Brain):
             # --debug validates too few trials for an error rate.
             return {"EER": float("nan")}
         metrics = {"EER": 100 * eer(bonafide, spoof)[0]}
-        asv = existing_asv_scores(self.hparams.asv_scores["dev"])
-        if asv is not None:
-            rates = asv_rates(asv.target, asv.nontarget, asv.spoof)
-            metrics["min_tDCF"] = min_tdcf(bonafide, spoof, rates)[0]
+        if self.dev_asv_rates is not None:
+            tdcf, _ = min_tdcf(bonafide, spoof, self.dev_asv_rates)
+            metrics["min_tDCF"] = tdcf
         return metrics
 
     def score(self, test_set, path, loader_kwargs):
@@ -228,7 +237,7 @@ def main():
     if brain.score(sets["eval"], scores, hparams["test_loader_kwargs"]):
         asv = existing_asv_scores(hparams["asv_scores"]["eval"])
         report = format_report(evaluate(read_cm_scores(scores), asv))
-        (output / "eval_report.txt").write_text(report + "\n", "utf-8")
+        write_atomically(output, {"eval_report.txt": report + "\n"})
         export_detector(
             output / "pretrained",
             hparams["network"],
