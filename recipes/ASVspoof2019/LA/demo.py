@@ -58,6 +58,7 @@ def train(folder, name):
 def classify(folder, trials):
     """Judges one bona fide and one spoof file with the bi-level detector."""
     heading("Two files, judged by the bi-level detector")
+    print("(a minute's training on 192 clips: expect it to be wrong often)")
     for label in ("bonafide", "spoof"):
         trial = next(trial for trial in trials if trial.label == label)
         print(f"{label} in truth:", flush=True)
