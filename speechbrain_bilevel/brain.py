@@ -1,14 +1,10 @@
 """A second level for the training loop of any SpeechBrain Brain."""
 
-import contextlib
-import os
-import random
-
-import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_bilevel import preflight
 from speechbrain_bilevel.distributed import (
     average_gradients,
     broadcast_buffers,
@@ -16,7 +12,11 @@ from speechbrain_bilevel.distributed import (
     wrap_on_cpu,
 )
 from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.hypergradients.objective import MeanLoss, Part
+from speechbrain_bilevel.hypergradients.substitution import Substitution
+from speechbrain_bilevel.hypergradients.vectors import shaped
 from speechbrain_bilevel.problem import Partition
+from speechbrain_bilevel.randomness import seed_step
 
 logger = get_logger(__name__)
 
@@ -32,6 +32,10 @@ class BilevelMixin:
         Dotted names of the modules or parameters of the upper level.
     upper_opt_class : callable
         Optimizer of the upper level; ``opt_class`` is the lower level's.
+    lower_steps : int, optional
+        Lower steps on each batch, 1 by default.
+    upper_every : int, optional
+        An upper step follows each so many batches, 1 by default.
     lr_schedule, upper_lr_schedule : callable, optional
         Take an optimizer, return a torch scheduler, stepped with it.
 
@@ -48,7 +52,7 @@ class BilevelMixin:
         super().__init__(*args, **kwargs)
         hparams = getattr(self, "hparams", None)
         self.hypergradient = getattr(hparams, "hypergradient", None)
-        if self.hypergradient is not None:
+        if self.hypergradient is not None and self.hypergradient.partitions:
             for key in ("upper", "upper_opt_class"):
                 if not hasattr(hparams, key):
                     raise InputError(
@@ -60,9 +64,13 @@ class BilevelMixin:
                 f"max_grad_norm: {self.max_grad_norm} would turn gradients "
                 "off or around; expected a positive norm, 1.0e+9 for no limit"
             )
+        for key in ("lower_steps", "upper_every"):
+            value = getattr(hparams, key, 1)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{key}: {value}; expected 1 or more")
+            setattr(self, key, value)
         self.schedules = {}
-        self.upper_losses = []
-        self.waiting = []
+        self._begin_epoch()
 
     def lower_objectives(self, predictions, batch, stage):
         """The lower loss; by default the Brain's ``compute_objectives``."""
@@ -85,7 +93,7 @@ class BilevelMixin:
         torch.Tensor
             The detached (lower) loss.
         """
-        self._seed_step()
+        seed_step(rank(), self.optimizer_step, self.step)
         should_step = self.step % self.grad_accumulation_factor == 0
         if self.hypergradient is None:
             loss = super().fit_batch(batch)
@@ -98,66 +106,82 @@ class BilevelMixin:
 
     def _fit_levels(self, batch, should_step):
         self.on_fit_batch_start(batch, should_step)
-        predictions, loss = self.hypergradient.lower_gradient(self, batch)
-        # The upper gradient is taken where the lower step ends, so the batches
+        # The upper gradient is taken where the lower steps end, so the batches
         # of an accumulated step wait for it.
-        self.waiting.append(batch)
+        self.parts.append(Part(self, batch))
+        predictions, loss = self.hypergradient.lower_gradient(
+            self, self.parts[-1]
+        )
         if should_step:
-            self.step_level("lower")
-            with self.hypergradient.upper_view():
-                for part in self.waiting:
-                    _, upper = self.hypergradient.upper_gradient(self, part)
-                    self.upper_losses.append(upper.detach())
-                self.step_level("upper")
-            self.waiting = []
-            self.scaler.update()
+            self._step_lower()
+            for _ in range(self.lower_steps - 1):
+                self.parts = [Part(self, part.batch) for part in self.parts]
+                for part in self.parts:
+                    self.hypergradient.lower_gradient(self, part)
+                self._step_lower()
+            self.since_upper += 1
+            if self.since_upper == self.upper_every:
+                with self.hypergradient.upper_view():
+                    self.hypergradient.upper_gradient(self)
+                    self.step_level("upper")
+                self.since_upper = 0
+            self.parts = []
             self.optimizer_step += 1
         self.on_fit_batch_end(batch, predictions, loss, should_step)
         return loss.detach().cpu()
 
-    def backward(self, level, batch):
-        """Adds the direct gradient of a level's loss to the ``.grad`` of its
-        own parameters; no other gradient is computed.
+    def _step_lower(self):
+        self.hypergradient.before_lower_step(self)
+        self.step_level("lower")
+
+    def mean_loss(self, level):
+        """A level's loss on all batches of the step.
 
         Arguments
         ---------
         level : str
             "lower" or "upper"
-        batch : object
-            What ``compute_forward`` takes.
 
         Returns
         -------
-        predictions : object
-            What ``compute_forward`` returned.
-        loss : torch.Tensor
-            The level's loss, a scalar.
+        MeanLoss
         """
-        objectives = getattr(self, f"{level}_objectives")
-        with self._only(level), self.no_sync():
-            with self.training_ctx:
-                predictions = self.compute_forward(batch, sb.Stage.TRAIN)
-                loss = objectives(predictions, batch, sb.Stage.TRAIN)
-            if not loss.requires_grad:
-                raise InputError(
-                    f"the {level} loss does not depend on the {level} "
-                    f"parameters ({', '.join(self.levels[level])})"
-                )
-            scaled = self.scaler.scale(loss / self.grad_accumulation_factor)
-            self.check_loss_isfinite(scaled)
-            scaled.backward()
-        return predictions, loss
+        return MeanLoss([getattr(part, level) for part in self.parts])
 
-    @contextlib.contextmanager
-    def _only(self, level):
-        other = self.levels["upper" if level == "lower" else "lower"]
-        for parameter in other.values():
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in other.values():
-                parameter.requires_grad_(True)
+    def deposit(self, level, vector):
+        """Adds a flat vector to the ``.grad`` of a level's parameters.
+
+        Arguments
+        ---------
+        level : str
+            "lower" or "upper"
+        vector : torch.Tensor
+        """
+        parameters = list(self.levels[level].values())
+        scaled = vector.detach() * self.scaler.get_scale()
+        for parameter, part in zip(parameters, shaped(scaled, parameters)):
+            if parameter.grad is None:
+                parameter.grad = part
+            else:
+                parameter.grad += part
+
+    def deposit_upper(self, direct, implicit):
+        """Deposits a hypergradient; its two parts go to the log.
+
+        Arguments
+        ---------
+        direct : torch.Tensor
+            By the upper parameters themselves, a flat vector.
+        implicit : torch.Tensor
+            By the lower level's answer to them.
+        """
+        self.record("upper/direct_norm", direct.norm())
+        self.record("upper/implicit_norm", implicit.norm())
+        self.deposit("upper", direct + implicit)
+
+    def is_active(self, level):
+        """Whether ``freeze_optimizers`` lets a level make its step."""
+        return level in self.freeze_optimizers(self.optimizers_dict)
 
     def step_level(self, level):
         """Averages, clips and applies the gradients of one level.
@@ -170,16 +194,20 @@ class BilevelMixin:
         level : str
             "lower" or "upper"
         """
+        if not self.levels[level]:
+            return
         optimizer = self.optimizers_dict[level]
-        if level in self.freeze_optimizers(self.optimizers_dict):
+        if self.is_active(level):
             parameters = list(self.levels[level].values())
             average_gradients(parameters)
             self.scaler.unscale_(optimizer)
             norm = torch.nn.utils.clip_grad_norm_(
                 parameters, self.max_grad_norm
             )
+            self.record(f"{level}/gradient_norm", norm)
             if self.scaler.is_enabled() or torch.isfinite(norm):
                 self.scaler.step(optimizer)
+                self.scaler.update()
             else:
                 logger.warning(f"{level} level: gradients not finite, no step")
         optimizer.zero_grad(set_to_none=True)
@@ -189,14 +217,7 @@ class BilevelMixin:
         if self.hypergradient is None:
             super().init_optimizers()
         else:
-            lower, upper = Partition(self.hparams.upper).split(self.modules)
-            self.levels = {"lower": lower, "upper": upper}
-            self.optimizers_dict = {
-                "lower": self.opt_class(list(lower.values())),
-                "upper": self.hparams.upper_opt_class(list(upper.values())),
-            }
-            self._recoverable("optimizer", self.optimizers_dict)
-            self.hypergradient.setup(self)
+            self._init_levels()
         factories = {
             name: getattr(self.hparams, key, None)
             for name, key in (
@@ -212,6 +233,20 @@ class BilevelMixin:
         }
         self._recoverable("schedule", self.schedules)
 
+    def _init_levels(self):
+        partitions = self.hypergradient.partitions
+        partition = Partition(self.hparams.upper if partitions else [])
+        lower, upper = partition.split(self.modules)
+        self.levels = {"lower": lower, "upper": upper}
+        self.optimizers_dict = {"lower": self.opt_class(list(lower.values()))}
+        if upper:
+            make = self.hparams.upper_opt_class
+            self.optimizers_dict["upper"] = make(list(upper.values()))
+        self._recoverable("optimizer", self.optimizers_dict)
+        self.substitution = Substitution(self.modules, self.levels)
+        preflight.check(self)
+        self.hypergradient.setup(self)
+
     def _recoverable(self, kind, objects):
         if self.checkpointer is not None:
             for name, obj in objects.items():
@@ -225,10 +260,15 @@ class BilevelMixin:
         return loader
 
     def on_stage_start(self, stage, epoch=None):
-        """Forgets the last epoch's upper losses."""
+        """Forgets what the last epoch left."""
         if stage == sb.Stage.TRAIN:
-            self.upper_losses, self.waiting = [], []
+            self._begin_epoch()
         super().on_stage_start(stage, epoch)
+
+    def _begin_epoch(self):
+        self.records = {}
+        self.parts = []
+        self.since_upper = 0
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Ends the strategy's epoch before the network is validated."""
@@ -237,25 +277,43 @@ class BilevelMixin:
             broadcast_buffers(self.modules)
         super().on_stage_end(stage, stage_loss, epoch)
 
+    def record(self, name, value):
+        """Keeps a number of this step for ``level_stats``.
+
+        Arguments
+        ---------
+        name : str
+        value : torch.Tensor
+            A scalar.
+        """
+        self.records.setdefault(name, []).append(value.detach())
+
     def level_stats(self):
-        """For the train log: the mean upper loss since the epoch began, and
-        the learning rates.
+        """For the train log: the means since the epoch began of the upper loss
+        and of both levels' gradient norms (before clipping; steps that were
+        left out do not count), the norm of the hypergradient's implicit part
+        relative to the direct part, and the learning rates.
 
         Returns
         -------
         dict of str to float
         """
         stats = {}
-        if self.upper_losses:
-            stats["upper/loss"] = torch.stack(self.upper_losses).mean().item()
+        for name, values in self.records.items():
+            values = torch.stack(values).float()
+            stats[name] = values[values.isfinite()].mean().item()
+        if "upper/implicit_norm" in stats:
+            direct = torch.tensor(stats["upper/direct_norm"])
+            ratio = stats["upper/implicit_norm"] / direct
+            stats["upper/implicit_to_direct"] = ratio.item()
         for name, optimizer in (self.optimizers_dict or {}).items():
             level = "" if name == "opt_class" else f"{name}/"
             stats[f"{level}lr"] = optimizer.param_groups[0]["lr"]
         return stats
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
-        # Between the parts of an accumulated step, gradients would be lost.
-        if self.step % self.grad_accumulation_factor != 0:
+        # What a step has begun, gradients and batches, is not saved.
+        if self.since_upper or self.step % self.grad_accumulation_factor:
             return False
         return super()._should_save_intra_epoch_ckpt(
             last_ckpt_time, steps_since_ckpt
@@ -266,13 +324,3 @@ class BilevelMixin:
             wrap_on_cpu(self.modules, self.find_unused_parameters)
         else:
             super()._wrap_distributed()
-
-    def _seed_step(self):
-        seed = os.environ.get("SB_GLOBAL_SEED")
-        if seed is None:
-            return
-        entropy = [int(seed), rank(), self.optimizer_step, self.step]
-        words = np.random.SeedSequence(entropy).generate_state(3)
-        torch.manual_seed(int(words[0]))
-        np.random.seed(words[1])
-        random.seed(int(words[2]))

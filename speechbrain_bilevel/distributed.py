@@ -66,17 +66,36 @@ def average_gradients(parameters):
     >>> weight.grad = torch.ones(2)
     >>> average_gradients([weight])
     """
-    if world_size() == 1:
-        return
     grads = [p.grad for p in parameters if p.grad is not None]
-    if not grads:
-        return
-    flat = torch.cat([grad.flatten() for grad in grads])
-    torch.distributed.all_reduce(flat)
-    flat /= world_size()
-    sizes = [grad.numel() for grad in grads]
-    for grad, mean in zip(grads, flat.split(sizes)):
-        grad.copy_(mean.view_as(grad))
+    for grad, mean in zip(grads, average(grads)):
+        if mean is not grad:
+            grad.copy_(mean)
+
+
+def average(tensors):
+    """The means over all processes, in one message.
+
+    Arguments
+    ---------
+    tensors : list of torch.Tensor
+        Of the same shapes on every process.
+
+    Returns
+    -------
+    list of torch.Tensor
+
+    Example
+    -------
+    >>> average([torch.ones(2)])
+    [tensor([1., 1.])]
+    """
+    if world_size() == 1 or not tensors:
+        return tensors
+    joined = torch.cat([tensor.flatten() for tensor in tensors])
+    torch.distributed.all_reduce(joined)
+    joined /= world_size()
+    parts = joined.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors)]
 
 
 def broadcast_buffers(modules):

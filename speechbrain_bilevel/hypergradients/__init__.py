@@ -5,5 +5,26 @@ from speechbrain_bilevel.hypergradients.alternating import (
     LaggedAlternating,
 )
 from speechbrain_bilevel.hypergradients.base import Hypergradient
+from speechbrain_bilevel.hypergradients.implicit import SOBA, CGAID, NeumannAID
+from speechbrain_bilevel.hypergradients.mldg import MLDG
+from speechbrain_bilevel.hypergradients.penalty import BOME, F2SA
+from speechbrain_bilevel.hypergradients.unrolled import (
+    SAMA,
+    OneStepUnrolled,
+    TruncatedUnrolled,
+)
 
-__all__ = ["Alternating", "Hypergradient", "LaggedAlternating"]
+__all__ = [
+    "BOME",
+    "CGAID",
+    "F2SA",
+    "MLDG",
+    "SAMA",
+    "SOBA",
+    "Alternating",
+    "Hypergradient",
+    "LaggedAlternating",
+    "NeumannAID",
+    "OneStepUnrolled",
+    "TruncatedUnrolled",
+]

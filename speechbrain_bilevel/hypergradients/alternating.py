@@ -2,14 +2,11 @@
 
 import contextlib
 
-import torch
-from speechbrain.utils.checkpoints import (
-    mark_as_loader,
-    mark_as_saver,
-    register_checkpoint_hooks,
+from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.hypergradients.base import (
+    Hypergradient,
+    StatefulHypergradient,
 )
-
-from speechbrain_bilevel.hypergradients.base import Hypergradient
 from speechbrain_bilevel.problem import Partition, plain_name
 
 
@@ -17,18 +14,31 @@ class Alternating(Hypergradient):
     """The direct gradient of f by x at the lower level's newest parameters.
 
     The response of y* to x is left out, so one step costs less than two plain
-    ones: neither level's backward pass computes the other's gradients.
+    ones: neither level's backward pass computes the other's gradients. An x
+    that f does not depend on by itself, such as a weight of the lower loss, has
+    no direct gradient and is refused.
 
     Source: https://github.com/menglu-lml/ASV_Deepfake_with_bilevel
     """
 
-    def upper_gradient(self, brain, batch):
+    substitutes = False
+
+    def upper_gradient(self, brain):
         """See ``Hypergradient.upper_gradient``."""
-        return brain.backward("upper", batch.upper)
+        for part in brain.parts:
+            part.upper.backward()
+        idle = [n for n, p in brain.levels["upper"].items() if p.grad is None]
+        if idle:
+            raise InputError(
+                f"upper: the upper loss does not depend on {', '.join(idle)}, "
+                f"and {type(self).__name__} knows the direct gradient only, "
+                "which is zero there. Choose a strategy that differentiates "
+                "the lower level's answer, e.g. OneStepUnrolled or SOBA, or "
+                "leave them out of 'upper'"
+            )
 
 
-@register_checkpoint_hooks
-class LaggedAlternating(Alternating):
+class LaggedAlternating(StatefulHypergradient, Alternating):
     """Alternation as the published code runs it.
 
     The lower level trains beside the upper parameters as they were when the
@@ -58,13 +68,12 @@ class LaggedAlternating(Alternating):
             for name, tensor in tensors
             if upper.is_upper(plain_name(name))
         }
-        self.copy = {
+        self.state = {
             name: tensor.detach().clone()
             for name, tensor in self.in_network.items()
         }
         self.parameters = set(brain.levels["upper"])
-        if brain.checkpointer is not None:
-            brain.checkpointer.add_recoverable("hypergradient", self)
+        super().setup(brain)
 
     @contextlib.contextmanager
     def upper_view(self):
@@ -79,21 +88,8 @@ class LaggedAlternating(Alternating):
         """See ``Hypergradient.end_epoch``."""
         if epoch < self.number_of_epochs:
             for name in self.parameters:
-                self.in_network[name].data.copy_(self.copy[name])
+                self.in_network[name].data.copy_(self.state[name])
 
     def _swap(self):
         for name, tensor in self.in_network.items():
-            tensor.data, self.copy[name] = self.copy[name], tensor.data
-
-    @mark_as_saver
-    def save(self, path):
-        """Saves the copy."""
-        torch.save(self.copy, path)
-
-    @mark_as_loader
-    def load(self, path, end_of_epoch):
-        """Loads the copy."""
-        del end_of_epoch
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        for name, tensor in saved.items():
-            self.copy[name].copy_(tensor)
+            tensor.data, self.state[name] = self.state[name], tensor.data

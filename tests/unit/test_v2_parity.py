@@ -63,7 +63,7 @@ class TraceBrain(BilevelMixin, sb.Brain):
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         self.trace["lower_loss"].append(loss.item())
-        self.trace["upper_loss"].append(self.upper_losses[-1].item())
+        self.trace["upper_loss"].append(self.records["upper/loss"][-1].item())
 
 
 def trace_loader(reference):
@@ -125,7 +125,7 @@ def test_twelve_published_steps(reference, network):
     lower = network.state_dict()
     upper = {
         name.removeprefix("network."): tensor
-        for name, tensor in brain.hypergradient.copy.items()
+        for name, tensor in brain.hypergradient.state.items()
     }
     for ours, group in ((lower, "final_lower/"), (upper, "final_upper/")):
         expected = published_state(reference, group)

@@ -1,0 +1,47 @@
+"""Meta-learning of one set of parameters across two sets of batches."""
+
+from speechbrain_bilevel.hypergradients.base import Hypergradient
+from speechbrain_bilevel.hypergradients.unrolled import lower_gradient
+from speechbrain_bilevel.hypergradients.vectors import moved
+
+
+class MLDG(Hypergradient):
+    """First-order MLDG: all parameters y learn g on the lower batches and, as
+    they would be after a plain step on g, f on the upper ones:
+
+        dg/dy(y) + weight df/dy(y'),   y' = y - step_size dg/dy(y).
+
+    There is no upper level: ``upper`` and ``upper_opt_class`` are not used, and
+    the only optimizer is that of ``opt_class``.
+
+    Source: Li et al., Learning to generalize: meta-learning for domain
+    generalization, https://arxiv.org/abs/1710.03463
+
+    Arguments
+    ---------
+    step_size : float
+        Of the plain step.
+    weight : float
+        How much f counts.
+    """
+
+    partitions = False
+
+    def __init__(self, step_size, weight=1.0):
+        self.step_size, self.weight = step_size, weight
+
+    def problems(self, brain):
+        """See ``Hypergradient.problems``."""
+        if brain.upper_every > 1:
+            return ["upper_every: MLDG has no upper step; leave it out"]
+        return []
+
+    def before_lower_step(self, brain):
+        """See ``Hypergradient.before_lower_step``."""
+        point = list(brain.levels["lower"].values())
+        there = moved(point, lower_gradient(brain), -self.step_size)
+        (vector,) = brain.mean_loss("upper").gradients("lower", at=there)
+        brain.deposit("lower", self.weight * vector)
+
+    def upper_gradient(self, brain):
+        """There is no upper gradient."""

@@ -1,0 +1,170 @@
+"""Strategies that need first derivatives only: g is optimal where its value is
+that of y*(x), and the difference of the two is a penalty."""
+
+import torch
+
+from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.hypergradients.base import (
+    Hypergradient,
+    StatefulHypergradient,
+)
+from speechbrain_bilevel.hypergradients.objective import joint_mean
+from speechbrain_bilevel.hypergradients.vectors import moved, shaped
+
+
+class F2SA(StatefulHypergradient):
+    """A second copy z of the lower parameters learns g + f / penalty; where it
+    differs from y, which learns g, x has an influence:
+
+        df/dx(x, z) + penalty (dg/dx(x, z) - dg/dx(x, y)).
+
+    This is a forward difference with step 1 / penalty, its bias proportional to
+    that. Order 2 is the central difference between two copies, z and one that
+    learns g - f / penalty; its bias falls with the square.
+
+    The copies make their steps with the lower level's ``opt_class``, learning
+    rate and clipping. The network itself is y.
+
+    Sources: Kwon et al., A fully first-order method for stochastic bilevel
+    optimization, https://arxiv.org/abs/2301.10945; Chen et al., on F2SA-p,
+    https://arxiv.org/abs/2509.02937
+
+    Arguments
+    ---------
+    penalty : float
+        How much g weighs against f; the larger, the smaller the bias and the
+        larger the noise.
+    order : int
+        1 or 2
+    """
+
+    def __init__(self, penalty, order=1):
+        if order not in (1, 2):
+            raise InputError(f"order: {order}; expected 1 or 2")
+        self.penalty, self.order = penalty, order
+
+    def setup(self, brain):
+        """See ``Hypergradient.setup``."""
+        signs = (1,) if self.order == 1 else (1, -1)
+        lower = brain.levels["lower"]
+        self.copies = []
+        self.state = {}
+        for sign in signs:
+            copy = [
+                torch.nn.Parameter(parameter.detach().clone())
+                for parameter in lower.values()
+            ]
+            optimizer = brain.opt_class(copy)
+            self.copies.append((sign, copy, optimizer))
+            for name, parameter in zip(lower, copy):
+                self.state[f"{name} {sign:+d}"] = parameter.data
+            if brain.checkpointer is not None:
+                brain.checkpointer.add_recoverable(
+                    f"hypergradient_optimizer{sign:+d}", optimizer
+                )
+        super().setup(brain)
+
+    def lower_gradient(self, brain, part):
+        """See ``Hypergradient.lower_gradient``."""
+        if self.order == 2:
+            return part.lower.backward()
+        predictions, loss, (mine, part.by_upper) = part.lower.gradients(
+            "lower", "upper"
+        )
+        brain.deposit("lower", mine / brain.grad_accumulation_factor)
+        return predictions, loss
+
+    def before_lower_step(self, brain):
+        """See ``Hypergradient.before_lower_step``."""
+        lower, upper = brain.mean_loss("lower"), brain.mean_loss("upper")
+        ends = []
+        for sign, copy, optimizer in self.copies:
+            g_lower, g_upper = lower.gradients("lower", "upper", at=copy)
+            f_lower, f_upper = upper.gradients("lower", "upper", at=copy)
+            ends.append((f_upper, g_upper))
+            gradient = g_lower + sign / self.penalty * f_lower
+            self._step(brain, copy, optimizer, gradient)
+        if self.order == 1:
+            ((direct, at_copy),) = ends
+            (at_network,) = joint_mean([[p.by_upper] for p in brain.parts])
+            self.parts = direct, self.penalty * (at_copy - at_network)
+        else:
+            (f_plus, g_plus), (f_minus, g_minus) = ends
+            direct = (f_plus + f_minus) / 2
+            self.parts = direct, self.penalty * (g_plus - g_minus) / 2
+
+    def upper_gradient(self, brain):
+        """See ``Hypergradient.upper_gradient``."""
+        brain.deposit_upper(*self.parts)
+
+    def _step(self, brain, copy, optimizer, gradient):
+        if not brain.is_active("lower") or not gradient.isfinite().all():
+            return
+        mine = brain.optimizers_dict["lower"].param_groups
+        for group, other in zip(optimizer.param_groups, mine):
+            group["lr"] = other["lr"]
+        for parameter, part in zip(copy, shaped(gradient, copy)):
+            parameter.grad = part
+        torch.nn.utils.clip_grad_norm_(copy, brain.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+class BOME(Hypergradient):
+    """Both levels descend f, and g as much as a barrier demands.
+
+    With y' from a few plain gradient steps on g that start at y, and the
+    penalty q = g(x, y) - g(x, y'), y' held constant, both levels follow
+
+        df + lambda dq,  lambda = max(eta - <df, dq> / ||dq||^2, 0),
+
+    f's gradient and q's being those by x and y together. The lower level's
+    gradient is thus not that of g alone.
+
+    Source: Liu et al., BOME! Bilevel optimization made easy,
+    https://arxiv.org/abs/2209.08709
+
+    Arguments
+    ---------
+    step_size : float
+        Of the plain gradient steps.
+    steps : int
+        How many of them.
+    eta : float
+        How fast q must fall.
+    """
+
+    def __init__(self, step_size, steps=1, eta=0.5):
+        self.step_size, self.steps, self.eta = step_size, steps, eta
+
+    def lower_gradient(self, brain, part):
+        """See ``Hypergradient.lower_gradient``."""
+        predictions, loss, part.by_both = part.lower.gradients(
+            "lower", "upper"
+        )
+        return predictions, loss
+
+    def before_lower_step(self, brain):
+        """See ``Hypergradient.before_lower_step``."""
+        lower = brain.mean_loss("lower")
+        q_lower, g_upper = joint_mean([p.by_both for p in brain.parts])
+        f_lower, f_upper = brain.mean_loss("upper").gradients("lower", "upper")
+        point = list(brain.levels["lower"].values())
+        gradient = q_lower
+        for step in range(self.steps):
+            if step > 0:
+                (gradient,) = lower.gradients("lower", at=point)
+            point = moved(point, gradient, -self.step_size)
+        (at_point,) = lower.gradients("upper", at=point)
+        q_upper = g_upper - at_point
+        product = f_lower.dot(q_lower) + f_upper.dot(q_upper)
+        square = q_lower.dot(q_lower) + q_upper.dot(q_upper)
+        weight = torch.zeros_like(square)
+        if square > 0:
+            weight = (self.eta - product / square).clamp(min=0)
+        brain.deposit("lower", f_lower + weight * q_lower)
+        self.parts = f_upper, weight * q_upper
+
+    def upper_gradient(self, brain):
+        """See ``Hypergradient.upper_gradient``."""
+        brain.deposit_upper(*self.parts)

@@ -1,0 +1,136 @@
+"""Products of second derivatives with a vector v, three ways.
+
+All of them give the derivatives of <d loss / d lower, v> by the parameters of
+the given levels: the Hessian's product for "lower", that of the cross Jacobian
+for "upper". Each way takes a BatchLoss, the vector, the levels and the values
+of the lower parameters (None for those of the network), and returns a flat
+vector for each of the levels.
+"""
+
+import contextlib
+
+import torch
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.hypergradients.vectors import flat, moved, shaped
+
+
+#: What torch says where an operation can be differentiated only once.
+NO_SECOND_DERIVATIVE = ("is not implemented", "once_differentiable")
+
+
+def reverse(loss, vector, levels, at=None):
+    """Backward through the backward pass: exact, to the rounding error.
+
+    The graph of the gradient is kept for the next product, except under
+    gradient accumulation, where memory is what counts.
+    """
+    if loss.graph is None:
+        loss.gradients("lower", at=at, keep_graph=True)
+    gradient, at = loss.graph
+    keep = loss.brain.grad_accumulation_factor == 1
+    if not keep:
+        loss.graph = None
+    directions = shaped(vector, loss.parameters("lower", at))
+    pairs = [
+        (g, v)
+        for g, v in zip(gradient, directions)
+        if g is not None and g.requires_grad
+    ]
+    inputs = [loss.parameters(level, at) for level in levels]
+    if not pairs:
+        return [flat([None] * len(level), level) for level in inputs]
+    outputs, directions = zip(*pairs)
+    try:
+        found = torch.autograd.grad(
+            outputs,
+            [parameter for level in inputs for parameter in level],
+            grad_outputs=directions,
+            retain_graph=keep,
+            allow_unused=True,
+        )
+    except RuntimeError as error:
+        if not any(word in str(error) for word in NO_SECOND_DERIVATIVE):
+            raise
+        raise InputError(
+            f'products: "reverse" does not work with this network ({error}); '
+            'choose "difference"'
+        ) from error
+    found = iter(found)
+    return [flat([next(found) for _ in level], level) for level in inputs]
+
+
+def tangent(dual):
+    return None if dual is None else forward_ad.unpack_dual(dual).tangent
+
+
+def forward(loss, vector, levels, at=None):
+    """Forward mode over the backward pass: exact, one pass and no kept graph,
+    where all of the network's operations have a forward derivative."""
+    lower = loss.parameters("lower", at)
+    leaves = [value.detach().requires_grad_() for value in lower]
+    try:
+        with forward_ad.dual_level():
+            duals = [
+                forward_ad.make_dual(leaf, direction.contiguous())
+                for leaf, direction in zip(leaves, shaped(vector, leaves))
+            ]
+            with twice_differentiable(loss.brain.modules):
+                _, value = loss.evaluate(duals)
+            found = [
+                [tangent(g) for g in level]
+                for level in loss.differentiate(value, levels, leaves)
+            ]
+    except NotImplementedError as error:
+        raise InputError(
+            f'products: "forward" does not work with this network ({error}); '
+            'choose "reverse"'
+        ) from error
+    return [
+        flat(level, loss.parameters(name))
+        for level, name in zip(found, levels)
+    ]
+
+
+def difference(loss, vector, levels, at=None, radius=0.01):
+    """Central difference of two gradients, ``radius`` to either side along v:
+    first order only, so any network will do, but no more exact than its
+    smoothness allows. In full precision, whatever ``--precision`` says.
+
+    Source: Liu et al., DARTS, https://arxiv.org/abs/1806.09055
+    """
+    norm = vector.norm().item()
+    lower = loss.parameters("lower", at)
+    if norm == 0:
+        inputs = [loss.parameters(level) for level in levels]
+        return [flat([None] * len(level), level) for level in inputs]
+    step = radius / norm
+    sides = []
+    for sign in (1, -1):
+        point = [p.requires_grad_() for p in moved(lower, vector, sign * step)]
+        _, value = loss.evaluate(point, full_precision=True)
+        gradients = loss.differentiate(value, levels, point)
+        sides.append(
+            [
+                flat(gradient, loss.parameters(level))
+                for gradient, level in zip(gradients, levels)
+            ]
+        )
+    return [(plus - minus) / (2 * step) for plus, minus in zip(*sides)]
+
+
+@contextlib.contextmanager
+def twice_differentiable(modules):
+    """Forward passes within can be differentiated twice: attention runs by
+    plain matrix products, recurrent networks without cuDNN."""
+    recurrent = any(isinstance(m, torch.nn.RNNBase) for m in modules.modules())
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if recurrent:
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield
+
+
+PRODUCTS = {"reverse": reverse, "forward": forward, "difference": difference}
