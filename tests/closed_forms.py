@@ -10,9 +10,6 @@ import torch
 from speechbrain_bilevel.brain import BilevelMixin
 from speechbrain_bilevel.problem import LevelBatch
 
-torch.manual_seed(0)
-
-
 class Vector(torch.nn.Module):
     """A vector of parameters."""
 
@@ -30,12 +27,13 @@ def random(*shape, seed):
 
 
 class Quadratic(BilevelMixin, sb.Brain):
-    """g = y'Ay/2 - y'Bx and f = |y - c|^2/2 + |x|^2/20, y and x of size n.
+    """g = y'Ay/2 - y'Bx and f = |y - c|^2/2 + rho |x|^2/2, y and x of
+    size n.
 
     y*(x) = A^-1 B x; the eigenvalues of A are between 1 and 3.
     """
 
-    n = 100
+    n, rho = 100, 0.5
     _basis = torch.linalg.qr(random(n, n, seed=1))[0]
     A = _basis @ torch.diag(torch.linspace(1, 3, n).double()) @ _basis.T
     B = random(n, n, seed=2) / n**0.5
@@ -50,7 +48,7 @@ class Quadratic(BilevelMixin, sb.Brain):
 
     def upper_objectives(self, predictions, batch, stage):
         y, x = predictions
-        return ((y - self.c) ** 2).sum() / 2 + (x**2).sum() / 20
+        return ((y - self.c) ** 2).sum() / 2 + self.rho * (x**2).sum() / 2
 
     compute_objectives = upper_objectives
 
@@ -61,13 +59,13 @@ class Quadratic(BilevelMixin, sb.Brain):
     @classmethod
     def hypergradient_at(cls, x, y):
         """With y in the place of y*(x)."""
-        return x / 10 + cls.B.T @ torch.linalg.solve(cls.A, y - cls.c)
+        return cls.rho * x + cls.B.T @ torch.linalg.solve(cls.A, y - cls.c)
 
     @classmethod
     def solution(cls):
         """The x where the hypergradient at y*(x) is zero."""
         response = torch.linalg.solve(cls.A, cls.B)
-        left = torch.eye(cls.n, dtype=torch.float64) / 10
+        left = cls.rho * torch.eye(cls.n, dtype=torch.float64)
         return torch.linalg.solve(
             left + response.T @ response, response.T @ cls.c
         )
@@ -88,8 +86,8 @@ class Ridge(BilevelMixin, sb.Brain):
         return (predictions**2).mean() + penalty
 
     @staticmethod
-    def batch(trials=40):
-        data = random(2 * trials, 5, seed=4)
+    def batch(trials=40, seed=4):
+        data = random(2 * trials, 5, seed=seed)
         data[:, 4] += data[:, 0] - data[:, 1]
         return LevelBatch(data[:trials], data[trials:])
 
@@ -136,7 +134,8 @@ def start(brain):
 
 
 def upper_gradient(brain, batch):
-    """The hypergradient of one ``fit_batch``; the upper level stays."""
+    """The hypergradient of one ``fit_batch``, None where there is no upper
+    step; the upper level stays."""
     found = []
     step_level = brain.step_level
 
@@ -151,7 +150,9 @@ def upper_gradient(brain, batch):
     brain.step += 1
     brain.fit_batch(batch)
     brain.step_level = step_level
-    return torch.cat([gradient.flatten() for gradient in found])
+    if found:
+        return torch.cat([gradient.flatten() for gradient in found])
+    return None
 
 
 def relative_error(found, expected):
