@@ -23,7 +23,11 @@ setup(
         "soundfile",
         "numpy",
     ],
-    extras_require={"test": ["pytest"], "tensorboard": ["tensorboard"]},
+    extras_require={
+        "test": ["pytest", "tensorboard"],
+        "tensorboard": ["tensorboard"],
+        "benchmarks": ["torchopt", "betty-ml", "higher"],
+    },
     entry_points={
         "console_scripts": ["speechbrain-bilevel=speechbrain_bilevel.cli:main"]
     },

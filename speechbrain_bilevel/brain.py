@@ -41,7 +41,8 @@ class BilevelMixin:
 
     A training batch is then a ``LevelBatch``. The Brain's ``compute_forward``
     and ``compute_objectives`` serve both levels, unless ``lower_objectives`` or
-    ``upper_objectives`` are overridden.
+    ``upper_objectives`` are overridden; ``self.level`` says which one is being
+    computed ("lower" or "upper", None outside bi-level training).
 
     After ``sb.utils.seed.seed_everything`` the random numbers of a step depend
     on the seed, the step and the process only, so that a resumed run draws what
@@ -69,6 +70,7 @@ class BilevelMixin:
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{key}: {value}; expected 1 or more")
             setattr(self, key, value)
+        self.level = None
         self.schedules = {}
         self._begin_epoch()
 

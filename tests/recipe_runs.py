@@ -30,7 +30,7 @@ def arguments(yaml, corpus, output, *flags, **overrides):
         "output_folder": output,
         **overrides,
     }
-    if "bilevel" in yaml:
+    if yaml not in ("train_v2", "train_v2_small"):
         overrides.setdefault("upper_batch_size", overrides["batch_size"])
     if yaml in ("train_v2", "train_v2_bilevel_as_published"):
         del overrides["training_steps"]

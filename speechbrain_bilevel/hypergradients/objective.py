@@ -167,9 +167,13 @@ class BatchLoss:
 
     def _forward(self):
         brain, stage = self.brain, sb.Stage.TRAIN
-        predictions = brain.compute_forward(self.batch, stage)
-        objectives = getattr(brain, f"{self.level}_objectives")
-        return predictions, objectives(predictions, self.batch, stage)
+        brain.level = self.level
+        try:
+            predictions = brain.compute_forward(self.batch, stage)
+            objectives = getattr(brain, f"{self.level}_objectives")
+            return predictions, objectives(predictions, self.batch, stage)
+        finally:
+            brain.level = None
 
     @contextlib.contextmanager
     def _others_constant(self):

@@ -35,7 +35,7 @@ class SpoofLoss(torch.nn.Module):
         self.gamma = gamma
         self.as_published = as_published
 
-    def forward(self, logits, labels):
+    def forward(self, logits, labels, weights=None):
         """The mean loss of a batch.
 
         Arguments
@@ -44,6 +44,8 @@ class SpoofLoss(torch.nn.Module):
             [batch, 2]
         labels : torch.Tensor
             [batch], 0 for spoof, 1 for bona fide.
+        weights : torch.Tensor, optional
+            [batch], how much each trial counts; 1 by default.
 
         Returns
         -------
@@ -55,7 +57,8 @@ class SpoofLoss(torch.nn.Module):
         entropy = cross_entropy(logits, labels, reduction="none")
         focus = (1 - torch.exp(-entropy)) ** self.gamma
         alpha = self.alpha.to(logits.device)[labels]
-        return (entropy + alpha * focus * entropy).mean()
+        losses = entropy + alpha * focus * entropy
+        return (losses if weights is None else weights * losses).mean()
 
 
 def detection_score(logits, as_published=False):

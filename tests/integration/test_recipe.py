@@ -20,6 +20,19 @@ from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.inference import SpoofDetector
 from speechbrain_bilevel.metrics.scores import check_trials, read_cm_scores
 
+LOGGED = [
+    "loss",
+    "lower/gradient_norm",
+    "lower/lr",
+    "upper/loss",
+    "upper/gradient_norm",
+    "upper/direct_norm",
+    "upper/implicit_norm",
+    "upper/implicit_to_direct",
+    "upper/lr",
+]
+STRATEGIES = "speechbrain_bilevel.hypergradients."
+
 
 @pytest.fixture(scope="module")
 def bilevel(corpus, tmp_path_factory):
@@ -108,6 +121,55 @@ def test_every_other_yaml_runs(yaml, corpus, tmp_path):
     if yaml.endswith("as_published"):
         assert 0 <= scores.min() and scores.max() <= 1
     assert (tmp_path / "eval_report.txt").read_text().count("\nA") == 13
+
+
+def test_weights_of_attacks_and_noise_are_learned(corpus, tmp_path):
+    yaml = "train_v2_small_hyperparameters"
+    run(yaml, corpus, tmp_path, number_of_epochs=1)
+    logits = last_epoch_state(tmp_path, "attack_weights")["logits"]
+    assert logits.shape == (7,) and (logits != 0).all()
+    assert last_epoch_state(tmp_path, "noise")["snr"] != 30
+    assert train_losses(tmp_path, "upper/implicit_norm")[0] > 0
+    assert train_losses(tmp_path, "upper/direct_norm")[0] == 0
+
+
+def test_tensorboard_shows_both_levels(corpus, tmp_path):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    yaml = RECIPE / "hparams" / "train_v2_small_bilevel.yaml"
+    text = yaml.read_text()
+    for old, new in (
+        ("FileTrainLogger", "TensorboardLogger"),
+        ("save_file: !ref <output_folder>/train_log.txt", f"save_dir: {tmp_path}"),
+        ("Alternating", "SOBA\n    step_size: 0.1"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "edited.yaml").write_text(text)
+    run(tmp_path / "edited", corpus, tmp_path / "run", number_of_epochs=1)
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    tags = {f"{name}/train" for name in LOGGED} | {"EER/valid"}
+    assert tags <= set(events.Tags()["scalars"])
+    for tag in tags:
+        (scalar,) = events.Scalars(tag)
+        assert scalar.value > 0, tag
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        (
+            {"hypergradient": "!new:" + STRATEGIES + "Alternating"},
+            "upper loss does not depend on the upper parameters .attack_w.*zero",
+        ),
+        ({"attack_weights": "{size: 9}"}, "attack_weights: size 9, but .* 7"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused(override, message, corpus, tmp_path):
+    with pytest.raises(InputError, match=message):
+        run("train_v2_small_hyperparameters", corpus, tmp_path, **override)
 
 
 def test_plain_training_is_one_line_of_the_bilevel_yaml(corpus, tmp_path):

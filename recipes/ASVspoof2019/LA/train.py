@@ -55,7 +55,10 @@ class SpoofBrain(BilevelMixin, sb.Brain):
         if stage == sb.Stage.TEST:
             # Each process scores trials of its own, without DDP's exchange.
             network = getattr(network, "module", network)
-        return network(batch.sig.data)
+        waveforms = batch.sig.data
+        if self.level == "lower" and "noise" in self.modules:
+            waveforms = self.modules.noise(waveforms)
+        return network(waveforms)
 
     def compute_objectives(self, predictions, batch, stage):
         """The loss; dev and eval scores are kept on the way."""
@@ -67,6 +70,16 @@ class SpoofBrain(BilevelMixin, sb.Brain):
             scores = self.hparams.score(predictions)
             self.eval_scores.add(batch.id, scores.tolist())
         return self.hparams.loss(predictions, labels)
+
+    def lower_objectives(self, predictions, batch, stage):
+        """The loss, each attack with its learned weight where there are any."""
+        weights = None
+        if "attack_weights" in self.modules:
+            weights = self.modules.attack_weights(
+                batch.attack_encoded.data[:, 0]
+            )
+        labels = batch.label_encoded.data[:, 0]
+        return self.hparams.loss(predictions, labels, weights)
 
     def on_fit_start(self):
         """Reads the ASV scores of dev, whose faults should show before an
@@ -179,7 +192,11 @@ def dataio_prep(hparams):
         for name in ("train", "dev", "eval")
     }
 
-    # 4. The training batches: plain ones, or pairs for the two levels.
+    # 4. The attacks, where they have learned weights; bona fide counts as one.
+    if "attack_weights" in hparams["modules"]:
+        provide_attacks(sets["train"], hparams)
+
+    # 5. The training batches: plain ones, or pairs for the two levels.
     loader_kwargs = {"num_workers": hparams["num_workers"]}
     if hparams["hypergradient"] is None:
         loader_kwargs |= {
@@ -200,6 +217,23 @@ def dataio_prep(hparams):
             "collate_fn": PairedBatch(sizes[0]),
         }
     return sets, encoder, loader_kwargs
+
+
+def provide_attacks(train_set, hparams):
+    """Lets a training batch tell the attack of each trial, as a number."""
+    encoder = sb.dataio.encoder.CategoricalEncoder()
+    encoder.update_from_didataset(train_set, "attack")
+    expected = hparams["modules"]["attack_weights"].logits.numel()
+    if len(encoder) != expected:
+        raise InputError(
+            f"attack_weights: size {expected}, but training has {len(encoder)} "
+            f"attacks, bona fide included: {', '.join(sorted(encoder.lab2ind))}"
+        )
+    encoder.expect_len(expected)
+    train_set.add_dynamic_item(
+        encoder.encode_label_torch, takes="attack", provides="attack_encoded"
+    )
+    train_set.set_output_keys(["id", "sig", "label_encoded", "attack_encoded"])
 
 
 def main():

@@ -1,0 +1,1 @@
+"""Augmentations, among them such whose strength is learned."""
