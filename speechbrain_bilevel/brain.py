@@ -15,7 +15,7 @@ from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.hypergradients.objective import MeanLoss, Part
 from speechbrain_bilevel.hypergradients.substitution import Substitution
 from speechbrain_bilevel.hypergradients.vectors import shaped
-from speechbrain_bilevel.problem import Partition
+from speechbrain_bilevel.problem import LevelBatch, Partition
 from speechbrain_bilevel.randomness import seed_step
 
 logger = get_logger(__name__)
@@ -88,7 +88,8 @@ class BilevelMixin:
         Arguments
         ---------
         batch : LevelBatch
-            Or the Brain's own batch without a hypergradient.
+            Without a hypergradient, its lower batch is the Brain's; a batch of
+            another type is passed on as it is.
 
         Returns
         -------
@@ -98,7 +99,8 @@ class BilevelMixin:
         seed_step(rank(), self.optimizer_step, self.step)
         should_step = self.step % self.grad_accumulation_factor == 0
         if self.hypergradient is None:
-            loss = super().fit_batch(batch)
+            plain = batch.lower if isinstance(batch, LevelBatch) else batch
+            loss = super().fit_batch(plain)
         else:
             loss = self._fit_levels(batch, should_step)
         if should_step:
@@ -294,7 +296,7 @@ class BilevelMixin:
         """For the train log: the means since the epoch began of the upper loss
         and of both levels' gradient norms (before clipping; steps that were
         left out do not count), the norm of the hypergradient's implicit part
-        relative to the direct part, and the learning rates.
+        relative to the direct part (where there is one), and the learning rates.
 
         Returns
         -------
@@ -304,10 +306,9 @@ class BilevelMixin:
         for name, values in self.records.items():
             values = torch.stack(values).float()
             stats[name] = values[values.isfinite()].mean().item()
-        if "upper/implicit_norm" in stats:
-            direct = torch.tensor(stats["upper/direct_norm"])
-            ratio = stats["upper/implicit_norm"] / direct
-            stats["upper/implicit_to_direct"] = ratio.item()
+        if stats.get("upper/direct_norm"):
+            ratio = stats["upper/implicit_norm"] / stats["upper/direct_norm"]
+            stats["upper/implicit_to_direct"] = ratio
         for name, optimizer in (self.optimizers_dict or {}).items():
             level = "" if name == "opt_class" else f"{name}/"
             stats[f"{level}lr"] = optimizer.param_groups[0]["lr"]

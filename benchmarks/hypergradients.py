@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+"""Races the hypergradient strategies against plain training and libraries.
+
+> python benchmarks/hypergradients.py
+> python benchmarks/hypergradients.py --problem quadratic --strategies cg
+
+Prints a table for each problem. Each row is measured in a process of its own,
+in which the row's steps alternate with plain ones, so that a change of the
+machine's speed meets both. Progress goes to stderr.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import time
+from operator import attrgetter
+from pathlib import Path
+
+import libraries
+import torch
+from problems import PROBLEMS, REFERENCES, UNROLLED, QuadraticProblem, flat
+from tqdm import tqdm
+
+PLAIN = "Two plain steps"
+TERMS, ITERATIONS = 3, 5
+
+# ----------------------------------------------------------------------- rows
+LIBRARIES = {"TorchOpt": "torchopt", "higher": "higher", "Betty": "betty"}
+# A row's rivals are those on the other side of the line that it is in.
+RIVALS = (
+    ("Alternating, bare autograd", "Alternating"),
+    ("TorchOpt one step; higher one step", "OneStepUnrolled at_step"),
+    ("Betty darts", "OneStepUnrolled ahead"),
+    ("Betty neumann", "NeumannAID"),
+    ("Betty cg; TorchOpt cg", "CGAID"),
+    ("Betty sama", "SAMA"),
+)
+
+
+def rows():
+    """For each row's name, how its step is made and which of ``REFERENCES`` it
+    computes: the first that the problem knows."""
+    ours, betty = libraries.ours, libraries.betty
+    lr, size = attrgetter("lower_lr"), attrgetter("step_size")
+    cg = {"iterations": ITERATIONS, "damping": attrgetter("damping")}
+    unrolled = ours("TruncatedUnrolled", steps=UNROLLED, lower_steps=UNROLLED)
+    neumann = ours("NeumannAID", terms=TERMS, step_size=size)
+    table = {
+        PLAIN: (libraries.plain, ""),
+        "Alternating, bare autograd": (libraries.bare, "exact step"),
+        "Alternating": (ours("Alternating"), "exact step"),
+    }
+    for where in ("at_step", "ahead"):
+        for products in ("reverse", "forward", "difference"):
+            table[f"OneStepUnrolled {where}, {products}"] = (
+                ours("OneStepUnrolled", evaluate=where, products=products),
+                where.removeprefix("at_"),
+            )
+    # Betty's iterations follow the first term.
+    series = {"neumann_iterations": TERMS - 1, "neumann_alpha": size}
+    return table | {
+        f"TruncatedUnrolled, {UNROLLED} steps": (unrolled, "steps"),
+        f"NeumannAID, {TERMS} terms": (neumann, "exact"),
+        f"CGAID, {ITERATIONS} iterations": (ours("CGAID", **cg), "exact"),
+        "CGAID, warm start": (ours("CGAID", warm_start=True, **cg), "exact"),
+        "SOBA": (ours("SOBA", step_size=size), "exact"),
+        "F2SA": (ours("F2SA", penalty=10.0), "exact"),
+        "F2SA, order 2": (ours("F2SA", penalty=10.0, order=2), "exact"),
+        "BOME": (ours("BOME", step_size=size), "exact"),
+        "SAMA": (ours("SAMA"), "step"),
+        "MLDG": (ours("MLDG", step_size=lr), ""),
+        "TorchOpt one step": (libraries.torchopt_one_step, "step"),
+        "TorchOpt cg": (libraries.torchopt_cg(ITERATIONS), "exact"),
+        "higher one step": (libraries.higher_one_step, "step"),
+        "Betty darts": (betty("darts"), "unit"),
+        "Betty neumann": (betty("neumann", **series), "exact"),
+        "Betty cg": (betty("cg", cg_iterations=ITERATIONS), "exact"),
+        "Betty sama": (betty("sama"), "unit step"),
+    }
+
+
+def rival(name):
+    """What a row is to be compared with."""
+    for pair in RIVALS:
+        for mine, others in (pair, pair[::-1]):
+            if any(name.startswith(part) for part in mine.split("; ")):
+                return others
+    return "-"
+
+
+# ---------------------------------------------------------------- measurement
+def measure(name, problem, rounds, device):
+    """One row, in a process that has measured nothing else.
+
+    Returns
+    -------
+    dict
+        "times": of each round, relative to plain steps; "peak": in bytes or
+        None; "error" and "reference", or None
+    """
+    make, references = rows()[name]
+    # What is imported or built once is not what a step costs.
+    make(QuadraticProblem(device))[0]()
+    peak, step = peak_memory(PROBLEMS[problem](device), make)
+    ordinary, _ = libraries.plain(PROBLEMS[problem](device))
+    repeats = PROBLEMS[problem].repeats
+    times = [
+        seconds(step, repeats, device) / seconds(ordinary, repeats, device)
+        for _ in range(rounds + 1)
+    ]
+    found = {"times": times[1:], "peak": peak, "error": None}
+    for kind in references.split():
+        reference = PROBLEMS[problem](device, held=True).reference(kind)
+        if reference is not None:
+            held = PROBLEMS[problem](device, held=True)
+            error = upper_gradient(held, make) - reference
+            found["error"] = (error.norm() / reference.norm()).item()
+            found["reference"] = kind
+            break
+    return found
+
+
+def seconds(step, repeats, device):
+    """The time that some steps take."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_memory(problem, make):
+    """The bytes that a step needs at most beside the network and its batches,
+    optimizers and copies of parameters included; and the step."""
+    for level in ("lower", "upper"):
+        problem.evaluate(level).backward()
+    problem.network.zero_grad()
+    gc.collect()
+    if next(problem.network.parameters()).is_cuda:
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step, _ = make(problem)
+        for _ in range(2):
+            step()
+        return torch.cuda.max_memory_allocated() - before, step
+    with contextlib.suppress(OSError, AttributeError):
+        # Give freed memory back, then let the high-water mark start anew.
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    step, _ = make(problem)
+    for _ in range(2):
+        step()
+    after = resident("VmHWM")
+    return after and after - before, step
+
+
+def resident(key):
+    """A figure of the kernel's on this process, in bytes; None elsewhere than
+    on Linux."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(key):
+                return 1024 * int(line.split()[1])
+    return None
+
+
+def upper_gradient(problem, make):
+    """What the upper optimizer is given at step ``settle``."""
+    step, optimizer = make(problem)
+    taken = []
+
+    def take(optimizer, args, kwargs):
+        (group,) = optimizer.param_groups
+        taken[:] = [flat(p.grad for p in group["params"])]
+
+    optimizer.register_step_pre_hook(take)
+    for _ in range(problem.settle):
+        step()
+    return taken[0]
+
+
+# ---------------------------------------------------------------------- table
+def measured_apart(name, problem, args):
+    """``measure`` in a fresh process; a text where that did not work."""
+    library = LIBRARIES.get(name.split()[0])
+    if library and importlib.util.find_spec(library) is None:
+        return "not installed"
+    command = [sys.executable, __file__, "--row", name, "--problem", problem]
+    for option in ("rounds", "device", "threads"):
+        command += [f"--{option}", str(getattr(args, option))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = (done.stderr if done.returncode else done.stdout).splitlines()
+    return "failed: " + lines[-1] if done.returncode else json.loads(lines[-1])
+
+
+def cells(found, plain_peak):
+    """Time, memory and error of a row as text."""
+    if isinstance(found, str):
+        return [found, "-", "-"]
+    low, middle, high = statistics.quantiles(found["times"], n=4)
+    memory = error = "-"
+    # What is smaller is lost among pages.
+    if plain_peak and plain_peak > 2**24:
+        memory = f"{found['peak'] / plain_peak:.2f}"
+    if found["error"] is not None:
+        error = f"{found['error']:.1e} ({found['reference']})"
+    return [f"{middle:.2f} ({low:.2f}..{high:.2f})", memory, error]
+
+
+def report(problem, args):
+    """The table of a problem."""
+    names = [
+        name
+        for name in rows()
+        if name == PLAIN
+        or any(part.lower() in name.lower() for part in args.strategies)
+    ]
+    if problem != "quadratic":
+        names = [name for name in names if name != "TorchOpt cg"]
+    found = {
+        name: measured_apart(name, problem, args)
+        for name in tqdm(names, desc=problem)
+    }
+    reference = found[PLAIN]
+    if isinstance(reference, str):
+        raise SystemExit(f"{PLAIN}: {reference}")
+    heads = "strategy", "compare with", "time", "peak memory", "error"
+    lines = [heads, ["---"] * len(heads)]
+    lines += [
+        [name, rival(name), *cells(found[name], reference["peak"])]
+        for name in names
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main():
+    """Measures one row, or reports on all of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problem", choices=PROBLEMS, help="default: all")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--strategies", nargs="+", default=[""], help="parts of rows' names"
+    )
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.rounds < 2:
+        parser.error("--rounds: quartiles need at least 2")
+    torch.set_num_threads(args.threads)
+    if args.row:
+        found = measure(args.row, args.problem, args.rounds, args.device)
+        print(json.dumps(found))
+        return
+    for problem in [args.problem] if args.problem else PROBLEMS:
+        print(f"{problem}, {args.device}, {args.threads} threads\n")
+        print(report(problem, args) + "\n")
+    print(
+        "Time (median and quartiles) and memory are relative to two plain steps"
+        "\nof SpeechBrain, one on each level's batch. The error of the upper"
+        "\ngradient is relative, in double precision with x held, against:\n"
+    )
+    print("\n".join(f"- {name}: {what}" for name, what in REFERENCES.items()))
+
+
+if __name__ == "__main__":
+    main()
