@@ -4,8 +4,8 @@
 """
 
 import torch
-from toy_keywords import CLEAN, TRAIN, KeywordBrain, NoisyKeywords, f1, network
 from torch.nn.functional import cross_entropy
+from toy_keywords import CLEAN, TRAIN, KeywordBrain, NoisyKeywords, f1, network
 
 from speechbrain_bilevel.brain import BilevelMixin
 from speechbrain_bilevel.dataio import sampling

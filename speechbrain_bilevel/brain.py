@@ -104,8 +104,9 @@ class BilevelMixin:
         else:
             loss = self._fit_levels(batch, should_step)
         if should_step:
-            for schedule in self.schedules.values():
-                schedule.step()
+            for name, schedule in self.schedules.items():
+                if name != "upper" or self.since_upper == 0:
+                    schedule.step()
         return loss
 
     def _fit_levels(self, batch, should_step):
@@ -129,7 +130,7 @@ class BilevelMixin:
                     self.hypergradient.upper_gradient(self)
                     self.step_level("upper")
                 self.since_upper = 0
-            self.parts = []
+            self._begin_step()
             self.optimizer_step += 1
         self.on_fit_batch_end(batch, predictions, loss, should_step)
         return loss.detach().cpu()
@@ -153,7 +154,8 @@ class BilevelMixin:
         return MeanLoss([getattr(part, level) for part in self.parts])
 
     def deposit(self, level, vector):
-        """Adds a flat vector to the ``.grad`` of a level's parameters.
+        """Adds a flat vector to the ``.grad`` of a level's parameters, except
+        where no loss depends on one, whose ``.grad`` remains None.
 
         Arguments
         ---------
@@ -162,12 +164,12 @@ class BilevelMixin:
         vector : torch.Tensor
         """
         parameters = list(self.levels[level].values())
-        scaled = vector.detach() * self.scaler.get_scale()
-        for parameter, part in zip(parameters, shaped(scaled, parameters)):
-            if parameter.grad is None:
-                parameter.grad = part
+        parts = shaped(vector.detach() * self.scaler.get_scale(), parameters)
+        for i in self.in_use[level]:
+            if parameters[i].grad is None:
+                parameters[i].grad = parts[i]
             else:
-                parameter.grad += part
+                parameters[i].grad += parts[i]
 
     def deposit_upper(self, direct, implicit):
         """Deposits a hypergradient; its two parts go to the log.
@@ -271,15 +273,31 @@ class BilevelMixin:
 
     def _begin_epoch(self):
         self.records = {}
-        self.parts = []
         self.since_upper = 0
+        self._begin_step()
+
+    def _begin_step(self):
+        self.parts = []
+        # The parameters, by index, that a gradient was found for.
+        self.in_use = {"lower": set(), "upper": set()}
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Ends the strategy's epoch before the network is validated."""
-        if stage == sb.Stage.TRAIN and self.hypergradient is not None:
-            self.hypergradient.end_epoch(self, epoch)
-            broadcast_buffers(self.modules)
+        if stage == sb.Stage.TRAIN:
+            # A checkpoint that is saved here belongs to the next epoch.
+            self.step = 0
+            if self.hypergradient is not None:
+                self._end_epoch(epoch)
         super().on_stage_end(stage, stage_loss, epoch)
+
+    def _end_epoch(self, epoch):
+        self.hypergradient.end_epoch(self, epoch)
+        broadcast_buffers(self.modules)
+        if self.levels["upper"] and "upper/loss" not in self.records:
+            logger.warning(
+                f"no upper step in epoch {epoch}: it has fewer steps than "
+                f"upper_every, {self.upper_every}"
+            )
 
     def record(self, name, value):
         """Keeps a number of this step for ``level_stats``.

@@ -86,8 +86,8 @@ def _compiled(brain):
         return []
     what = ", ".join([f"--{option}" for option in options] + names)
     return [
-        f"{what}: compiled modules cannot be differentiated twice or with other "
-        "parameters; leave them uncompiled, or choose Alternating"
+        f"{what}: compiled modules cannot be differentiated twice, nor run with "
+        "other parameters; leave them uncompiled, or choose Alternating"
     ]
 
 
@@ -110,7 +110,8 @@ def _differentiable_once(brain):
     for name, value in vars(brain.hparams).items():
         while isinstance(value, functools.partial):
             value = value.func
-        once = isinstance(value, ONCE[0]) or value in ONCE[1:]
+        once = isinstance(value, ONCE[0])
+        once = once or any(value is function for function in ONCE[1:])
         if once or type(value).__name__ == "TransducerLoss":
             found.append(
                 f"{name} ({getattr(value, '__name__', type(value).__name__)}): "

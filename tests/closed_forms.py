@@ -10,6 +10,7 @@ import torch
 from speechbrain_bilevel.brain import BilevelMixin
 from speechbrain_bilevel.problem import LevelBatch
 
+
 class Vector(torch.nn.Module):
     """A vector of parameters."""
 

@@ -5,7 +5,7 @@ from speechbrain_bilevel.hypergradients.alternating import (
     LaggedAlternating,
 )
 from speechbrain_bilevel.hypergradients.base import Hypergradient
-from speechbrain_bilevel.hypergradients.implicit import SOBA, CGAID, NeumannAID
+from speechbrain_bilevel.hypergradients.implicit import CGAID, SOBA, NeumannAID
 from speechbrain_bilevel.hypergradients.mldg import MLDG
 from speechbrain_bilevel.hypergradients.penalty import BOME, F2SA
 from speechbrain_bilevel.hypergradients.unrolled import (

@@ -7,10 +7,7 @@ Where dg/dy(x, y*(x)) = 0, with H = d2g/dy2 and J = d2g/dxdy at (x, y*),
 
 import torch
 
-from speechbrain_bilevel.hypergradients.base import (
-    Hypergradient,
-    StatefulHypergradient,
-)
+from speechbrain_bilevel.hypergradients.base import StatefulHypergradient
 
 
 class ImplicitDifferentiation(StatefulHypergradient):

@@ -4,7 +4,6 @@ import contextlib
 
 import speechbrain as sb
 import torch
-from speechbrain.processing.features import InputNormalization
 
 from speechbrain_bilevel.distributed import average
 from speechbrain_bilevel.errors import InputError
@@ -12,16 +11,17 @@ from speechbrain_bilevel.hypergradients.products import (
     PRODUCTS,
     twice_differentiable,
 )
+from speechbrain_bilevel.hypergradients.replay import Replay
 from speechbrain_bilevel.hypergradients.vectors import flat
-from speechbrain_bilevel.randomness import RandomState
 
 
 class BatchLoss:
     """A level's loss on one batch, as often as a strategy needs it.
 
     The first evaluation draws random numbers and updates running statistics
-    (BatchNorm's, say) like any training step. Later ones draw the same numbers
-    again and leave the statistics alone, so that all of them are one function.
+    (BatchNorm's, say) like any training step. Later ones start from the same
+    generators and statistics and leave no trace, so that all of them are one
+    function.
 
     Arguments
     ---------
@@ -34,7 +34,8 @@ class BatchLoss:
 
     def __init__(self, brain, level, batch):
         self.brain, self.level, self.batch = brain, level, batch
-        self.random_state = None
+        self.replay = None
+        self.evaluated = False
         self.graph = None
 
     def backward(self):
@@ -85,11 +86,7 @@ class BatchLoss:
             self._check_dependence(any(g is not None for g in mine))
         if keep_graph:
             self.graph = gradients[levels.index("lower")], at
-        vectors = [
-            flat(gradient, self.parameters(level))
-            for level, gradient in zip(levels, gradients)
-        ]
-        return predictions, loss, vectors
+        return predictions, loss, self.vectors(levels, gradients)
 
     def products(self, vector, *levels, at=None, method="reverse", **options):
         """Second derivatives: those of <lower gradient, vector> by the
@@ -125,17 +122,18 @@ class BatchLoss:
             contexts.append(brain.training_ctx)
         if lower is not None:
             values.update(zip(brain.substitution.names["lower"], lower))
-        first = self.random_state is None
-        if first:
-            self.random_state = RandomState()
-        else:
-            values.update(brain.substitution.copied_buffers())
-            contexts += [self.random_state, constant_statistics(brain.modules)]
+        first = not self.evaluated
+        if not first:
+            values.update(self.replay.buffers())
+            contexts.append(self.replay.again())
+        elif brain.hypergradient.substitutes:
+            self.replay = Replay(brain.substitution)
         with contextlib.ExitStack() as stack:
             for context in contexts:
                 stack.enter_context(context)
             predictions, loss = brain.substitution.call(values, self._forward)
         if first:
+            self.evaluated = True
             brain.check_loss_isfinite(loss)
             if self.level == "upper":
                 brain.record("upper/loss", loss)
@@ -158,6 +156,17 @@ class BatchLoss:
             found = [g if g is None else g / scale for g in found]
         found = iter(found)
         return [[next(found) for _ in of_level] for of_level in inputs]
+
+    def vectors(self, levels, gradients):
+        """Flat vectors of a list of gradients for each of the levels; takes
+        note of the parameters that have one."""
+        found = []
+        for level, tensors in zip(levels, gradients):
+            self.brain.in_use[level].update(
+                i for i, tensor in enumerate(tensors) if tensor is not None
+            )
+            found.append(flat(tensors, self.parameters(level)))
+        return found
 
     def parameters(self, level, at=None):
         """The tensors that a level's gradients are taken by."""
@@ -266,24 +275,8 @@ def joint_mean(lists):
     """
     total, count = None, 0
     for vectors in lists:
-        total = vectors if total is None else list(map(torch.add, total, vectors))
+        if total is not None:
+            vectors = [a + b for a, b in zip(total, vectors)]
+        total = vectors
         count += 1
     return average([vector / count for vector in total])
-
-
-@contextlib.contextmanager
-def constant_statistics(modules):
-    """Keeps SpeechBrain's InputNormalization, whose statistics are no buffers,
-    from updating them."""
-    updating = [
-        module
-        for module in modules.modules()
-        if isinstance(module, InputNormalization) and module.training
-    ]
-    for module in updating:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in updating:
-            module.training = True

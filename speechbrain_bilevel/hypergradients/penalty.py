@@ -139,9 +139,7 @@ class BOME(Hypergradient):
 
     def lower_gradient(self, brain, part):
         """See ``Hypergradient.lower_gradient``."""
-        predictions, loss, part.by_both = part.lower.gradients(
-            "lower", "upper"
-        )
+        predictions, loss, part.by_both = part.lower.gradients("lower", "upper")
         return predictions, loss
 
     def before_lower_step(self, brain):

@@ -14,8 +14,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.hypergradients.vectors import flat, moved, shaped
-
+from speechbrain_bilevel.hypergradients.vectors import moved, shaped
 
 #: What torch says where an operation can be differentiated only once.
 NO_SECOND_DERIVATIVE = ("is not implemented", "once_differentiable")
@@ -41,7 +40,7 @@ def reverse(loss, vector, levels, at=None):
     ]
     inputs = [loss.parameters(level, at) for level in levels]
     if not pairs:
-        return [flat([None] * len(level), level) for level in inputs]
+        return loss.vectors(levels, [[None] * len(level) for level in inputs])
     outputs, directions = zip(*pairs)
     try:
         found = torch.autograd.grad(
@@ -59,7 +58,8 @@ def reverse(loss, vector, levels, at=None):
             'choose "difference"'
         ) from error
     found = iter(found)
-    return [flat([next(found) for _ in level], level) for level in inputs]
+    gradients = [[next(found) for _ in level] for level in inputs]
+    return loss.vectors(levels, gradients)
 
 
 def tangent(dual):
@@ -88,10 +88,7 @@ def forward(loss, vector, levels, at=None):
             f'products: "forward" does not work with this network ({error}); '
             'choose "reverse"'
         ) from error
-    return [
-        flat(level, loss.parameters(name))
-        for level, name in zip(found, levels)
-    ]
+    return loss.vectors(levels, found)
 
 
 def difference(loss, vector, levels, at=None, radius=0.01):
@@ -104,20 +101,15 @@ def difference(loss, vector, levels, at=None, radius=0.01):
     norm = vector.norm().item()
     lower = loss.parameters("lower", at)
     if norm == 0:
-        inputs = [loss.parameters(level) for level in levels]
-        return [flat([None] * len(level), level) for level in inputs]
+        nothing = [[None] * len(loss.parameters(level)) for level in levels]
+        return loss.vectors(levels, nothing)
     step = radius / norm
     sides = []
     for sign in (1, -1):
         point = [p.requires_grad_() for p in moved(lower, vector, sign * step)]
         _, value = loss.evaluate(point, full_precision=True)
         gradients = loss.differentiate(value, levels, point)
-        sides.append(
-            [
-                flat(gradient, loss.parameters(level))
-                for gradient, level in zip(gradients, levels)
-            ]
-        )
+        sides.append(loss.vectors(levels, gradients))
     return [(plus - minus) / (2 * step) for plus, minus in zip(*sides)]
 
 

@@ -20,7 +20,8 @@ class Substitution(torch.nn.Module):
     >>> net = torch.nn.ModuleDict({"layer": torch.nn.Linear(1, 1, bias=False)})
     >>> levels = {"lower": {"layer.weight": net["layer"].weight}}
     >>> substitution = Substitution(net, levels)
-    >>> values = dict(zip(substitution.names["lower"], [torch.full((1, 1), 3.0)]))
+    >>> (name,) = substitution.names["lower"]
+    >>> values = {name: torch.full((1, 1), 3.0)}
     >>> substitution.call(values, lambda: net["layer"](torch.ones(1)))
     tensor([3.])
     """
@@ -44,7 +45,3 @@ class Substitution(torch.nn.Module):
     def forward(self, function):
         """Called with the values in place."""
         return function()
-
-    def copied_buffers(self):
-        """Copies of all buffers by name; what is updated is lost."""
-        return {name: buffer.clone() for name, buffer in self.named_buffers()}

@@ -149,14 +149,16 @@ class OneStepUnrolled(TruncatedUnrolled):
             super().upper_gradient(brain)
             return
         lower, upper = brain.mean_loss("lower"), brain.mean_loss("upper")
+        if not brain.is_active("lower"):
+            (direct,) = upper.gradients("upper")
+            brain.deposit_upper(direct, torch.zeros_like(direct))
+            return
         keep = self.products == "reverse" and len(brain.parts) == 1
         (gradient,) = lower.gradients("lower", keep_graph=keep)
         step = LowerStep(brain, lower, gradient, copied(brain))
         vector, direct = upper.gradients("lower", "upper", at=step.result())
         by_gradient, _, _ = step.pull_back(vector)
-        (implicit,) = lower.products(
-            by_gradient, "upper", method=self.products
-        )
+        (implicit,) = lower.products(by_gradient, "upper", method=self.products)
         brain.deposit_upper(direct, implicit)
 
 

@@ -66,4 +66,3 @@ def moved(tensors, vector, step=1.0):
         torch.add(tensor.detach(), part, alpha=step)
         for tensor, part in zip(tensors, shaped(vector, tensors))
     ]
-

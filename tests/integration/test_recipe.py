@@ -141,7 +141,10 @@ def test_tensorboard_shows_both_levels(corpus, tmp_path):
     text = yaml.read_text()
     for old, new in (
         ("FileTrainLogger", "TensorboardLogger"),
-        ("save_file: !ref <output_folder>/train_log.txt", f"save_dir: {tmp_path}"),
+        (
+            "save_file: !ref <output_folder>/train_log.txt",
+            f"save_dir: {tmp_path}",
+        ),
         ("Alternating", "SOBA\n    step_size: 0.1"),
     ):
         assert old in text

@@ -44,9 +44,7 @@ def test_conjugate_gradients_give_the_exact_hypergradient(products):
 
 def test_conjugate_gradients_stop_after_their_iterations():
     errors = [
-        relative_error(
-            on_quadratic(CGAID(n)), Quadratic.hypergradient_at(X, Y)
-        )
+        relative_error(on_quadratic(CGAID(n)), Quadratic.hypergradient_at(X, Y))
         for n in (1, 3, 6)
     ]
     # The bound for a condition number of 3.
@@ -84,9 +82,7 @@ def test_conjugate_gradients_stop_before_negative_curvature():
     # One step along the first direction, then the curvature turns negative.
     first = vector.dot(vector) / vector.dot(Saddle.A @ vector) * vector
     residual = vector - Saddle.A @ first
-    second = (
-        residual + residual.dot(residual) / vector.dot(vector) * vector
-    )
+    second = residual + residual.dot(residual) / vector.dot(vector) * vector
     assert second.dot(Saddle.A @ second) < 0 < vector.dot(Saddle.A @ vector)
     assert relative_error(found, Saddle.B.T @ first) < 1e-10
 

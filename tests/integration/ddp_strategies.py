@@ -1,0 +1,86 @@
+"""Every strategy on a small problem, for ``torchrun``: writes the gradients of
+all steps and the final weights.
+
+Each process sees its own part of every batch; their mean loss is that of the
+joined batch, which one process alone sees.
+"""
+
+import sys
+
+import speechbrain as sb
+import torch
+from small_problem import SmallBrain, loader, small_batches, weights
+from speechbrain.processing.features import InputNormalization
+from strategies import STRATEGIES, network, part_of, strategy_brain
+
+from speechbrain_bilevel.distributed import rank, world_size
+from speechbrain_bilevel.problem import plain_name
+
+CASES = {
+    "plain": {},
+    "clipped": {"max_grad_norm": 0.3, "grad_accumulation_factor": 2},
+    "inputs_normalized": {},
+    "batch_normalized": {},
+}
+
+
+class Noting(SmallBrain):
+    """Notes the gradients that each optimizer step is made with."""
+
+    def init_optimizers(self):
+        super().init_optimizers()
+        self.gradients = {}
+        for level, optimizer in self.optimizers_dict.items():
+            optimizer.register_step_pre_hook(
+                lambda *_, level=level: self.note(level)
+            )
+
+    def note(self, level):
+        gradients = [p.grad.flatten() for p in self.levels[level].values()]
+        self.gradients.setdefault(level, []).append(torch.cat(gradients))
+
+    def compute_forward(self, batch, stage):
+        if "inputs" in self.modules:
+            inputs = self.modules.inputs(batch[:, None, :3])[:, 0]
+            batch = torch.cat([inputs, batch[:, 3:]], dim=1)
+        return super().compute_forward(batch, stage)
+
+
+def result(name, case):
+    """Vectors by name: final weights, and gradients of all steps."""
+    norm = torch.nn.BatchNorm1d(3) if case == "batch_normalized" else None
+    modules = network(norm=norm)
+    if case == "inputs_normalized":
+        modules["inputs"] = InputNormalization()
+    brain = strategy_brain(
+        name, modules, Noting, distributed_backend="gloo", **CASES[case]
+    )
+    parts = brain.grad_accumulation_factor
+    mine = [
+        part_of(small_batches(2), start, parts * world_size())
+        for start in range(rank(), parts * world_size(), world_size())
+    ]
+    brain.fit([1, 2], loader([part for batch in zip(*mine) for part in batch]))
+    wrapped = torch.nn.parallel.DistributedDataParallel
+    assert isinstance(brain.modules["head"], wrapped) == (world_size() > 1)
+    found = {plain_name(key): value for key, value in weights(brain).items()}
+    for level, gradients in brain.gradients.items():
+        found[f"{level} gradients"] = torch.stack(gradients)
+    return found
+
+
+def results():
+    """The results of all strategies, in all cases."""
+    return {
+        f"{name}, {case}": result(name, case)
+        for name in STRATEGIES
+        for case in CASES
+    }
+
+
+if __name__ == "__main__":
+    sb.utils.distributed.ddp_init_group(
+        {"distributed_backend": "gloo", "device": "cpu"}
+    )
+    torch.save(results(), f"{sys.argv[1]}.{rank()}")
+    torch.distributed.destroy_process_group()
