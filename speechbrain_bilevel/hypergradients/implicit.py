@@ -21,8 +21,13 @@ class ImplicitDifferentiation(StatefulHypergradient):
         lower, upper = brain.mean_loss("lower"), brain.mean_loss("upper")
         vector, direct = upper.gradients("lower", "upper")
 
+        # Exact products share the graph of one gradient.
+        options = {"method": self.products}
+        if self.products == "reverse":
+            options["keep_graph"] = True
+
         def hessian(direction):
-            return lower.products(direction, "lower", method=self.products)[0]
+            return lower.products(direction, "lower", **options)[0]
 
         solution = self.solve(hessian, vector)
         (implicit,) = lower.products(solution, "upper", method=self.products)

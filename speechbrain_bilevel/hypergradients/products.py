@@ -20,17 +20,17 @@ from speechbrain_bilevel.hypergradients.vectors import moved, shaped
 NO_SECOND_DERIVATIVE = ("is not implemented", "once_differentiable")
 
 
-def reverse(loss, vector, levels, at=None):
+def reverse(loss, vector, levels, at=None, keep_graph=False):
     """Backward through the backward pass: exact, to the rounding error.
 
-    The graph of the gradient is kept for the next product, except under
-    gradient accumulation, where memory is what counts.
+    The graph of the gradient can be kept for the next product; under gradient
+    accumulation it is not, since memory is what counts there.
     """
     if loss.graph is None:
         loss.gradients("lower", at=at, keep_graph=True)
     gradient, at = loss.graph
-    keep = loss.brain.grad_accumulation_factor == 1
-    if not keep:
+    keep_graph = keep_graph and loss.brain.grad_accumulation_factor == 1
+    if not keep_graph:
         loss.graph = None
     directions = shaped(vector, loss.parameters("lower", at))
     pairs = [
@@ -47,7 +47,7 @@ def reverse(loss, vector, levels, at=None):
             outputs,
             [parameter for level in inputs for parameter in level],
             grad_outputs=directions,
-            retain_graph=keep,
+            retain_graph=keep_graph,
             allow_unused=True,
         )
     except RuntimeError as error:

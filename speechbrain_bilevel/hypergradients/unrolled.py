@@ -84,16 +84,21 @@ class TruncatedUnrolled(Hypergradient):
         loss = brain.mean_loss("upper")
         vector, direct = loss.gradients("lower", "upper")
         implicit, states = torch.zeros_like(direct), None
-        while self.recorded:
+        options = {"method": self.products}
+        while len(self.recorded) > 1:
             step = self.recorded.pop()
             by_gradient, vector, states = step.pull_back(vector, states)
-            levels = ("upper", "lower") if self.recorded else ("upper",)
-            by_upper, *by_lower = step.loss.products(
-                by_gradient, *levels, at=step.point, method=self.products
+            by_upper, by_lower = step.loss.products(
+                by_gradient, "upper", "lower", at=step.point, **options
+            )
+            implicit, vector = implicit + by_upper, vector + by_lower
+        if self.recorded:
+            step = self.recorded.pop()
+            by_gradient = step.by_gradient(vector, states)
+            (by_upper,) = step.loss.products(
+                by_gradient, "upper", at=step.point, **options
             )
             implicit = implicit + by_upper
-            if by_lower:
-                vector = vector + by_lower[0]
         brain.deposit_upper(direct, implicit)
 
     def end_epoch(self, brain, epoch):
@@ -190,9 +195,11 @@ class SAMA(TruncatedUnrolled):
         implicit = torch.zeros_like(direct)
         if self.recorded:
             step = self.recorded.pop()
-            vector, _, _ = step.pull_back(vector)
             (implicit,) = step.loss.products(
-                vector, "upper", method="difference", radius=self.radius
+                step.by_gradient(vector),
+                "upper",
+                method="difference",
+                radius=self.radius,
             )
         brain.deposit_upper(direct, implicit)
 

@@ -70,12 +70,10 @@ def adam(parameter, gradient, state, group):
         mean = mean + beta1 * state["exp_avg"]
         square = square + beta2 * state["exp_avg_sq"]
     # The root has no derivative at 0, where a gradient was always 0.
-    seen = square > 0
-    root = torch.where(seen, square, 1.0).sqrt()
-    root = torch.where(seen, root, 0.0) / (1 - beta2**step) ** 0.5
-    change = mean / (1 - beta1**step) / (root + group["eps"])
-    state_after = {"exp_avg": mean, "exp_avg_sq": square}
-    return parameter - group["lr"] * change, state_after
+    root = square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
+    root = root / (1 - beta2**step) ** 0.5 + group["eps"]
+    change = group["lr"] / (1 - beta1**step) * mean / root
+    return parameter - change, {"exp_avg": mean, "exp_avg_sq": square}
 
 
 UPDATES = {
@@ -132,37 +130,31 @@ class LowerStep:
         self.max_norm = brain.max_grad_norm
         optimizer = brain.optimizers_dict["lower"]
         self.update = UPDATES[type(optimizer)]
-        group_of = {
-            id(parameter): dict(group)
-            for group in optimizer.param_groups
-            for parameter in group["params"]
+        parameters = list(brain.levels["lower"].values())
+        states = [optimizer.state.get(p, {}) for p in parameters]
+        self.state = {
+            name: flat([state.get(name) for state in states], parameters)
+            for name in ("momentum_buffer", "exp_avg", "exp_avg_sq")
+            if any(state.get(name) is not None for state in states)
         }
-        self.groups, self.states = [], []
-        for parameter in brain.levels["lower"].values():
-            self.groups.append(group_of[id(parameter)])
-            state = optimizer.state.get(parameter, {})
-            self.states.append(
-                {
-                    name: value.detach().clone()
-                    for name, value in state.items()
-                    if value is not None
-                }
-            )
+        self.segments = list(_segments(optimizer, parameters, states))
 
     def result(self):
         """The lower parameters after the step, a list of tensors."""
         with torch.no_grad():
-            parameters, _ = self._run(self.point, self.gradient, self.states)
-        return parameters
+            vector, _ = self._run(
+                flat(self.point, self.point), self.gradient, self.state
+            )
+        return shaped(vector, self.point)
 
-    def pull_back(self, vector, state_vectors=None):
+    def pull_back(self, vector, by_state_after=None):
         """Products of the step's transposed Jacobians with a vector.
 
         Arguments
         ---------
         vector : torch.Tensor
             A derivative by the parameters after the step, flat.
-        state_vectors : list of dict of str to torch.Tensor, optional
+        by_state_after : dict of str to torch.Tensor, optional
             The same derivative by the optimizer's state after the step.
 
         Returns
@@ -170,47 +162,83 @@ class LowerStep:
         by_gradient : torch.Tensor
         by_parameters : torch.Tensor
             Without the way over the gradient.
-        by_state : list of dict of str to torch.Tensor
+        by_state : dict of str to torch.Tensor
         """
-        point = [_leaf(tensor) for tensor in self.point]
-        gradient = _leaf(self.gradient)
-        states = [
-            {n: _leaf(t) if n != "step" else t for n, t in state.items()}
-            for state in self.states
-        ]
-        parameters, after = self._run(point, gradient, states)
-        outputs = list(zip(parameters, shaped(vector, parameters)))
-        for values, vectors in zip(after, state_vectors or []):
-            outputs += [(values[name], vectors[name]) for name in vectors]
-        leaves = [
-            (i, name)
-            for i, state in enumerate(states)
-            for name in state
-            if name != "step"
-        ]
-        found = torch.autograd.grad(
-            [output for output, _ in outputs],
-            [gradient, *point, *(states[i][name] for i, name in leaves)],
-            grad_outputs=[direction for _, direction in outputs],
+        leaves = [flat(self.point, self.point), *self.state.values()]
+        by_gradient, by_parameters, *by_state = self._derivatives(
+            vector, by_state_after or {}, leaves
+        )
+        return by_gradient, by_parameters, dict(zip(self.state, by_state))
+
+    def by_gradient(self, vector, by_state_after=None):
+        """The first of what ``pull_back`` returns."""
+        return self._derivatives(vector, by_state_after or {}, [])[0]
+
+    def _derivatives(self, vector, by_state_after, others):
+        gradient, *leaves = (
+            tensor.detach().requires_grad_()
+            for tensor in (self.gradient, *others)
+        )
+        point = leaves[0] if leaves else flat(self.point, self.point)
+        state = dict(zip(self.state, leaves[1:])) if leaves else self.state
+        after, state_after = self._run(point, gradient, state)
+        return torch.autograd.grad(
+            [after, *(state_after[name] for name in by_state_after)],
+            [gradient, *leaves],
+            grad_outputs=[vector, *by_state_after.values()],
+            materialize_grads=True,
             allow_unused=True,
         )
-        by_state = [{} for _ in states]
-        for (i, name), derivative in zip(leaves, found[1 + len(point) :]):
-            if derivative is not None:
-                by_state[i][name] = derivative
-        by_parameters = flat(found[1 : 1 + len(point)], point)
-        return flat(found[:1], [gradient]), by_parameters, by_state
 
-    def _run(self, point, gradient, states):
+    def _run(self, point, gradient, state):
         # As torch.nn.utils.clip_grad_norm_ does it.
         limit = self.max_norm / (gradient.norm() + 1e-6)
-        parts = shaped(gradient * limit.clamp(max=1.0), point)
-        steps = [
-            self.update(*arguments)
-            for arguments in zip(point, parts, states, self.groups)
-        ]
-        return [p for p, _ in steps], [state for _, state in steps]
+        if limit < 1:
+            gradient = gradient * limit
+        results = []
+        for index, group, step, known in self.segments:
+            part = {name: values[index] for name, values in state.items()}
+            part = {**(part if known else {}), "step": step}
+            results.append(
+                self.update(point[index], gradient[index], part, group)
+            )
+        if len(results) == 1:
+            return results[0]
+        return self._joined([after for after, _ in results]), {
+            name: self._joined([after[name] for _, after in results])
+            for name in results[0][1]
+        }
+
+    def _joined(self, parts):
+        whole = torch.zeros_like(self.gradient)
+        for (index, *_), part in zip(self.segments, parts):
+            whole = whole.index_copy(0, index, part)
+        return whole
 
 
-def _leaf(tensor):
-    return tensor.detach().requires_grad_()
+def _segments(optimizer, parameters, states):
+    """The parameters that are updated alike: their places in a flat vector,
+    their group, their number of steps, and whether there is a state of them."""
+    group_of = {
+        id(parameter): number
+        for number, group in enumerate(optimizer.param_groups)
+        for parameter in group["params"]
+    }
+    places, start = {}, 0
+    for parameter, state in zip(parameters, states):
+        known = any(torch.is_tensor(value) for value in state.values())
+        step = float(state.get("step", 0))
+        alike = group_of[id(parameter)], step, known
+        end = start + parameter.numel()
+        places.setdefault(alike, []).append(
+            torch.arange(start, end, device=parameter.device)
+        )
+        start = end
+    for (number, step, known), ranges in places.items():
+        index = torch.cat(ranges) if len(places) > 1 else slice(None)
+        group = {
+            name: value
+            for name, value in optimizer.param_groups[number].items()
+            if name != "params"
+        }
+        yield index, group, step, known

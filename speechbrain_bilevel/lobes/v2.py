@@ -53,7 +53,38 @@ class SincFilters(SincConv):
 
     def forward(self, wavs):
         """Filters ``wavs``, [batch, samples] -> [batch, filters, frames]."""
-        return super().forward(wavs.unsqueeze(-1)).transpose(1, 2)
+        # SpeechBrain's own channels-last input costs a copy of the output.
+        self.device = wavs.device
+        return torch.nn.functional.conv1d(
+            wavs.unsqueeze(1), self._get_sinc_filters()
+        )
+
+
+def max_pool_magnitude(x, size):
+    """Max-pooling of |x|, differentiated at the chosen samples only.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        [batch, filters, samples]
+    size : int
+        Length and stride of the windows.
+
+    Returns
+    -------
+    torch.Tensor
+        [batch, filters, samples // size]
+
+    Example
+    -------
+    >>> max_pool_magnitude(torch.tensor([[[1.0, -3.0, 2.0, 0.5, 9.0]]]), 2)
+    tensor([[[3., 2.]]])
+    """
+    with torch.no_grad():
+        _, chosen = torch.nn.functional.max_pool1d(
+            x.abs(), size, return_indices=True
+        )
+    return x.gather(-1, chosen).abs()
 
 
 class SincBranch(torch.nn.Module):
@@ -108,11 +139,21 @@ class SincBranch(torch.nn.Module):
         """[batch, samples] -> [batch, tokens, embed]"""
         # In half precision the phase of a high sinc filter is off by a radian.
         with torch.autocast(wavs.device.type, enabled=False):
-            filtered = self.sinc(wavs).abs()
-            pooled = torch.nn.functional.max_pool1d(filtered, self.pool)
+            pooled = max_pool_magnitude(self.sinc(wavs), self.pool)
             x = self.activation(self.norm(pooled))
-        x = self.patches(x.unsqueeze(1)).flatten(2)
-        return self.to_tokens(x).transpose(1, 2)
+        return self.to_tokens(self._embed(x)).transpose(1, 2)
+
+    def _embed(self, x):
+        """The convolution, whose patches do not overlap, as one matrix product:
+        [batch, filters, frames] -> [batch, embed, patches]"""
+        side = self.patches.kernel_size[0]
+        rows, columns = (size // side for size in x.shape[1:])
+        x = x[:, : rows * side, : columns * side]
+        x = x.unflatten(1, (rows, side)).unflatten(3, (columns, side))
+        x = x.transpose(2, 3).flatten(3).flatten(1, 2)
+        weight = self.patches.weight.flatten(1)
+        x = torch.nn.functional.linear(x, weight, self.patches.bias)
+        return x.transpose(1, 2)
 
 
 class MelEncoder(torch.nn.Module):

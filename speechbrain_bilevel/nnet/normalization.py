@@ -48,4 +48,7 @@ class UnbiasedLayerNorm(torch.nn.Module):
         # The root has an infinite slope at zero: a constant row (digital
         # silence) must give a zero gradient, not NaN.
         std = var.clamp_min(torch.finfo(var.dtype).tiny).sqrt()
-        return self.gamma * (x - mean) / (std + self.eps) + self.beta
+        # One number a row is divided, not the row: a product is cheaper to
+        # differentiate, and twice so.
+        normalized = (x - mean) * (std + self.eps).reciprocal()
+        return torch.addcmul(self.beta, normalized, self.gamma)

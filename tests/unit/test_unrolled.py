@@ -1,6 +1,8 @@
 """Unrolled hypergradients against differences of the whole procedure and
 against other libraries; differentiable steps against torch's."""
 
+from unittest import mock
+
 import pytest
 import torch
 from closed_forms import (
@@ -18,7 +20,10 @@ from speechbrain_bilevel.hypergradients import (
     OneStepUnrolled,
     TruncatedUnrolled,
 )
-from speechbrain_bilevel.hypergradients.updates import UPDATES
+from speechbrain_bilevel.hypergradients.updates import (
+    UPDATES,
+    LowerStep,
+)
 
 X = torch.tensor([-1.0, -2.0, -3.0, 0.0], dtype=torch.float64)
 BATCHES = [Ridge.batch(seed=4), Ridge.batch(seed=6)]
@@ -197,3 +202,34 @@ def first(name):
     y = random(4, seed=5)
     brain = start(solver(Ridge, strategy, y, X, make(name), lower_steps=3))
     return upper_gradient(brain, BATCHES[0])
+
+
+def test_parameters_in_groups_of_their_own():
+    """Other rates, and a parameter that has made fewer steps."""
+    torch.manual_seed(0)
+    parameters = [torch.nn.Parameter(random(3, seed=s)) for s in (1, 2, 3)]
+    groups = [
+        {"params": [parameters[2]], "lr": 0.3},
+        {"params": parameters[:2], "weight_decay": 0.1},
+    ]
+    optimizer = torch.optim.Adam(groups, lr=0.1)
+    brain = mock.Mock(max_grad_norm=2.0, optimizers_dict={"lower": optimizer})
+    brain.levels = {"lower": dict(zip("abc", parameters))}
+    for used in (3, 2, 3):
+        for parameter in parameters[:used]:
+            parameter.grad = random(3, seed=used)
+        last = LowerStep(
+            brain,
+            None,
+            torch.cat([p.grad for p in parameters]),
+            [p.detach().clone() for p in parameters],
+        )
+        torch.nn.utils.clip_grad_norm_(parameters, 2.0)
+        if used == 2:
+            parameters[2].grad = None
+        optimizer.step()
+        if used == 2:
+            parameters[2].grad = random(3, seed=2)
+    assert len(last.segments) == 2
+    for ours, theirs in zip(last.result(), parameters):
+        assert (ours - theirs.detach()).abs().max() < 1e-14
