@@ -86,8 +86,8 @@ def _compiled(brain):
         return []
     what = ", ".join([f"--{option}" for option in options] + names)
     return [
-        f"{what}: compiled modules cannot be differentiated twice, nor run with "
-        "other parameters; leave them uncompiled, or choose Alternating"
+        f"{what}: compiled modules cannot be differentiated twice, nor run "
+        "with other parameters; leave them uncompiled, or choose Alternating"
     ]
 
 

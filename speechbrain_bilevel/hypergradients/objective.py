@@ -1,11 +1,10 @@
-"""The levels' losses as functions of the levels' parameters."""
+"""A level's loss as a function of the levels' parameters."""
 
 import contextlib
 
 import speechbrain as sb
 import torch
 
-from speechbrain_bilevel.distributed import average
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.hypergradients.products import (
     PRODUCTS,
@@ -34,6 +33,7 @@ class BatchLoss:
 
     def __init__(self, brain, level, batch):
         self.brain, self.level, self.batch = brain, level, batch
+        self.scale = brain.scaler.get_scale()
         self.replay = None
         self.evaluated = False
         self.graph = None
@@ -140,32 +140,31 @@ class BatchLoss:
         return predictions, loss
 
     def differentiate(self, loss, levels, at=None, create_graph=False):
-        """First derivatives of ``loss``, each a list over the parameters of a
-        level, None where it does not depend on one."""
+        """First derivatives of ``loss``, scaled for AMP, each a list over the
+        parameters of a level, None where it does not depend on one."""
         inputs = [self.parameters(level, at) for level in levels]
         if not loss.requires_grad:
             return [[None for _ in of_level] for of_level in inputs]
-        scale = self.brain.scaler.get_scale()
-        found = torch.autograd.grad(
-            loss if scale == 1 else loss * scale,
-            [parameter for of_level in inputs for parameter in of_level],
-            create_graph=create_graph,
-            allow_unused=True,
+        found = iter(
+            torch.autograd.grad(
+                loss * self.scale,
+                [parameter for of_level in inputs for parameter in of_level],
+                create_graph=create_graph,
+                allow_unused=True,
+            )
         )
-        if scale != 1:
-            found = [g if g is None else g / scale for g in found]
-        found = iter(found)
         return [[next(found) for _ in of_level] for of_level in inputs]
 
     def vectors(self, levels, gradients):
-        """Flat vectors of a list of gradients for each of the levels; takes
-        note of the parameters that have one."""
+        """Flat vectors, without the scale of AMP, of a list of gradients for
+        each of the levels; takes note of the parameters that have one."""
         found = []
         for level, tensors in zip(levels, gradients):
             self.brain.in_use[level].update(
                 i for i, tensor in enumerate(tensors) if tensor is not None
             )
-            found.append(flat(tensors, self.parameters(level)))
+            vector = flat(tensors, self.parameters(level))
+            found.append(vector / self.scale if self.scale != 1 else vector)
         return found
 
     def parameters(self, level, at=None):
@@ -214,69 +213,3 @@ class BatchLoss:
                 f"parameters ({', '.join(self.brain.levels[self.level])})"
                 f"{reason}"
             )
-
-
-class Part:
-    """The two losses of one of a step's batches.
-
-    Arguments
-    ---------
-    brain : BilevelMixin
-    batch : LevelBatch
-    """
-
-    def __init__(self, brain, batch):
-        self.batch = batch
-        self.lower = BatchLoss(brain, "lower", batch.lower)
-        self.upper = BatchLoss(brain, "upper", batch.upper)
-
-
-class MeanLoss:
-    """The mean of a level's losses on the batches of a step, and over all
-    processes: the loss of the joined batch.
-
-    Arguments
-    ---------
-    losses : list of BatchLoss
-    """
-
-    def __init__(self, losses):
-        self.losses = losses
-
-    def gradients(self, *levels, **options):
-        """See ``BatchLoss.gradients``; only the vectors are returned."""
-        return joint_mean(
-            loss.gradients(*levels, **options)[2] for loss in self.losses
-        )
-
-    def products(self, vector, *levels, **options):
-        """See ``BatchLoss.products``."""
-        return joint_mean(
-            loss.products(vector, *levels, **options) for loss in self.losses
-        )
-
-
-def joint_mean(lists):
-    """The mean of several lists of vectors, and over all processes.
-
-    Arguments
-    ---------
-    lists : iterable of list of torch.Tensor
-        One list for each batch of the step.
-
-    Returns
-    -------
-    list of torch.Tensor
-
-    Example
-    -------
-    >>> joint_mean([[torch.zeros(1)], [torch.ones(1)]])
-    [tensor([0.5000])]
-    """
-    total, count = None, 0
-    for vectors in lists:
-        if total is not None:
-            vectors = [a + b for a, b in zip(total, vectors)]
-        total = vectors
-        count += 1
-    return average([vector / count for vector in total])

@@ -8,7 +8,7 @@ from speechbrain_bilevel.hypergradients.base import (
     Hypergradient,
     StatefulHypergradient,
 )
-from speechbrain_bilevel.hypergradients.objective import joint_mean
+from speechbrain_bilevel.hypergradients.step import joint_mean
 from speechbrain_bilevel.hypergradients.vectors import moved, shaped
 
 

@@ -88,6 +88,20 @@ def test_bf16_comes_near_full_precision(name):
 
 
 @every_strategy
+def test_the_scale_of_half_precision_has_no_influence(name):
+    class Scaling(SmallBrain):
+        def on_fit_start(self):
+            super().on_fit_start()
+            self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+
+    batches = small_batches()
+    scaled = fitted(name, batches, cls=Scaling, max_grad_norm=0.1)
+    assert scaled.scaler.get_scale() == 2.0**12
+    plain = fitted(name, batches, max_grad_norm=0.1)
+    assert distance(weights(scaled), weights(plain)) < 1e-9
+
+
+@every_strategy
 def test_a_norm_limits_all_parameter_groups_of_a_level(name):
     def groups(parameters):
         return torch.optim.SGD([{"params": [p]} for p in parameters], lr=1.0)
