@@ -58,6 +58,7 @@ def joint_mean(lists):
 
     Example
     -------
+    >>> import torch
     >>> joint_mean([[torch.zeros(1)], [torch.ones(1)]])
     [tensor([0.5000])]
     """
