@@ -43,8 +43,8 @@ LIBRARIES = {"TorchOpt": "torchopt", "higher": "higher", "Betty": "betty"}
 # A row's rivals are those on the other side of the line that it is in.
 RIVALS = (
     ("Alternating, bare autograd", "Alternating"),
-    ("TorchOpt one step; higher one step", "OneStepUnrolled at_step"),
-    ("Betty darts", "OneStepUnrolled ahead"),
+    ("TorchOpt one step; higher one step", "OneStepUnrolled at_step, reverse"),
+    ("Betty darts", "OneStepUnrolled at_step, difference"),
     ("Betty neumann", "NeumannAID"),
     ("Betty cg; TorchOpt cg", "CGAID"),
     ("Betty sama", "SAMA"),
