@@ -4,6 +4,7 @@ import contextlib
 from numbers import Number
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from speechbrain_bilevel.randomness import RandomState
 
@@ -36,6 +37,8 @@ class Replay:
         self._attributes = [
             (vars(module), copied(_state(module)))
             for module in substitution.modules()
+            # Its attributes say whether gradients are exchanged.
+            if not isinstance(module, DistributedDataParallel)
         ]
 
     def buffers(self):

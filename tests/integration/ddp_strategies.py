@@ -43,6 +43,9 @@ class Noting(SmallBrain):
         if "inputs" in self.modules:
             inputs = self.modules.inputs(batch[:, None, :3])[:, 0]
             batch = torch.cat([inputs, batch[:, 3:]], dim=1)
+        # DDP's own exchange would wait for gradients that a level leaves out.
+        head = self.modules["head"]
+        assert not getattr(head, "require_backward_grad_sync", False)
         return super().compute_forward(batch, stage)
 
 
