@@ -8,6 +8,7 @@ Where dg/dy(x, y*(x)) = 0, with H = d2g/dy2 and J = d2g/dxdy at (x, y*),
 import torch
 
 from speechbrain_bilevel.hypergradients.base import StatefulHypergradient
+from speechbrain_bilevel.hypergradients.vectors import flat
 
 
 class ImplicitDifferentiation(StatefulHypergradient):
@@ -181,13 +182,8 @@ class SOBA(StatefulHypergradient):
 
     def lower_gradient(self, brain, part):
         """See ``Hypergradient.lower_gradient``."""
-        if self.products != "reverse" or brain.grad_accumulation_factor > 1:
-            return part.lower.backward()
-        predictions, loss, (gradient,) = part.lower.gradients(
-            "lower", keep_graph=True
-        )
-        brain.deposit("lower", gradient)
-        return predictions, loss
+        del brain
+        return part.lower.backward_for(self.products)
 
     def before_lower_step(self, brain):
         """See ``Hypergradient.before_lower_step``."""
@@ -210,4 +206,4 @@ class SOBA(StatefulHypergradient):
 def zeros(brain):
     """A zero vector of the size of the lower level."""
     parameters = list(brain.levels["lower"].values())
-    return torch.cat([torch.zeros_like(p).flatten() for p in parameters])
+    return flat([None] * len(parameters), parameters)

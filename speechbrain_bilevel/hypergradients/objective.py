@@ -56,6 +56,30 @@ class BatchLoss:
             self.brain.scaler.scale(share).backward()
         return predictions, loss
 
+    def backward_for(self, products, at=None):
+        """As ``backward``, for the lower level; keeps the graph where products
+        of that kind, in this step and at the same place, can use it.
+
+        Arguments
+        ---------
+        products : str
+            A key of ``PRODUCTS``.
+        at : list of torch.Tensor, optional
+            See ``gradients``; equal to the network's.
+
+        Returns
+        -------
+        predictions : object
+        loss : torch.Tensor
+        """
+        if products != "reverse" or self.brain.grad_accumulation_factor > 1:
+            return self.backward()
+        predictions, loss, (gradient,) = self.gradients(
+            "lower", at=at, keep_graph=True
+        )
+        self.brain.deposit("lower", gradient)
+        return predictions, loss
+
     def gradients(self, *levels, at=None, keep_graph=False):
         """Gradients by the parameters of one or both levels.
 

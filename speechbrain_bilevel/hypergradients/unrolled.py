@@ -62,13 +62,7 @@ class TruncatedUnrolled(Hypergradient):
         if self.point is None:
             # The optimizer writes into the network's own tensors.
             self.point = copied(brain)
-        if self.products != "reverse" or brain.grad_accumulation_factor > 1:
-            return part.lower.backward()
-        predictions, loss, (gradient,) = part.lower.gradients(
-            "lower", at=self.point, keep_graph=True
-        )
-        brain.deposit("lower", gradient)
-        return predictions, loss
+        return part.lower.backward_for(self.products, self.point)
 
     def before_lower_step(self, brain):
         """See ``Hypergradient.before_lower_step``."""
