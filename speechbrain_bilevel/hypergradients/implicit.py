@@ -7,15 +7,16 @@ Where dg/dy(x, y*(x)) = 0, with H = d2g/dy2 and J = d2g/dxdy at (x, y*),
 
 import torch
 
-from speechbrain_bilevel.hypergradients.base import StatefulHypergradient
+from speechbrain_bilevel.hypergradients.base import (
+    Hypergradient,
+    StatefulHypergradient,
+)
 from speechbrain_bilevel.hypergradients.vectors import flat
 
 
-class ImplicitDifferentiation(StatefulHypergradient):
+class ImplicitDifferentiation(Hypergradient):
     """Solves for w anew in each step, at the lower level's newest parameters,
     which stand for y*(x)."""
-
-    state = {}
 
     def upper_gradient(self, brain):
         """See ``Hypergradient.upper_gradient``."""
@@ -73,9 +74,6 @@ class NeumannAID(ImplicitDifferentiation):
         self.terms, self.step_size = terms, step_size
         self.products = products
 
-    def setup(self, brain):
-        """Has no state of its own."""
-
     def solve(self, hessian, vector):
         """See ``ImplicitDifferentiation.solve``."""
         term = total = vector
@@ -85,7 +83,7 @@ class NeumannAID(ImplicitDifferentiation):
         return self.step_size * total
 
 
-class CGAID(ImplicitDifferentiation):
+class CGAID(ImplicitDifferentiation, StatefulHypergradient):
     """Conjugate gradients on (H + damping I) w = df/dy.
 
     Stops before a direction of negative curvature, which a network's lower

@@ -156,8 +156,9 @@ class OneStepUnrolled(TruncatedUnrolled):
         (gradient,) = lower.gradients("lower", keep_graph=keep)
         step = LowerStep(brain, lower, gradient, copied(brain))
         vector, direct = upper.gradients("lower", "upper", at=step.result())
-        by_gradient, _, _ = step.pull_back(vector)
-        (implicit,) = lower.products(by_gradient, "upper", method=self.products)
+        (implicit,) = lower.products(
+            step.by_gradient(vector), "upper", method=self.products
+        )
         brain.deposit_upper(direct, implicit)
 
 
