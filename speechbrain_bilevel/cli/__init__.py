@@ -1,0 +1,34 @@
+"""The ``speechbrain-bilevel`` command."""
+
+import argparse
+import logging
+import sys
+
+from speechbrain_bilevel.cli.corpora import add_toy
+from speechbrain_bilevel.cli.detect import add_classify
+from speechbrain_bilevel.errors import exit_on_input_error
+
+
+def main(arguments=None):
+    """Runs the command; exit code 2 when some input could not be used.
+
+    Arguments
+    ---------
+    arguments : list of str
+        What follows the command's name; by default ``sys.argv``'s.
+    """
+    args = _parser().parse_args(arguments)
+    # SpeechBrain tells of each fetched file; a verdict should stand alone.
+    logging.getLogger("speechbrain").setLevel(logging.WARNING)
+    with exit_on_input_error():
+        sys.exit(args.run(args))
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="speechbrain-bilevel", description="Tells bona fide from spoof."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add_command in (add_classify, add_toy):
+        add_command(commands)
+    return parser
