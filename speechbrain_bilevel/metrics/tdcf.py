@@ -1,10 +1,26 @@
-"""Tandem detection cost function (t-DCF), legacy form of ASVspoof 2019.
+"""Tandem detection cost function (t-DCF) of ASVspoof 2019 and 2021.
 
 The t-DCF rates a spoofing countermeasure (CM) by the cost of the whole
 system: the CM followed by a fixed automatic speaker verification (ASV) system.
-Source: Kinnunen et al., "t-DCF: a detection cost function for the tandem
+With Pmiss and Pfa the CM's false rejection and false acceptance rates, and the
+ASV system's rates p_miss, p_fa and p_fa_spoof,
+
+    C0 = p_target c_miss_asv p_miss + p_nontarget c_fa_asv p_fa
+    C1 = p_target c_miss_cm - C0
+    C2 = p_spoof c_fa_cm p_fa_spoof
+
+    "legacy", 2019:   (C1 Pmiss + C2 Pfa) / min(C1, C2)
+    "revised", 2021:  (C0 + C1 Pmiss + C2 Pfa) / (C0 + min(C1, C2))
+
+so that the same threshold makes both lowest, and either is 1 when the CM is no
+better than accepting or rejecting every trial.
+
+Sources: Kinnunen et al., "t-DCF: a detection cost function for the tandem
 assessment of spoofing countermeasures and automatic speaker verification",
-Odyssey 2018, and the evaluation plan of ASVspoof 2019.
+Odyssey 2018, and the evaluation plan of ASVspoof 2019 (legacy); Kinnunen et
+al., "Tandem assessment of spoofing countermeasures and automatic speaker
+verification: fundamentals", IEEE/ACM TASLP 28, 2020, and the evaluation plan of
+ASVspoof 2021 (revised).
 """
 
 from dataclasses import dataclass, fields
@@ -145,19 +161,8 @@ def asv_rates(target, nontarget, spoof):
     )
 
 
-def min_tdcf(bonafide, spoof, rates, costs=TDCFCosts()):
-    """Minimum normalised t-DCF of a countermeasure, legacy 2019 form.
-
-    With Pmiss and Pfa the false rejection and false acceptance rates of
-    :func:`~speechbrain_bilevel.metrics.eer.det_curve`,
-
-        t-DCF = (C1 Pmiss + C2 Pfa) / min(C1, C2)
-        C1 = p_target (c_miss_cm - c_miss_asv p_miss)
-             - p_nontarget c_fa_asv p_fa
-        C2 = c_fa_cm p_spoof p_fa_spoof
-
-    and the first of its lowest points is taken. The value lies in [0, 1]: 1 is
-    no better than accepting or rejecting every trial.
+def tdcf_curve(bonafide, spoof, rates, costs=TDCFCosts(), form="legacy"):
+    """Normalised t-DCF of a countermeasure at every threshold.
 
     Arguments
     ---------
@@ -170,6 +175,53 @@ def min_tdcf(bonafide, spoof, rates, costs=TDCFCosts()):
         Error rates of the ASV system, see :func:`asv_rates`.
     costs : TDCFCosts
         Priors and costs.
+    form : str
+        "legacy" or "revised", see the head of this module.
+
+    Returns
+    -------
+    tdcf : numpy.ndarray
+        Normalised t-DCF, shape [n_bonafide + n_spoof + 1].
+    thresholds : numpy.ndarray
+        The points of :func:`~speechbrain_bilevel.metrics.eer.det_curve`, same
+        shape.
+
+    Raises
+    ------
+    InputError
+        If the CM scores are unusable, or if the rates and costs make C1 or C2
+        negative or zero: the normalised t-DCF is then undefined.
+
+    Example
+    -------
+    >>> rates = ASVRates(0.0, 0.0, p_miss=0.0, p_fa=0.0, p_fa_spoof=1.0)
+    >>> tdcf, thresholds = tdcf_curve([2.0, 3.0], [0.0, 2.5], rates)
+    >>> tdcf.round(4).tolist()
+    [1.0, 0.5, 1.4405, 0.9405, 1.881]
+    """
+    accept, miss, false_alarm = tdcf_coefficients(rates, costs, form)
+    frr, far, thresholds = det_curve(bonafide, spoof)
+    return accept + miss * frr + false_alarm * far, thresholds
+
+
+def min_tdcf(bonafide, spoof, rates, costs=TDCFCosts(), form="legacy"):
+    """Minimum normalised t-DCF of a countermeasure and its threshold.
+
+    The first of the lowest points of :func:`tdcf_curve`; at most 1.
+
+    Arguments
+    ---------
+    bonafide : array_like
+        CM scores of the bona fide trials, shape [n_bonafide]; higher means
+        "more bona fide".
+    spoof : array_like
+        CM scores of the spoofed trials, shape [n_spoof].
+    rates : ASVRates
+        Error rates of the ASV system, see :func:`asv_rates`.
+    costs : TDCFCosts
+        Priors and costs.
+    form : str
+        "legacy" or "revised", see the head of this module.
 
     Returns
     -------
@@ -181,30 +233,117 @@ def min_tdcf(bonafide, spoof, rates, costs=TDCFCosts()):
     Raises
     ------
     InputError
-        If the CM scores are unusable, or if the rates and costs make C1 or C2
-        negative or zero: the normalised t-DCF is then undefined.
+        See :func:`tdcf_curve`.
 
     Example
     -------
     >>> rates = ASVRates(0.0, 0.0, p_miss=0.0, p_fa=0.0, p_fa_spoof=1.0)
-    >>> value, threshold = min_tdcf([2.0, 3.0], [0.0, 2.5], rates)
-    >>> value, threshold
+    >>> min_tdcf([2.0, 3.0], [0.0, 2.5], rates)
     (0.5, 0.0)
     """
-    c1, c2 = _weights(rates, costs)
-    frr, far, thresholds = det_curve(bonafide, spoof)
-    tdcf = (c1 * frr + c2 * far) / min(c1, c2)
+    tdcf, thresholds = tdcf_curve(bonafide, spoof, rates, costs, form)
     lowest = np.argmin(tdcf)
     return float(tdcf[lowest]), float(thresholds[lowest])
 
 
-def _weights(rates, costs):
-    """C1 and C2: what a CM miss and a CM false acceptance cost in tandem."""
-    c1 = (
-        costs.p_target * (costs.c_miss_cm - costs.c_miss_asv * rates.p_miss)
-        - costs.p_nontarget * costs.c_fa_asv * rates.p_fa
+def act_tdcf(
+    bonafide, spoof, rates, threshold, costs=TDCFCosts(), form="legacy"
+):
+    """Actual normalised t-DCF: at a threshold that was fixed beforehand.
+
+    It is at least the minimum, and above 1 where the threshold makes the CM
+    worse than none.
+
+    Arguments
+    ---------
+    bonafide : array_like
+        CM scores of the bona fide trials, shape [n_bonafide]; higher means
+        "more bona fide".
+    spoof : array_like
+        CM scores of the spoofed trials, shape [n_spoof].
+    rates : ASVRates
+        Error rates of the ASV system, see :func:`asv_rates`.
+    threshold : float
+        CM trials with a score above it are accepted.
+    costs : TDCFCosts
+        Priors and costs.
+    form : str
+        "legacy" or "revised", see the head of this module.
+
+    Returns
+    -------
+    float
+        Normalised t-DCF at the threshold.
+
+    Raises
+    ------
+    InputError
+        See :func:`tdcf_curve`.
+
+    Example
+    -------
+    >>> rates = ASVRates(0.0, 0.0, p_miss=0.0, p_fa=0.0, p_fa_spoof=1.0)
+    >>> act_tdcf([2.0, 3.0], [0.0, 2.5], rates, threshold=1.0)
+    0.5
+    """
+    accept, miss, false_alarm = tdcf_coefficients(rates, costs, form)
+    frr = np.mean(as_scores(bonafide, "bona fide") <= threshold)
+    far = np.mean(as_scores(spoof, "spoof") > threshold)
+    return float(accept + miss * frr + false_alarm * far)
+
+
+def tdcf_coefficients(rates, costs=TDCFCosts(), form="legacy"):
+    """The t-DCF as a linear function of the CM's error rates.
+
+    Arguments
+    ---------
+    rates : ASVRates
+        Error rates of the ASV system.
+    costs : TDCFCosts
+        Priors and costs.
+    form : str
+        "legacy" or "revised", see the head of this module.
+
+    Returns
+    -------
+    tuple of float
+        a, b and c of ``t-DCF = a + b Pmiss + c Pfa``, normalised.
+
+    Raises
+    ------
+    InputError
+        If the normalised t-DCF is undefined, or the form unknown.
+
+    Example
+    -------
+    >>> rates = ASVRates(0.0, 0.0, p_miss=0.0, p_fa=0.0, p_fa_spoof=1.0)
+    >>> tdcf_coefficients(rates)
+    (0.0, 1.881, 1.0)
+    """
+    if form not in ("legacy", "revised"):
+        raise InputError(
+            f"t-DCF: unknown form {form!r}; expected 'legacy' (2019) or "
+            "'revised' (2021)"
+        )
+    if form == "revised" and costs.c_miss_asv != costs.c_miss_cm:
+        raise InputError(
+            "t-DCF: the revised form has one cost of a miss, but c_miss_asv is "
+            f"{costs.c_miss_asv:g} and c_miss_cm is {costs.c_miss_cm:g}; make "
+            "them equal or use the legacy form"
+        )
+    c0 = (
+        costs.p_target * costs.c_miss_asv * rates.p_miss
+        + costs.p_nontarget * costs.c_fa_asv * rates.p_fa
     )
-    c2 = costs.c_fa_cm * costs.p_spoof * rates.p_fa_spoof
+    c1 = costs.p_target * costs.c_miss_cm - c0
+    c2 = costs.p_spoof * costs.c_fa_cm * rates.p_fa_spoof
+    _check_weights(c1, c2, rates)
+    fixed = c0 if form == "revised" else 0.0
+    scale = fixed + min(c1, c2)
+    return fixed / scale, c1 / scale, c2 / scale
+
+
+def _check_weights(c1, c2, rates):
     for name, weight in (("C1", c1), ("C2", c2)):
         # Written so that NaN rates are refused too.
         if not weight > 0:
@@ -215,4 +354,3 @@ def _weights(rates, costs):
                 f"{rates.p_fa_spoof:.4g}) does not fit the costs: check the "
                 "ASV scores and their keys, or the costs"
             )
-    return c1, c2
