@@ -1,4 +1,4 @@
-"""The metrics of ASVspoof 5: minDCF, actDCF and Cllr (track 1), a-DCF (track 2).
+"""The metrics of ASVspoof 5: minDCF, actDCF, Cllr (track 1); a-DCF (track 2).
 
 Source: Wang et al., "ASVspoof 5: crowdsourced speech data, deepfakes, and
 adversarial attacks at scale", ASVspoof 5 workshop, 2024, and the evaluation

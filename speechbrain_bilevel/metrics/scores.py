@@ -1,33 +1,32 @@
-"""Reading the score files of a countermeasure (CM) and of an ASV system.
+"""Scores of a countermeasure (CM) and of an ASV system, and their files.
 
-Both are plain text in the ASVspoof layout, one trial a line, columns separated
-by blanks:
+A CM's score file is one of
 
-* CM: ``utt source key score``, key ``bonafide`` or ``spoof``;
-* ASV: ``source key score``, key ``target``, ``nontarget`` or ``spoof``.
+* ``utt source key score`` (ASVspoof 2019), key ``bonafide`` or ``spoof``;
+* ``utt score`` (ASVspoof 2021); a protocol tells the keys;
+* a table with a header, separated by commas or tabs (ASVspoof 5).
 
-Whatever cannot be read is refused with the file and the line; a score file
-with a broken, repeated or missing trial has no valid error rate.
+An ASV system's has lines ``source key score``, key ``target``, ``nontarget``
+or ``spoof``. What cannot be used is refused by file, line and trial; a score
+file with a broken, repeated or missing trial has no valid error rate.
 """
 
-import math
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
 from speechbrain_bilevel.errors import InputError
-
-CM_LAYOUT = ("utt", "source", "key", "score")
-CM_KEYS = ("bonafide", "spoof")
-ASV_LAYOUT = ("source", "key", "score")
-ASV_KEYS = ("target", "nontarget", "spoof")
-
-# A file without line ends (audio, an archive) must not fill the memory.
-MAX_LINE_BYTES = 4096
+from speechbrain_bilevel.files import write_atomically
+from speechbrain_bilevel.metrics.score_lines import (
+    ASV_KEYS,
+    asv_layout,
+    cm_layout,
+    read_rows,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +37,18 @@ class CMScores:
     ---------
     utt : numpy.ndarray
         Utterance names, str objects, shape [n_trials].
-    attack : numpy.ndarray
-        The ``source`` column as given, str objects, shape [n_trials]: the
-        attack of a spoofed trial; for bona fide ``-`` or ``bonafide`` or
-        whatever else the file has.
-    is_bonafide : numpy.ndarray
-        True for bona fide, False for spoof, shape [n_trials].
+    attack : numpy.ndarray, optional
+        The attack of a spoofed trial, str objects, shape [n_trials]; for bona
+        fide ``-`` or ``bonafide`` or whatever else the file has. None where
+        nothing tells the keys.
+    is_bonafide : numpy.ndarray, optional
+        True for bona fide, False for spoof, shape [n_trials]; or None.
     score : numpy.ndarray
         Scores, float64, shape [n_trials]; higher means "more bona fide".
     path : str
         Where the scores come from, for messages.
+    speaker : numpy.ndarray, optional
+        Speakers, str objects, shape [n_trials]; only a protocol tells them.
 
     Example
     -------
@@ -62,10 +63,11 @@ class CMScores:
     """
 
     utt: np.ndarray
-    attack: np.ndarray
-    is_bonafide: np.ndarray
+    attack: Optional[np.ndarray]
+    is_bonafide: Optional[np.ndarray]
     score: np.ndarray
     path: str = "scores"
+    speaker: Optional[np.ndarray] = None
 
     @property
     def bonafide(self):
@@ -100,15 +102,21 @@ class ASVScores:
     path: str = "ASV scores"
 
 
-def read_cm_scores(path):
-    """Reads a CM score file, ``utt source key score``.
-
-    Empty lines are skipped; a byte order mark and Windows line ends are fine.
+def read_cm_scores(path, trials=None, partition=None, need_keys=True):
+    """Reads the scores of a countermeasure; see the head of this module.
 
     Arguments
     ---------
     path : str or pathlib.Path
         The score file, UTF-8 text.
+    trials : list of Trial, optional
+        The protocol, see ``dataio.protocols.read_protocol``: which trials have
+        to have scores, their keys, attacks and speakers.
+    partition : str, optional
+        Evaluate only the trials of this partition; scores of the protocol's
+        others are passed over. All by default.
+    need_keys : bool
+        False: scores without keys will do.
 
     Returns
     -------
@@ -118,38 +126,36 @@ def read_cm_scores(path):
     Raises
     ------
     InputError
-        If the file cannot be read or is not text, a line has another number
-        of columns, an unknown key or a score that is no finite number, an
-        utterance occurs twice, or a class is missing.
+        If the file cannot be read or is not text, or has bad lines (all are
+        counted, the first five shown); if an utterance occurs twice, is missing
+        or is not in the protocol, or has another key there; if nothing tells
+        the keys, or a class is missing.
 
     Example
     -------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "scores.txt")
-    ...     _ = path.write_text("LA_1 - bonafide 2.5\\nLA_2 A07 spoof -1\\n")
-    ...     scores = read_cm_scores(path)
+    >>> path = getfixture("tmp_path") / "scores.txt"
+    >>> _ = path.write_text("LA_1 - bonafide 2.5\\nLA_2 A07 spoof -1\\n")
+    >>> scores = read_cm_scores(path)
     >>> scores.attack.tolist(), scores.score.tolist()
     (['-', 'A07'], [2.5, -1.0])
     """
-    utts, attacks, keys, values = [], [], [], []
-    for utt, attack, key, score in _rows(path, CM_LAYOUT, CM_KEYS):
-        utts.append(utt)
-        # A file has few attacks and many lines: keep each name once.
-        attacks.append(sys.intern(attack))
-        keys.append(key == "bonafide")
-        values.append(score)
-    _refuse_repeats(path, utts)
-    _refuse_missing_class(
-        path, {"bonafide": sum(keys), "spoof": len(keys) - sum(keys)}
-    )
-    return CMScores(
-        utt=np.array(utts, dtype=object),
-        attack=np.array(attacks, dtype=object),
-        is_bonafide=np.array(keys),
-        score=np.array(values),
-        path=str(path),
-    )
+    rows = read_rows(path, cm_layout)
+    _refuse_repeats(path, [row["utt"] for row in rows])
+    if trials is not None:
+        rows = _with_protocol(path, rows, trials, partition)
+    has_keys = trials is not None or (not rows or "key" in rows[0])
+    if need_keys and not has_keys:
+        raise InputError(
+            f"{path}: has no keys, so nothing tells which trials are bona "
+            "fide; give the protocol too (--protocol FILE)"
+        )
+    scores = _as_cm_scores(path, rows, has_keys)
+    if has_keys and need_keys:
+        n_bonafide = int(scores.is_bonafide.sum())
+        _refuse_missing_class(
+            path, {"bonafide": n_bonafide, "spoof": len(rows) - n_bonafide}
+        )
+    return scores
 
 
 def read_asv_scores(path):
@@ -168,30 +174,63 @@ def read_asv_scores(path):
     Raises
     ------
     InputError
-        If the file cannot be read or is not text, a line has another number
-        of columns, an unknown key or a score that is no finite number, or a
-        class is missing.
+        If the file cannot be read or is not text, has bad lines, or a class is
+        missing.
 
     Example
     -------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "asv.txt")
-    ...     _ = path.write_text(
-    ...         "bonafide target 3\\nbonafide nontarget 1\\nA07 spoof 2\\n"
-    ...     )
-    ...     scores = read_asv_scores(path)
-    >>> scores.spoof
+    >>> path = getfixture("tmp_path") / "asv.txt"
+    >>> _ = path.write_text(
+    ...     "bonafide target 3\\nbonafide nontarget 1\\nA07 spoof 2\\n"
+    ... )
+    >>> read_asv_scores(path).spoof
     array([2.])
     """
     values = {key: [] for key in ASV_KEYS}
-    for _, key, score in _rows(path, ASV_LAYOUT, ASV_KEYS):
-        values[key].append(score)
+    for row in read_rows(path, asv_layout):
+        values[row["key"]].append(row["score"])
     _refuse_missing_class(path, {k: len(v) for k, v in values.items()})
     return ASVScores(
         **{key: np.array(scores) for key, scores in values.items()},
         path=str(path),
     )
+
+
+def write_cm_scores(path, scores):
+    """Writes ``utt source key score`` or, without keys, ``utt score``.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The score file; it is seen whole or not at all.
+    scores : CMScores
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "scores.txt"
+    >>> write_cm_scores(path, CMScores(["LA_1"], None, None, np.array([2.5])))
+    >>> path.read_text()
+    'LA_1 2.5\\n'
+    """
+    path = Path(path)
+    columns = [scores.utt]
+    if scores.is_bonafide is not None:
+        keys = np.where(scores.is_bonafide, "bonafide", "spoof")
+        columns += [scores.attack, keys.tolist()]
+    columns.append([repr(score) for score in scores.score.tolist()])
+    lines = (" ".join(row) + "\n" for row in zip(*columns))
+    try:
+        write_atomically(path.parent, {path.name: "".join(lines)})
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); expected a file in "
+            "a folder that exists and has room"
+        ) from error
 
 
 def check_trials(scores, expected_utts):
@@ -215,80 +254,69 @@ def check_trials(scores, expected_utts):
     >>> scores = CMScores(np.array(["LA_1", "LA_2"]), None, None, None)
     >>> check_trials(scores, ["LA_2", "LA_1"])
     """
-    scored, expected = set(scores.utt.tolist()), set(expected_utts)
-    missing, extra = sorted(expected - scored), sorted(scored - expected)
+    _check_utts(scores.path, scores.utt.tolist(), set(expected_utts))
+
+
+def _with_protocol(path, rows, trials, partition):
+    """The rows of the partition, with what the protocol says of them."""
+    wanted = {
+        trial.utt: trial
+        for trial in trials
+        if partition is None or trial.partition == partition
+    }
+    if not wanted:
+        known = ", ".join(sorted({trial.partition for trial in trials}))
+        raise InputError(
+            f"{path}: the protocol has no trial of partition {partition!r}; "
+            f"expected one of {known}"
+        )
+    others = {trial.utt for trial in trials if trial.utt not in wanted}
+    rows = [row for row in rows if row["utt"] not in others]
+    _check_utts(path, [row["utt"] for row in rows], wanted.keys())
+    contrary = []
+    for row in rows:
+        trial = wanted[row["utt"]]
+        if row.get("key", trial.label) != trial.label:
+            contrary.append(trial.utt)
+        row.update(key=trial.label, source=trial.attack, speaker=trial.speaker)
+    if contrary:
+        raise InputError(
+            f"{path}: trials with another key than in the protocol: "
+            f"{_listed(contrary)}. Give the protocol that belongs to these "
+            "scores, or correct the keys"
+        )
+    return rows
+
+
+def _as_cm_scores(path, rows, has_keys):
+    def column(name):
+        # There are few attacks and speakers and many lines: keep each name
+        # once.
+        names = [sys.intern(row.get(name, "-")) for row in rows]
+        return np.array(names, dtype=object)
+
+    has_speakers = bool(rows) and "speaker" in rows[0]
+    keys = np.array([row.get("key") == "bonafide" for row in rows], dtype=bool)
+    return CMScores(
+        utt=np.array([row["utt"] for row in rows], dtype=object),
+        attack=column("source") if has_keys else None,
+        is_bonafide=keys if has_keys else None,
+        score=np.array([row["score"] for row in rows], dtype=np.float64),
+        path=str(path),
+        speaker=column("speaker") if has_speakers else None,
+    )
+
+
+def _check_utts(path, scored, expected):
+    missing = sorted(expected - set(scored))
+    extra = sorted(set(scored) - expected)
     if missing or extra:
         raise InputError(
-            f"{scores.path}: missing trials: {_listed(missing)}; extra "
+            f"{path}: missing trials: {_listed(missing)}; extra "
             f"trials: {_listed(extra)}. Expected exactly the {len(expected)} "
             "of the protocol: score the partition again, or give the protocol "
             "that belongs to these scores"
         )
-
-
-def _rows(path, layout, keys):
-    """Yields the columns of every line that is not empty, score as float."""
-    try:
-        with open(path, "rb") as file:
-            lines = iter(partial(file.readline, MAX_LINE_BYTES), b"")
-            for number, line in enumerate(lines, start=1):
-                try:
-                    fields = _text(line).split()
-                    row = fields and _parsed(fields, layout, keys)
-                except InputError as error:
-                    raise InputError(
-                        f"{path}, line {number}: {error}"
-                    ) from None
-                if row:
-                    yield row
-    except OSError as error:
-        raise InputError(
-            f"{path}: {error.strerror}; expected a score file with lines "
-            f"`{' '.join(layout)}`"
-        ) from error
-
-
-def _text(line):
-    """One line as text, without the byte order mark of a Windows editor."""
-    try:
-        if len(line) < MAX_LINE_BYTES and b"\0" not in line:
-            return line.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError:
-        pass
-    raise InputError(
-        "not a line of UTF-8 text; expected a score file in plain text, one "
-        "trial a line (if it is one, save it again as UTF-8)"
-    )
-
-
-def _parsed(fields, layout, keys):
-    """The columns of one line, the score as a finite number."""
-    expected = f"of `{' '.join(layout)}`"
-    if len(fields) != len(layout):
-        raise InputError(
-            f"expected the {len(layout)} columns {expected}, separated by "
-            f"blanks, found {len(fields)}"
-        )
-    *names, key, text = fields
-    if key not in keys:
-        raise InputError(
-            f"unknown key {_quoted(key)}; expected {' or '.join(keys)} in "
-            f"column {len(layout) - 1} {expected}"
-        )
-    try:
-        # Python alone reads "1_000" as a number.
-        score = float(text.replace("_", "?"))
-    except ValueError:
-        raise InputError(
-            f"the score {_quoted(text)} is not a number; expected one in "
-            f"column {len(layout)} {expected}"
-        ) from None
-    if not math.isfinite(score):
-        raise InputError(
-            f"the score is {_quoted(text)}; expected a finite number. Find "
-            "out what the system made of this trial and score it again"
-        )
-    return *names, key, score
 
 
 def _refuse_repeats(path, utts):
@@ -319,8 +347,3 @@ def _listed(names, shown=5):
         return "0"
     rest = ", ..." if len(names) > shown else ""
     return f"{len(names)} ({', '.join(names[:shown])}{rest})"
-
-
-def _quoted(text, shown=40):
-    """The text as it can be printed on one short line."""
-    return repr(text if len(text) <= shown else text[:shown] + "...")

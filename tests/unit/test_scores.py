@@ -266,7 +266,7 @@ def test_script_tells_files_of_the_same_name_apart(tmp_path):
     [
         (["bad.txt"], "error: bad.txt, line 4: the score is 'nan'"),
         (["gone.txt"], "error: gone.txt: No such file"),
-        (["good.txt", "--asv-scores", "good.txt"], "good.txt, line 1: expec"),
+        (["good.txt", "--asv-scores", "good.txt"], "line 1: expected the 3 col"),
         ([], "SCORES"),
     ],
 )
