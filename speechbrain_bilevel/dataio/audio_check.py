@@ -1,5 +1,6 @@
 """Finding audio files that cannot be used, without decoding them."""
 
+import functools
 import os
 
 import soundfile
@@ -14,7 +15,7 @@ _FLAC_MAX_FRAMES = 2**36
 _SHOWN = 5
 
 
-def measure_durations(data_folder, paths):
+def measure_durations(data_folder, paths, any_format=False):
     """Checks audio files, on all cores, and tells how long they are.
 
     Arguments
@@ -23,6 +24,8 @@ def measure_durations(data_folder, paths):
         What the paths are relative to.
     paths : list of str
         Mono FLAC files at 16 kHz.
+    any_format : bool
+        If True, any format, rate and number of channels will do.
 
     Returns
     -------
@@ -43,22 +46,25 @@ def measure_durations(data_folder, paths):
     {'a.flac': 0.5}
     """
     results = parallel_map(
-        check_audio,
+        functools.partial(check_audio, any_format=any_format),
         [os.path.join(data_folder, path) for path in paths],
         chunk_size=64,
         progress_bar_kwargs={"desc": "Checking audio", "unit": "file"},
     )
     durations, faults, n_bad = {}, {}, 0
-    for path, (n_frames, found) in zip(paths, results):
-        durations[path] = n_frames / SAMPLE_RATE
+    for path, (seconds, found) in zip(paths, results):
+        durations[path] = seconds
         n_bad += bool(found)
         for kind, detail in found:
             faults.setdefault(kind, []).append(f"{path} ({detail})")
     if faults:
+        expected = f"mono FLAC at {SAMPLE_RATE} Hz"
+        if any_format:
+            expected = "a format that soundfile reads, such as FLAC or WAV"
         raise InputError(
             f"{n_bad} of {len(paths)} audio files in {data_folder} cannot be "
-            f"used:\n{_list_faults(faults)}\nExpected mono FLAC at "
-            f"{SAMPLE_RATE} Hz; unpack the corpus again or convert these files"
+            f"used:\n{_list_faults(faults)}\nExpected {expected}; unpack the "
+            "corpus again or convert these files"
         )
     return durations
 
@@ -73,42 +79,51 @@ def _list_faults(faults):
     return "\n".join(lines)
 
 
-def check_audio(path):
+def check_audio(path, any_format=False):
     """Looks for faults of an audio file that show without decoding it.
 
     Arguments
     ---------
     path : str
         The file.
+    any_format : bool
+        If True, other than mono FLAC at 16 kHz is no fault.
 
     Returns
     -------
-    n_frames : int
-        Samples per channel as the header states them, 0 if it is unreadable.
+    seconds : float
+        Duration as the header states it, 0 if it is unreadable.
     faults : list of (str, str)
         Kind and detail of each fault; empty for a file that can be used.
 
     Example
     -------
     >>> check_audio("nowhere.flac")
-    (0, [('missing', 'no such file')])
+    (0.0, [('missing', 'no such file')])
     """
     try:
         if os.path.getsize(path) == 0:
-            return 0, [("empty", "0 bytes")]
+            return 0.0, [("empty", "0 bytes")]
+        if os.path.splitext(path)[1].lower() == ".raw":
+            return 0.0, [("unreadable", "raw samples, without rate and length")]
         with soundfile.SoundFile(path) as audio:
-            return audio.frames, _find_faults(audio)
+            faults = [] if any_format else _find_format_faults(audio)
+            # Of other formats libsndfile reports what is left of a truncated
+            # file as its length, so that its end tells nothing.
+            if audio.format == "FLAC":
+                faults += _find_length_faults(audio)
+            elif any_format and not _can_read(audio, 0):
+                faults.append(("empty", "no sample can be read"))
+            return audio.frames / audio.samplerate, faults
     except FileNotFoundError:
-        return 0, [("missing", "no such file")]
+        return 0.0, [("missing", "no such file")]
     except OSError as error:
-        return 0, [("unreadable", error.strerror)]
+        return 0.0, [("unreadable", error.strerror)]
     except soundfile.LibsndfileError as error:
-        return 0, [("unreadable", error.error_string)]
+        return 0.0, [("unreadable", error.error_string)]
 
 
-def _find_faults(audio):
-    # Of another format, such as WAV, libsndfile reports what is left of a
-    # truncated file as its length, so that nothing would show.
+def _find_format_faults(audio):
     if audio.format != "FLAC":
         return [("not FLAC", audio.format)]
     faults = []
@@ -116,14 +131,17 @@ def _find_faults(audio):
         faults.append(("wrong rate", f"{audio.samplerate} Hz"))
     if audio.channels != 1:
         faults.append(("not mono", f"{audio.channels} channels"))
+    return faults
+
+
+def _find_length_faults(audio):
     if not 0 < audio.frames < _FLAC_MAX_FRAMES:
         if _can_read(audio, 0):
-            faults.append(("truncated", "no length in the header"))
-        else:
-            faults.append(("empty", "0 samples"))
-    elif not _can_read(audio, audio.frames - 1):
-        faults.append(("truncated", "the last sample cannot be read"))
-    return faults
+            return [("truncated", "no length in the header")]
+        return [("empty", "0 samples")]
+    if not _can_read(audio, audio.frames - 1):
+        return [("truncated", "the last sample cannot be read")]
+    return []
 
 
 def _can_read(audio, frame):

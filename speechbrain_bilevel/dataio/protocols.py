@@ -4,16 +4,43 @@ Every reader returns the same row type, ``Trial``, so that whatever comes after
 it (manifests, samplers, scores) does not know which corpus a trial is from.
 """
 
-import dataclasses
-import re
 from pathlib import Path
 
+from speechbrain_bilevel.dataio.columns import read_columns
+from speechbrain_bilevel.dataio.corpora import (
+    ASVSPOOF2019_LA,
+    CORPORA,
+    IN_THE_WILD,
+    LIST,
+    PARTITIONS,
+)
+from speechbrain_bilevel.dataio.lists import (
+    LIST_HEADER,
+    is_list_header,
+    read_list,
+)
+from speechbrain_bilevel.dataio.trials import (
+    BONAFIDE,
+    NO_ATTACK,
+    SPOOF,
+    Trial,
+    protocol_lines,
+)
 from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.text import shorten
 
-BONAFIDE = "bonafide"
-SPOOF = "spoof"
-NO_ATTACK = "-"
-PARTITIONS = ("train", "dev", "eval")
+__all__ = [
+    "ASVSPOOF2019_LA_COUNTS",
+    "BONAFIDE",
+    "NO_ATTACK",
+    "PARTITIONS",
+    "SPOOF",
+    "Trial",
+    "asvspoof2019_protocol_path",
+    "read_asvspoof2019_protocol",
+    "read_protocol",
+    "recognise",
+]
 
 #: Trials of ASVspoof2019 LA by partition and label (Wang et al., "ASVspoof
 #: 2019: A large-scale public database of synthesized, converted and replayed
@@ -24,55 +51,102 @@ ASVSPOOF2019_LA_COUNTS = {
     "eval": {BONAFIDE: 7355, SPOOF: 63882},
 }
 
-_ASVSPOOF2019_FILES = {
-    "train": "ASVspoof2019.LA.cm.train.trn.txt",
-    "dev": "ASVspoof2019.LA.cm.dev.trl.txt",
-    "eval": "ASVspoof2019.LA.cm.eval.trl.txt",
-}
-_ASVSPOOF2019_COLUMNS = (
-    "Expected on every line 5 columns, 'speaker utterance - attack label', "
-    "where label is bonafide (then attack is -) or spoof (then attack is a "
-    "name such as A01)"
-)
 
-# Names become parts of a path and fields of a CSV in which SpeechBrain
-# replaces $words, so nothing else than these characters is let through.
-_NAME = re.compile(r"[\w.-]+")
-_SHOWN = 5
+def read_protocol(path):
+    """Reads the trials of any corpus that we know, or of a list of one's own.
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Trial:
-    """One utterance to be judged, as a corpus lists it.
+    The first line tells which it is: a header (see ``lists.read_list``, which
+    also reads our manifests), or the number of columns (see ``corpora`` for
+    all of them). Of ASVspoof2021 DF, ``attack`` is the category of the vocoder,
+    which the official evaluation breaks results down by.
 
     Arguments
     ---------
-    utt : str
-        Name of the utterance, unique in its partition.
-    path : str
-        Audio file, relative to the data folder, with forward slashes.
-    speaker : str
-        Name of the speaker (of the target speaker, for a spoof).
-    attack : str
-        Name of the spoofing attack, "-" for bona fide speech.
-    label : str
-        "bonafide" or "spoof".
-    partition : str
-        "train", "dev" or "eval".
+    path : str or Path
+        The protocol. Of ASVspoof2019 LA, its name tells the partition:
+        ".train.", ".dev.", or else eval.
+
+    Returns
+    -------
+    list of Trial
+        In the file's order, all partitions that it has. Paths are relative to
+        the data folder, those of a list as they are written there.
+
+    Raises
+    ------
+    InputError
+        The file is missing, empty, not UTF-8, no protocol or has bad lines;
+        all bad lines are counted and the first ones shown.
 
     Example
     -------
-    >>> trial = Trial("u1", "flac/u1.flac", "s1", "A01", "spoof", "train")
-    >>> trial.attack
-    'A01'
+    >>> path = getfixture("tmp_path") / "trial_metadata.txt"
+    >>> line = "LA_0009 LA_E_9332881 alaw ita_tx A07 spoof notrim eval"
+    >>> _ = path.write_text(line)
+    >>> read_protocol(path)[0].path
+    'ASVspoof2021_LA_eval/flac/LA_E_9332881.flac'
     """
+    corpus = recognise(path)
+    if corpus.is_list:
+        return read_list(path)
+    return read_columns(corpus, path, _partition_in(Path(path).name))
 
-    utt: str
-    path: str
-    speaker: str
-    attack: str
-    label: str
-    partition: str
+
+def recognise(path):
+    """Tells by its first line which corpus a protocol is of.
+
+    Arguments
+    ---------
+    path : str or Path
+        The protocol.
+
+    Returns
+    -------
+    Corpus
+        One of ``corpora.CORPORA``, or ``corpora.LIST``.
+
+    Raises
+    ------
+    InputError
+        The file is missing, empty or no protocol that we know.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "meta.csv"
+    >>> _ = path.write_text("file,speaker,label\\n0.wav,Alec Guinness,spoof\\n")
+    >>> recognise(path).name
+    'In-the-Wild'
+    """
+    first = next((line for _, line in protocol_lines(path) if line), None)
+    if first is None:
+        raise InputError(
+            f"{path}: empty. Expected one trial a line; "
+            "unpack the corpus again or write one"
+        )
+    if is_list_header(first):
+        return IN_THE_WILD if first.strip() == IN_THE_WILD.layout else LIST
+    by_columns = {c.n_columns: c for c in CORPORA if not c.is_list}
+    n_columns = len(first.split())
+    if n_columns in by_columns:
+        return by_columns[n_columns]
+    known = "".join(
+        f"\n  {number} columns: {corpus.layout} ({corpus.name})"
+        for number, corpus in sorted(by_columns.items())
+    )
+    raise InputError(
+        f"{path}: the first line, {shorten(first)}, is of no protocol that we "
+        f"know. Expected {LIST_HEADER}, or without header, separated by "
+        f"blanks:{known}\nGive such a file; lists of names without labels are "
+        "not enough"
+    )
+
+
+def _partition_in(name):
+    """The partition that a file's name tells."""
+    for partition in PARTITIONS:
+        if f".{partition}." in name:
+            return partition
+    return "eval"
 
 
 def asvspoof2019_protocol_path(data_folder, partition):
@@ -100,13 +174,12 @@ def asvspoof2019_protocol_path(data_folder, partition):
     >>> asvspoof2019_protocol_path("/data/LA", "dev").name
     'ASVspoof2019.LA.cm.dev.trl.txt'
     """
-    if partition not in _ASVSPOOF2019_FILES:
+    if partition not in PARTITIONS:
         raise InputError(
             f"unknown partition {partition!r}: expected one of "
             f"{', '.join(PARTITIONS)}"
         )
-    folder = Path(data_folder) / "ASVspoof2019_LA_cm_protocols"
-    return folder / _ASVSPOOF2019_FILES[partition]
+    return Path(data_folder) / ASVSPOOF2019_LA.protocols[partition][0]
 
 
 def read_asvspoof2019_protocol(data_folder, partition):
@@ -146,91 +219,9 @@ def read_asvspoof2019_protocol(data_folder, partition):
     A01 ASVspoof2019_LA_train/flac/T2.flac
     """
     protocol = asvspoof2019_protocol_path(data_folder, partition)
-    lines = _read_lines(protocol)
-    trials, faults, line_of = [], [], {}
-    for number, line in enumerate(lines, start=1):
-        columns = line.split()
-        fault = _asvspoof2019_fault(columns)
-        if fault is None and columns[1] in line_of:
-            fault = f"{columns[1]} is already on line {line_of[columns[1]]}"
-        if fault is not None:
-            faults.append(f"line {number}: {fault}")
-            continue
-        speaker, utt, _, attack, label = columns
-        line_of[utt] = number
-        path = f"ASVspoof2019_LA_{partition}/flac/{utt}.flac"
-        trials.append(Trial(utt, path, speaker, attack, label, partition))
-    if faults:
-        raise InputError(_describe_faults(protocol, faults, len(lines)))
+    trials = read_columns(ASVSPOOF2019_LA, protocol, partition)
     _check_both_labels(protocol, trials)
     return trials
-
-
-def _read_lines(protocol):
-    """Lines of a text file without the blank ones at its end."""
-    try:
-        content = protocol.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{protocol}: cannot be read ({error.strerror}). Expected the "
-            "protocol that the corpus ships; check the data folder or "
-            "unpack the corpus again"
-        ) from error
-    try:
-        # utf-8-sig, because some editors put a byte order mark in front.
-        text = content.decode("utf-8-sig").rstrip()
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{protocol}, line {number}: not UTF-8. Expected plain text; "
-            "save the file as UTF-8 or unpack the corpus again"
-        ) from error
-    if not text:
-        raise InputError(
-            f"{protocol}: empty. Expected one trial a line; "
-            "unpack the corpus again"
-        )
-    return text.split("\n")
-
-
-def _asvspoof2019_fault(columns):
-    """What is wrong with a line's columns, or None."""
-    if len(columns) != 5:
-        return f"{len(columns)} columns in {_shorten(' '.join(columns))}"
-    speaker, utt, environment, attack, label = columns
-    for name in (speaker, utt, attack):
-        if not _NAME.fullmatch(name) or ".." in name:
-            return (
-                f"{_shorten(name)} is not a plain name (letters, digits, "
-                "_, - and single dots)"
-            )
-    if environment != "-":
-        return f"column 3 is {_shorten(environment)}, not - (is it PA?)"
-    if label not in (BONAFIDE, SPOOF):
-        return f"unknown label {_shorten(label)}"
-    if label == BONAFIDE and attack != NO_ATTACK:
-        return f"{utt} is bonafide but has the attack {_shorten(attack)}"
-    if label == SPOOF and attack == NO_ATTACK:
-        return f"{utt} is spoof but has no attack"
-    return None
-
-
-def _shorten(text, length=60):
-    """Quotes a piece of a file, which may be very long, for a message."""
-    return repr(text if len(text) <= length else text[:length] + "...")
-
-
-def _describe_faults(protocol, faults, n_lines):
-    """The message for a protocol with bad lines."""
-    shown = faults[:_SHOWN]
-    if len(faults) > _SHOWN:
-        shown.append(f"and {len(faults) - _SHOWN} more")
-    return (
-        f"{protocol}: {len(faults)} of {n_lines} lines cannot be used:\n  "
-        + "\n  ".join(shown)
-        + f"\n{_ASVSPOOF2019_COLUMNS}; correct these lines or unpack the "
-        "corpus again"
-    )
 
 
 def _check_both_labels(protocol, trials):

@@ -11,6 +11,8 @@ from speechbrain_bilevel.dataio.protocols import (
     Trial,
     asvspoof2019_protocol_path,
     read_asvspoof2019_protocol,
+    read_protocol,
+    recognise,
 )
 from speechbrain_bilevel.errors import InputError
 
@@ -137,9 +139,7 @@ def test_unknown_partition(tmp_path):
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_official_protocol_has_the_official_counts(
-    shared, tmp_path, partition
-):
+def test_official_protocol_has_the_official_counts(shared, tmp_path, partition):
     target = asvspoof2019_protocol_path(tmp_path, partition)
     target.parent.mkdir()
     shutil.copyfile(shared / "data" / "protocols" / target.name, target)
@@ -155,3 +155,48 @@ def test_official_protocol_has_the_official_counts(
         "eval": (7, 19, 4914),
     }[partition]
     assert attacks == {f"A{i:02}": each for i in range(first, last + 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "partition"),
+    [
+        ("ASVspoof2019.LA.cm.train.trn.txt", "train"),
+        ("ASVspoof2019.LA.cm.dev.trl.txt", "dev"),
+        ("ASVspoof2019.LA.cm.eval.trl.txt", "eval"),
+        ("mine.txt", "eval"),
+    ],
+)
+def test_any_protocol_is_recognised_by_its_first_line(
+    tmp_path, name, partition
+):
+    (tmp_path / name).write_text("\n" * 2 + GOOD)
+    with pytest.raises(InputError, match="2 of 4 lines.*\n.*line 1: 0 columns"):
+        read_protocol(tmp_path / name)
+    # One label alone will do: not every list is there to be evaluated.
+    (tmp_path / name).write_text(GOOD.split("\n")[1])
+    (trial,) = read_protocol(tmp_path / name)
+    assert recognise(tmp_path / name).name == "ASVspoof2019 LA"
+    assert trial.path == f"ASVspoof2019_LA_{partition}/flac/T2.flac"
+    assert trial.partition == partition
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "LA_E_9332881",
+        "S1 T1 - A01",
+        "PA_0010 PA_E_1000001 R3 M3 d4 r1 m1 s4 c4 spoof notrim eval",
+        "x" * 10**4,
+    ],
+)
+def test_what_is_no_protocol_says_what_is(tmp_path, line):
+    path = tmp_path / "mine.txt"
+    path.write_text(line)
+    with pytest.raises(InputError) as caught:
+        read_protocol(path)
+    message = str(caught.value)
+    assert f"{path}: the first line, " in message and len(message) < 1500
+    assert (
+        "5 columns: speaker utterance - attack label (ASVspoof2019" in message
+    )
+    assert "path (or wav or file) and label" in message

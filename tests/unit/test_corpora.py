@@ -1,0 +1,158 @@
+"""Protocols of all corpora, as these ship them."""
+
+import pytest
+
+from speechbrain_bilevel.dataio.corpora import CORPORA
+from speechbrain_bilevel.dataio.protocols import (
+    Trial,
+    read_protocol,
+    recognise,
+)
+from speechbrain_bilevel.errors import InputError
+
+LA2021 = (
+    "LA_0009 LA_E_1 alaw ita_tx A07 spoof notrim eval\n"
+    "LA_0020 LA_E_2 g722 loc_tx bonafide bonafide notrim eval\n"
+    "LA_0020 LA_E_3 none loc_tx - bonafide notrim progress\n"
+    "LA_0020 LA_E_4 none loc_tx A19 spoof trim hidden\n"
+)
+DF2021 = (
+    "LA_0023 DF_E_1 nocodec asvspoof A14 spoof notrim progress "
+    "traditional_vocoder - - - -\n"
+    "TEF2 DF_E_2 low_m4a vcc2020 Task1-team20 spoof notrim eval "
+    "neural_vocoder_nonautoregressive Task1 team20 FF E\n"
+    "VCC2TM2 DF_E_3 mp3m4a vcc2018 - bonafide notrim eval bonafide - - - -\n"
+    "VCC2TM2 DF_E_4 mp3m4a vcc2018 - bonafide trim hidden - - - - -\n"
+)
+ASV5 = (
+    "D_4461 D_0000000169 F - - - AC1 A14 spoof -\n"
+    "D_0461 D_0000000190 M - - - - bonafide bonafide -\n"
+)
+ASV5_CHALLENGE = (
+    "T_4850 T_0000000000 F - A05 spoof\n"
+    "T_4851 T_0000000001 M - bonafide bonafide\n"
+)
+WILD = (
+    "file,speaker,label\n0.wav,Alec Guinness,spoof\n"
+    "4.wav,Christopher Hitchens,bona-fide\n"
+)
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def refusal(function, *arguments):
+    with pytest.raises(InputError) as caught:
+        function(*arguments)
+    return str(caught.value)
+
+
+def test_no_two_corpora_have_equally_many_columns():
+    # By which they are told apart.
+    numbers = [c.n_columns for c in CORPORA if not c.is_list]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_asvspoof2021_la(tmp_path):
+    folder = "ASVspoof2021_LA_eval/flac"
+    assert read_protocol(write(tmp_path / "x.txt", LA2021)) == [
+        Trial(f"LA_E_{i}", f"{folder}/LA_E_{i}.flac", *rest)
+        for i, *rest in (
+            (1, "LA_0009", "A07", "spoof", "eval"),
+            (2, "LA_0020", "-", "bonafide", "eval"),
+            (3, "LA_0020", "-", "bonafide", "progress"),
+            (4, "LA_0020", "A19", "spoof", "hidden"),
+        )
+    ]
+
+
+def test_asvspoof2021_df_has_the_vocoder_as_attack(tmp_path):
+    folder = "ASVspoof2021_DF_eval/flac"
+    nonautoregressive = "neural_vocoder_nonautoregressive"
+    assert read_protocol(write(tmp_path / "x.txt", DF2021)) == [
+        Trial(f"DF_E_{i}", f"{folder}/DF_E_{i}.flac", *rest)
+        for i, *rest in (
+            (1, "LA_0023", "traditional_vocoder", "spoof", "progress"),
+            (2, "TEF2", nonautoregressive, "spoof", "eval"),
+            (3, "VCC2TM2", "-", "bonafide", "eval"),
+            (4, "VCC2TM2", "-", "bonafide", "hidden"),
+        )
+    ]
+
+
+def test_asvspoof5(tmp_path):
+    bonafide, spoof = "D_0000000190", "D_0000000169"
+    expected = [
+        Trial(spoof, f"flac_D/{spoof}.flac", "D_4461", "A14", "spoof", "dev"),
+        Trial(
+            bonafide,
+            f"flac_D/{bonafide}.flac",
+            "D_0461",
+            "-",
+            "bonafide",
+            "dev",
+        ),
+    ]
+    # Whatever the file is called, and whichever blanks separate the columns.
+    for content in (ASV5, ASV5.replace(" ", "\t")):
+        assert read_protocol(write(tmp_path / "x.tsv", content)) == expected
+
+
+@pytest.mark.parametrize(
+    ("letter", "partition", "folder"),
+    [("T", "train", "flac_T"), ("E", "eval", "flac_E_eval")],
+)
+def test_asvspoof5_partitions(tmp_path, letter, partition, folder):
+    content = ASV5.replace("D_", f"{letter}_")
+    for trial in read_protocol(write(tmp_path / "x.tsv", content)):
+        assert trial.partition == partition
+        assert trial.path == f"{folder}/{trial.utt}.flac"
+
+
+def test_asvspoof5_as_the_challenge_had_it(tmp_path):
+    path = write(tmp_path / "ASVspoof5.train.metadata.txt", ASV5_CHALLENGE)
+    spoof, bonafide = read_protocol(path)
+    assert (spoof.attack, spoof.label) == ("A05", "spoof")
+    assert (bonafide.attack, bonafide.label) == ("-", "bonafide")
+    assert bonafide.path == "flac_T/T_0000000001.flac"
+
+
+def test_in_the_wild(tmp_path):
+    assert read_protocol(write(tmp_path / "meta.csv", WILD)) == [
+        Trial("0.wav", "0.wav", "Alec_Guinness", "spoof", "spoof", "eval"),
+        Trial(
+            "4.wav", "4.wav", "Christopher_Hitchens", "-", "bonafide", "eval"
+        ),
+    ]
+    assert recognise(tmp_path / "meta.csv").name == "In-the-Wild"
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "fault"),
+    [
+        (LA2021, "S LA_E_9 alaw ita_tx A07 fake notrim eval", "label 'fake'"),
+        (LA2021, "S LA_E_9 alaw ita_tx A07 spoof notrim test", "subset 'test'"),
+        (
+            LA2021,
+            "S LA_E_9 alaw ita_tx bonafide spoof notrim eval",
+            "no attack",
+        ),
+        (LA2021, "S ../x alaw ita_tx A07 spoof notrim eval", "plain name"),
+        (LA2021, "S LA_E_1 alaw ita_tx A07 spoof notrim eval", "on line 1"),
+        (LA2021, "S LA_E_9 alaw ita_tx A07 spoof notrim", "7 columns"),
+        (DF2021, "S D_9 a b A14 bonafide trim eval v - - - -", "attack 'v'"),
+        (ASV5, "D_1 X_1 F - - - AC1 A14 spoof -", "'X_1' does not begin"),
+        (ASV5, "D_1 D_1 F - - - AC1 A14 - spoof", "unknown label '-'"),
+    ],
+)
+def test_bad_line(tmp_path, content, line, fault):
+    path = write(tmp_path / "x.txt", f"{content}{line}\n")
+    message = refusal(read_protocol, path)
+    number = content.count("\n") + 1
+    assert f"{path}: 1 of {number} lines cannot be used" in message
+    (reported,) = [x for x in message.split("\n") if f"line {number}:" in x]
+    assert fault in reported
+    assert f"'{recognise(path).layout}'" in message
