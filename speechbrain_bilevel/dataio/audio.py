@@ -9,6 +9,7 @@ import scipy.signal
 import soundfile
 import torch
 
+from speechbrain_bilevel.dataio.silence import speech_bounds
 from speechbrain_bilevel.errors import InputError
 
 SAMPLE_RATE = 16000
@@ -20,11 +21,12 @@ _BLOCK = 1 << 18
 _MARGIN = 0.05
 
 
-def read_audio(path, samples):
+def read_audio(path, samples, trim_silence=False):
     """Reads the beginning of an audio file as mono at 16 kHz.
 
     Only what is needed is decoded, so a file of hours costs no more than one
-    of seconds. Other rates are resampled, channels are averaged.
+    of seconds, unless silence is trimmed: that takes decoding all of it, a
+    block at a time. Other rates are resampled, channels are averaged.
 
     Arguments
     ---------
@@ -32,6 +34,9 @@ def read_audio(path, samples):
         Any format soundfile reads.
     samples : int
         At most so many samples (at 16 kHz) are returned.
+    trim_silence : bool
+        Leave out the silence before and behind the speech; see
+        ``dataio.silence.speech_bounds``.
 
     Returns
     -------
@@ -62,8 +67,9 @@ def read_audio(path, samples):
             "format with a header, such as FLAC, WAV, OGG or MP3"
         )
     try:
-        with soundfile.SoundFile(path) as file:
-            wav, rate = _read_mono(file, samples, path), file.samplerate
+        with _Stream(path) as file:
+            wav = _read_mono(file, samples, trim_silence, path)
+            rate = file.samplerate
             silent = not wav.any() and _rest_is_silent(file)
     except soundfile.LibsndfileError as error:
         raise InputError(
@@ -73,8 +79,6 @@ def read_audio(path, samples):
         ) from error
     if len(wav) == 0:
         raise InputError(f"{path}: holds no audio; expected at least a sample")
-    if not np.isfinite(wav).all():
-        raise InputError(f"{path}: holds NaN or infinite samples")
     if silent:
         raise InputError(f"{path}: digital silence throughout; nothing to hear")
     if rate != SAMPLE_RATE:
@@ -84,7 +88,43 @@ def read_audio(path, samples):
     return torch.from_numpy(wav[:samples].astype(np.float32))
 
 
-def _read_mono(file, samples, path):
+def read_window(path, samples, trim_silence=False):
+    """Reads what a network sees of an audio file; refuses to show it nothing.
+
+    Arguments
+    ---------
+    path : str or Path
+    samples : int
+    trim_silence : bool
+        See ``read_audio``.
+
+    Returns
+    -------
+    torch.Tensor
+        [time], float32, as ``read_audio``.
+
+    Raises
+    ------
+    InputError
+        As ``read_audio``, and if what was read is digital silence.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "late.wav"
+    >>> soundfile.write(path, np.append(np.zeros(1600), np.ones(1600)), 16000)
+    >>> read_window(path, samples=1000, trim_silence=True)[80:].min() > 0.99
+    tensor(True)
+    """
+    wav = read_audio(path, samples, trim_silence)
+    if not wav.any():
+        raise InputError(
+            f"{path}: its first {len(wav) / SAMPLE_RATE:.2f} s are digital "
+            "silence and the network sees no more; cut them off"
+        )
+    return wav
+
+
+def _read_mono(file, samples, trim_silence, path):
     if not _LOWEST_RATE <= file.samplerate <= _HIGHEST_RATE:
         raise InputError(
             f"{path}: a sample rate of {file.samplerate} Hz; expected "
@@ -93,25 +133,57 @@ def _read_mono(file, samples, path):
     seconds = samples / SAMPLE_RATE
     if file.samplerate != SAMPLE_RATE:
         seconds += _MARGIN
-    wanted = min(file.frames, math.ceil(seconds * file.samplerate))
-    mono = np.empty(wanted, dtype=np.float32)
+    start, stop = 0, file.frames
+    if trim_silence:
+        blocks = _mono_blocks(file, start, stop, path)
+        start, stop = speech_bounds(blocks, file.samplerate)
+        file.seek(0)
+        for _ in _mono_blocks(file, 0, start, path):
+            pass
+    stop = min(stop, start + math.ceil(seconds * file.samplerate))
+    mono = np.empty(stop - start, dtype=np.float32)
     done = 0
-    while done < wanted:
-        size = min(wanted - done, max(1, _BLOCK // file.channels))
+    for block in _mono_blocks(file, start, stop, path):
+        mono[done : done + len(block)] = block
+        done += len(block)
+    return mono
+
+
+def _mono_blocks(file, start, stop, path):
+    """The mean over channels of some frames; the file is at the first."""
+    while start < stop:
+        size = min(stop - start, max(1, _BLOCK // file.channels))
         block = file.read(size, dtype="float32", always_2d=True)
         if len(block) < size:
             raise InputError(
-                f"{path}: truncated, it ends after {done + len(block)} of "
+                f"{path}: truncated, it ends after {start + len(block)} of "
                 f"{file.frames} frames; fetch it again"
             )
-        mono[done : done + size] = block.mean(axis=1)
-        done += size
-    return mono
+        mono = block.mean(axis=1)
+        if not np.isfinite(mono).all():
+            raise InputError(f"{path}: holds NaN or infinite samples")
+        yield mono
+        start += size
 
 
 def _rest_is_silent(file):
     size = max(1, _BLOCK // file.channels)
-    return not any(block.any() for block in file.blocks(size, dtype="float32"))
+    while len(block := file.read(size, dtype="float32")):
+        if block.any():
+            return False
+    return True
+
+
+class _Stream(soundfile.SoundFile):
+    """An audio file that is read from its beginning on.
+
+    Of files that can seek, soundfile seeks after every block to where it is
+    already. Behind silence, that distorts the next 30 ms of an MP3.
+    """
+
+    def seekable(self):
+        """Not needed, so not to be done."""
+        return False
 
 
 def fit_length(wav, samples):

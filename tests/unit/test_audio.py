@@ -11,7 +11,13 @@ import scipy.signal
 import soundfile
 import torch
 
-from speechbrain_bilevel.dataio.audio import fit_length, read_audio
+from speechbrain_bilevel.dataio import audio
+from speechbrain_bilevel.dataio.audio import (
+    fit_length,
+    read_audio,
+    read_window,
+)
+from speechbrain_bilevel.dataio.silence import speech_bounds
 from speechbrain_bilevel.errors import InputError
 
 RATES = [8000, 11025, 16000, 16001, 44100, 48000, 192000]
@@ -91,6 +97,17 @@ def test_formats(tmp_path, name, subtype, tolerance):
     assert wav.shape == (20000,)
     error = np.abs(wav.numpy() - tone)[500:-500]
     assert error.max() < tolerance
+
+
+def test_an_mp3_has_no_seams(tmp_path, monkeypatch):
+    if "MP3" not in soundfile.available_formats():
+        pytest.skip("this libsndfile does not know MP3")
+    # A decoder that begins anew behind silence lacks what was stored there.
+    wav = np.concatenate([np.zeros((4960, 2)), noise(16000, 2)])
+    path = save(tmp_path / "a.mp3", wav, subtype="MPEG_LAYER_III")
+    expected = read_audio(path, 64600)
+    monkeypatch.setattr(audio, "_BLOCK", 2 * 4880)
+    np.testing.assert_allclose(read_audio(path, 64600), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -240,3 +257,102 @@ def test_fit_length_repeats_or_cuts(samples):
     wav = torch.tensor([1.0, 2.0, 3.0, 4.0])
     expected = [1.0 + i % 4 for i in range(samples)]
     assert fit_length(wav, samples).tolist() == expected
+
+
+def late(rate, *channels):
+    """Noise between two stretches of silence."""
+    before, behind = int(0.31 * rate), int(0.52 * rate)
+    return np.concatenate(
+        [
+            np.zeros((before, *channels)),
+            noise(rate, *channels),
+            np.zeros((behind, *channels)),
+        ]
+    )
+
+
+# Eight channels are read in more than one block.
+@pytest.mark.parametrize("channels", [(), (2,), (8,)])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+@pytest.mark.parametrize("samples", [4000, 64600])
+def test_a_trimmed_read_is_of_the_part_that_is_kept(
+    tmp_path, rate, channels, samples
+):
+    wav = late(rate, *channels)
+    path = save(tmp_path / "a.wav", wav, rate)
+    mono = wav.mean(axis=1) if channels else wav
+    start, stop = speech_bounds([mono], rate)
+    assert 0 < start < stop < len(wav)
+    part = save(tmp_path / "part.wav", wav[start:stop], rate)
+    expected = read_audio(part, samples)
+    trimmed = read_audio(path, samples, trim_silence=True)
+    assert torch.equal(trimmed, expected)
+    if rate == 16000:
+        whole = read_audio(path, 64600)[start:stop]
+        assert torch.equal(trimmed, whole[:samples])
+
+
+@pytest.mark.parametrize(
+    "name, subtype",
+    [("a.flac", "PCM_16"), ("a.ogg", "VORBIS"), ("a.mp3", "MPEG_LAYER_III")],
+)
+def test_formats_are_trimmed_where_they_should_be(tmp_path, name, subtype):
+    if name[2:].upper() not in soundfile.available_formats():
+        pytest.skip(f"this libsndfile does not know {name[2:]}")
+    path = save(tmp_path / name, late(16000), subtype=subtype)
+    whole = read_audio(path, 64600)
+    start, stop = speech_bounds([whole.numpy()], 16000)
+    trimmed = read_audio(path, 64600, trim_silence=True)
+    assert len(trimmed) == stop - start < len(whole)
+    np.testing.assert_allclose(trimmed, whole[start:stop], atol=1e-6)
+
+
+def test_without_silence_trimming_changes_nothing(tmp_path):
+    for samples in (1, 399, 400, 5000):
+        path = save(tmp_path / "a.wav", noise(samples))
+        trimmed = read_audio(path, 64600, trim_silence=True)
+        assert torch.equal(trimmed, read_audio(path, 64600))
+
+
+@pytest.mark.parametrize("name, make, message", BAD.values(), ids=BAD)
+def test_bad_files_are_refused_when_trimmed(tmp_path, name, make, message):
+    make(tmp_path / name)
+    with pytest.raises(InputError, match=message):
+        read_audio(tmp_path / name, samples=64600, trim_silence=True)
+
+
+def test_a_fault_behind_what_is_needed_is_found_when_trimming(tmp_path):
+    # Else, what is silent would be told by a part of the file.
+    path = tmp_path / "a.flac"
+    halved(path, "PCM_16")
+    assert len(read_audio(path, 16000)) == 16000
+    with pytest.raises(InputError, match="cannot be read as audio"):
+        read_audio(path, 16000, trim_silence=True)
+    path = save(tmp_path / "a.wav", np.append(noise(64600), np.nan))
+    assert len(read_audio(path, 16000)) == 16000
+    with pytest.raises(InputError, match="holds NaN"):
+        read_audio(path, 16000, trim_silence=True)
+
+
+def test_trimming_a_long_file_takes_little_memory(tmp_path):
+    path = tmp_path / "a.wav"
+    minute = noise(60 * 8000)
+    with soundfile.SoundFile(path, "w", 8000, 1, "PCM_U8") as file:
+        for level in [0] + 18 * [1] + [0]:
+            file.write(level * minute)
+    tracemalloc.start()
+    wav = read_audio(path, samples=64600, trim_silence=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(wav) == 64600 and wav[:160].any()
+    # Decoded, it has 38 MB.
+    assert peak < 12e6
+
+
+def test_a_window_of_silence_is_not_shown_to_a_network(tmp_path):
+    path = save(tmp_path / "a.wav", late(16000))
+    assert torch.equal(read_window(path, 16000), read_audio(path, 16000))
+    with pytest.raises(InputError, match=r"a\.wav: its first 0\.25 s are dig"):
+        read_window(path, 4000)
+    trimmed = read_window(path, 4000, trim_silence=True)
+    assert trimmed.abs().mean() > 0.2

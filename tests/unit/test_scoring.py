@@ -1,16 +1,22 @@
 """Score files: whole or absent, and never a trial scored twice or lost."""
 
+import dataclasses
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from full_disk import disk_full_after
 
 from speechbrain_bilevel import scoring
+from speechbrain_bilevel.dataio import trial_batches
+from speechbrain_bilevel.dataio.trial_batches import TrialBatches
+from speechbrain_bilevel.dataio.trials import Trial
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.metrics.scores import read_cm_scores
-from speechbrain_bilevel.scoring import ScoreFile
+from speechbrain_bilevel.scoring import ScoreFile, score_trials
 
 TRIALS = [("b1", "-", "bonafide"), ("s1", "A07", "spoof")]
 TRIALS += [("b2", "-", "bonafide"), ("s2", "A19", "spoof")]
@@ -235,3 +241,196 @@ def test_a_place_that_cannot_be_written_is_told(path, network):
     gone = path.parent / "gone" / "scores.txt"
     with pytest.raises(InputError, match="No such file or directory"):
         add(ScoreFile(gone, TRIALS, network), "b1")
+
+
+class Listener:
+    """Scores the first sample of what it is shown, and remembers it all."""
+
+    def __init__(self, **changed):
+        settings = {"samples": 4, "as_published": False, "precision": "fp32"}
+        settings |= changed
+        self.precision = settings.pop("precision")
+        self.hparams = SimpleNamespace(**settings)
+        self.mods = SimpleNamespace(network=torch.nn.Identity())
+        self.heard = []
+
+    def classify_batch(self, wavs):
+        self.heard.append(wavs)
+        return None, wavs[:, 0].double(), None, None
+
+    def scored(self):
+        """The scores it gave to trials, in the order that it did."""
+        return [row[0].item() for wavs in self.heard for row in wavs if row[0]]
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    """Ten trials; the n-th has the score (n + 1) / 16."""
+    trials = []
+    (tmp_path / "audio").mkdir()
+    for n in range(10):
+        path = str(tmp_path / "audio" / f"{n}.wav")
+        soundfile.write(path, np.full(4, (n + 1) / 16), 16000)
+        trials.append(Trial(f"t{n}", path, "p1", "A07", "spoof", "eval"))
+    return trials
+
+
+def text_of(*numbers):
+    """The score file of these recordings."""
+    return "".join(f"t{n} A07 spoof {(n + 1) / 16}\n" for n in numbers)
+
+
+def test_a_list_of_trials_is_scored(path, recordings):
+    score_trials(Listener(), recordings, path, batch_size=4)
+    assert path.read_text() == text_of(*range(10))
+    assert names(path) == ["audio", "scores.txt", "scores.txt.json"]
+    again = Listener()
+    score_trials(again, recordings, path, batch_size=4)
+    assert again.heard == []
+
+
+def test_every_trial_has_its_own_place_in_batches_of_one_size(recordings):
+    # Else its last bits would tell what was scored beside it.
+    everything = TrialBatches(recordings, [t.utt for t in recordings], 4, 6)
+    assert len(everything) == 3 and everything.n_trials == 10
+    some = TrialBatches(recordings, ["t9", "t6", "t5"], 4, 6)
+    assert len(some) == 2 and some.n_trials == 3
+    for batch, (n, utts, rows) in zip(
+        some, [(1, ["t5", "t6"], [1, 2]), (2, ["t9"], [1])], strict=True
+    ):
+        assert (batch[0], batch[1], batch[3]) == (utts, rows, [])
+        expected = torch.zeros(4, 6)
+        expected[rows] = everything[n][2][rows]
+        assert torch.equal(batch[2], expected)
+    few = TrialBatches(recordings[:2], ["t1"], 4, 6)
+    assert few[0][2].shape == (2, 6)
+
+
+def test_processes_share_the_batches(recordings, monkeypatch):
+    monkeypatch.setattr(trial_batches, "world_size", lambda: 3)
+    utts = []
+    for n in range(3):
+        monkeypatch.setattr(trial_batches, "rank", lambda n=n: n)
+        share = TrialBatches(recordings, [t.utt for t in recordings], 2, 4)
+        assert share.n_trials in (2, 4)
+        utts += [
+            utt for number in range(len(share)) for utt in share[number][0]
+        ]
+    assert sorted(utts) == [trial.utt for trial in recordings]
+
+
+def test_bad_files_are_named_when_all_others_are_scored(path, recordings):
+    gone, broken = recordings[3], recordings[6]
+    os.rename(gone.path, gone.path + ".away")
+    with open(broken.path, "r+b") as file:
+        whole = file.read()
+        file.truncate(20)
+    with pytest.raises(InputError) as error:
+        score_trials(Listener(), recordings, path, batch_size=4)
+    lines = str(error.value).splitlines()
+    assert lines[0] == "2 of 10 trials have no score:"
+    assert lines[1].startswith(f"  {gone.path}: does not exist")
+    assert lines[2].startswith(f"  {broken.path}: cannot be read as audio")
+    assert "only they are tried" in lines[3] and len(lines) == 4
+    assert names(path) == ["audio", "scores.txt.part0"]
+
+    os.rename(gone.path + ".away", gone.path)
+    again = Listener()
+    with pytest.raises(InputError, match="^1 of 10 trials have no score:"):
+        score_trials(again, recordings, path, batch_size=4)
+    assert again.scored() == [4 / 16]
+    with open(broken.path, "wb") as file:
+        file.write(whole)
+    # Of another size, too: what is there does not depend on it.
+    again = Listener()
+    score_trials(again, recordings, path, batch_size=3)
+    assert again.scored() == [7 / 16]
+    assert path.read_text() == text_of(*range(10))
+
+
+def test_of_many_bad_files_the_first_are_named(path, recordings):
+    gone = [
+        dataclasses.replace(recordings[0], utt=f"g{n}", path=f"/gone/{n}.wav")
+        for n in range(21)
+    ]
+    with pytest.raises(InputError) as error:
+        score_trials(Listener(), recordings + gone, path)
+    assert "/gone/19.wav" in str(error.value)
+    assert "/gone/20.wav" not in str(error.value)
+    assert "\n  and 1 more\n" in str(error.value)
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_none_is_named(path, recordings, score):
+    class Broken(Listener):
+        def classify_batch(self, wavs):
+            scores = super().classify_batch(wavs)[1]
+            scores[scores == 2 / 16] = score
+            return None, scores, None, None
+
+    with pytest.raises(
+        InputError, match=f"(?s)^1 of .*t1: its score is {score}"
+    ):
+        score_trials(Broken(), recordings, path)
+    again = Listener()
+    score_trials(again, recordings, path)
+    assert again.scored() == [2 / 16]
+    assert path.read_text() == text_of(*range(10))
+
+
+@pytest.mark.parametrize(
+    "setting, value",
+    [("samples", 5), ("as_published", True), ("precision", "bf16")],
+)
+def test_other_settings_of_the_detector_start_anew(
+    path, recordings, setting, value
+):
+    score_trials(Listener(), recordings, path)
+    other = Listener(**{setting: value})
+    score_trials(other, recordings, path)
+    assert len(other.scored()) == 10
+
+
+@pytest.mark.parametrize("other", ["trimmed", "audio"])
+def test_other_audio_starts_anew(path, recordings, tmp_path, other):
+    score_trials(Listener(), recordings, path)
+    if other == "audio":
+        codec = tmp_path / "codec"
+        os.rename(tmp_path / "audio", codec)
+        recordings = [
+            dataclasses.replace(t, path=str(codec / os.path.basename(t.path)))
+            for t in recordings
+        ]
+    detector = Listener()
+    score_trials(detector, recordings, path, trim_silence=other == "trimmed")
+    assert len(detector.scored()) == 10
+
+
+def test_one_file_is_the_same_from_another_folder(
+    path, recordings, tmp_path, monkeypatch
+):
+    score_trials(Listener(), recordings, path)
+    monkeypatch.chdir(tmp_path)
+    relative = [
+        dataclasses.replace(t, path=os.path.relpath(t.path)) for t in recordings
+    ]
+    again = Listener()
+    score_trials(again, relative, "scores.txt")
+    assert again.heard == []
+
+
+def test_one_name_for_two_trials_is_refused(path, recordings):
+    with pytest.raises(InputError, match="^1 names stand .* first of all t2;"):
+        score_trials(Listener(), recordings + recordings[2:3], path)
+
+
+@pytest.mark.parametrize("place", ["folder", "gone/a.txt", "file/a.txt"])
+def test_an_unwritable_place_is_found_before_the_work(
+    tmp_path, recordings, place
+):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    detector = Listener()
+    with pytest.raises(InputError, match=f"{place}: the scores could not be"):
+        score_trials(detector, recordings, tmp_path / place)
+    assert detector.heard == []

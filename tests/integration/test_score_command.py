@@ -1,0 +1,217 @@
+"""``speechbrain-bilevel score``, alone and under a real ``torchrun``."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_detector import SAMPLES, export, tiny_network
+
+from speechbrain_bilevel import cli
+from speechbrain_bilevel.dataio import trial_batches
+from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.metrics.scores import read_cm_scores
+
+TRIALS = 37
+TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone")
+TWO_PROCESSES += ("--nproc_per_node", "2", "-m", "speechbrain_bilevel.cli")
+KILLED = """
+import os, signal, sys
+from speechbrain_bilevel import cli, scoring
+
+add, added = scoring.ScoreFile.add, []
+
+def add_and_die(self, utts, scores):
+    add(self, utts, scores)
+    added.append(utts)
+    if len(added) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+scoring.ScoreFile.add = add_and_die
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A detector, and a list of recordings that begin and end with silence."""
+    folder = tmp_path_factory.mktemp("score")
+    export(folder / "pretrained", tiny_network())
+    random = np.random.default_rng(0)
+    lines = ["path,label,attack"]
+    for n in range(TRIALS):
+        rate = (8000, 16000, 44100)[n % 3]
+        speech = random.normal(0, 0.1, random.integers(800, 2 * rate))
+        silence = np.zeros(rate // 40 + random.integers(rate // 40))
+        wav = np.concatenate([silence, speech, silence])
+        soundfile.write(folder / f"{n}.flac", wav, rate)
+        lines.append(f"{n}.flac," + ("real,-" if n % 4 else f"fake,A0{n % 7}"))
+    (folder / "list.csv").write_text("\n".join(lines))
+    return folder
+
+
+def words(folder, scores, *more, trials="list.csv"):
+    """The command's arguments."""
+    source = str(folder / "pretrained")
+    arguments = ["score", str(folder / trials), str(scores), "--source", source]
+    return [*arguments, "--batch-size", "4", "--device", "cpu", *more]
+
+
+@pytest.fixture
+def score(capsys, monkeypatch):
+    """Runs the command here; returns exit code, errors and the files read."""
+    read_window, read = trial_batches.read_window, []
+
+    def listen(path, *arguments):
+        read.append(os.path.basename(path))
+        return read_window(path, *arguments)
+
+    def score(*arguments, **trials):
+        read.clear()
+        monkeypatch.setattr(trial_batches, "read_window", listen)
+        with pytest.raises(SystemExit) as end:
+            cli.main(words(*arguments, **trials))
+        return end.value.code or 0, capsys.readouterr().err, list(read)
+
+    logger = logging.getLogger("speechbrain")
+    level = logger.level
+    yield score
+    logger.setLevel(level)
+
+
+def run(launcher, arguments):
+    """Runs the command in processes of its own; returns exit code, errors."""
+    # Two processes of two threads each would wait for one another.
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    result = subprocess.run(
+        [sys.executable, *launcher, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
+    return result.returncode, result.stderr
+
+
+def test_two_processes_write_the_bytes_of_one(folder, tmp_path, score):
+    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
+    code, err, read = score(folder, one)
+    assert code == 0 and len(read) == TRIALS
+    assert f"{TRIALS}/{TRIALS}" in err
+    arguments = words(folder, two, "--num-workers", "1")
+    code, err = run(TWO_PROCESSES, arguments)
+    assert code == 0, err[-5000:]
+    assert two.read_bytes() == one.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == [
+        *("one.txt", "one.txt.json", "two.txt", "two.txt.json")
+    ]
+
+
+def test_scores_are_those_of_classify_file(folder, tmp_path, score):
+    assert score(folder, tmp_path / "scores.txt")[0] == 0
+    scores = read_cm_scores(tmp_path / "scores.txt")
+    detector = SpoofDetector.from_hparams(folder / "pretrained")
+    alone = [
+        detector.classify_file(folder / f"{n}.flac")[1].item()
+        for n in range(TRIALS)
+    ]
+    # A network's sums are rounded otherwise for a batch of another size.
+    np.testing.assert_allclose(scores.score, alone, rtol=0, atol=1e-5)
+    lines = (tmp_path / "scores.txt").read_text().splitlines()
+    assert lines[4].startswith("4.flac A04 spoof ")
+    assert lines[5].startswith("5.flac - bonafide ")
+
+
+def test_a_killed_run_is_gone_on_with(folder, tmp_path, score):
+    scores, whole = tmp_path / "a.txt", tmp_path / "whole.txt"
+    assert score(folder, whole)[0] == 0
+    code, err = run(["-c", KILLED], words(folder, scores))
+    assert code == -signal.SIGKILL, err[-5000:]
+    assert not scores.exists()
+    lines = (tmp_path / "a.txt.part0").read_text().splitlines()
+    done = [line.split()[0] for line in lines[1:]]
+    assert len(done) == 3 * 4
+    code, _, read = score(folder, scores)
+    assert code == 0
+    everything = [f"{n}.flac" for n in range(TRIALS)]
+    assert sorted(done + read) == sorted(everything)
+    assert scores.read_bytes() == whole.read_bytes()
+    assert score(folder, scores)[2] == []
+
+
+def test_two_processes_name_a_bad_file_once(folder, tmp_path, score):
+    scores = tmp_path / "a.txt"
+    lines = (folder / "list.csv").read_text().splitlines()
+    # In the second batch, which is the second process's.
+    lines[1 + 5] = "bad.flac,real,-"
+    (folder / "bad.csv").write_text("\n".join(lines))
+    bad = folder / "bad.flac"
+    bad.write_text("no audio")
+    arguments = words(folder, scores, trials="bad.csv")
+    code, err = run(TWO_PROCESSES, arguments)
+    assert code != 0 and "exitcode  : 2" in err, err[-5000:]
+    assert err.count(f"{bad}: cannot be read as audio") == 1
+    assert f"error: 1 of {TRIALS} trials have no score" in err
+    assert not scores.exists()
+
+    soundfile.write(bad, *soundfile.read(folder / "5.flac"))
+    code, _, read = score(folder, scores, trials="bad.csv")
+    assert code == 0 and read == ["bad.flac"]
+    assert len(read_cm_scores(scores).utt) == TRIALS
+
+
+def test_trimmed_silence_has_scores_of_its_own(folder, tmp_path, score):
+    scores = tmp_path / "a.txt"
+    assert score(folder, scores)[0] == 0
+    whole = read_cm_scores(scores).score
+    code, _, read = score(folder, scores, "--trim-silence")
+    assert code == 0 and len(read) == TRIALS
+    trimmed = read_cm_scores(scores).score
+    assert (np.abs(trimmed - whole) > 1e-3).all()
+    detector = SpoofDetector.from_hparams(folder / "pretrained")
+    wav = trial_batches.read_window(folder / "3.flac", SAMPLES, True)
+    expected = detector.classify_batch(wav)[1].item()
+    assert trimmed[3] == pytest.approx(expected, abs=1e-5)
+    assert score(folder, scores, "--trim-silence")[2] == []
+
+
+@pytest.mark.parametrize("root", ["", "$data_root/"])
+def test_audio_may_lie_elsewhere(folder, tmp_path, score, root):
+    scores, trials = tmp_path / "a.txt", tmp_path / "trials.csv"
+    lines = [f"u{n},{root}{n}.flac,spoof" for n in range(3)]
+    trials.write_text("\n".join(["ID,wav,label", *lines]))
+    code, err, read = score(folder, scores, trials=trials)
+    assert code == 2 and read == []
+    assert f"the first not at {tmp_path}/0.flac; tell by --data-fol" in err
+    there = ["--data-folder", str(folder)]
+    code, err, read = score(folder, scores, *there, trials=trials)
+    assert code == 0 and read == ["0.flac", "1.flac", "2.flac"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--batch-size", "0"], "'0' is not a whole number from 1"),
+        (["--batch-size", "4.5"], "'4.5' is not a whole number from 1"),
+        (["--num-workers", "-1"], "'-1' is not a whole number from 0"),
+        (["--device", "gpu"], "--device gpu: no device; expected cpu, cuda or"),
+        (["--device", "cuda:99"], "this would be GPU number 99"),
+        (["--source", "/gone"], "/gone: no such folder"),
+    ],
+)
+def test_wrong_use_ends_with_2(folder, tmp_path, score, arguments, message):
+    code, err, read = score(folder, tmp_path / "a.txt", *arguments)
+    assert code == 2 and read == []
+    assert message in err and "Traceback" not in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_list_itself_is_not_overwritten(folder, score):
+    before = (folder / "list.csv").read_bytes()
+    code, err, _ = score(folder, folder / "list.csv")
+    assert code == 2 and "is the list of trials; give another name" in err
+    assert (folder / "list.csv").read_bytes() == before
