@@ -56,8 +56,8 @@ class Evaluation:
         Pooled figures by name, in the order to show them; the names are those
         of ``METRICS``. Only those that could be computed.
     thresholds : dict of str to float
-        Where "eer", "min_tdcf" (of both forms) and "min_dcf" are reached;
-        trials with a score above it are accepted.
+        Where "eer", "min_tdcf" (of both forms) and "min_dcf" are reached, and
+        the "given" one, if any; trials with a score above it are accepted.
     attacks : dict of str to AttackResult
         By name of the attack, sorted.
     eer_negated : float
@@ -70,6 +70,16 @@ class Evaluation:
     thresholds: dict
     attacks: dict
     eer_negated: float
+
+    @property
+    def n_bonafide(self):
+        """Number of bona fide trials."""
+        return len(self.scores.bonafide)
+
+    @property
+    def n_spoof(self):
+        """Number of spoofed trials."""
+        return len(self.scores.spoof)
 
 
 @dataclass(frozen=True)
@@ -137,4 +147,8 @@ METRICS = {
     "min_dcf": ("minDCF, ASVspoof 5", 1),
     "act_dcf": ("actDCF, ASVspoof 5", 1),
     "cllr": ("Cllr, bits", 1),
+    "frr": ("FRR %, at the given threshold", 100),
+    "far": ("FAR %, at the given threshold", 100),
+    "act_tdcf_legacy": ("t-DCF, legacy 2019, at it", 1),
+    "act_tdcf_revised": ("t-DCF, revised 2021, at it", 1),
 }

@@ -7,14 +7,17 @@ its bad lines are counted and the first ones are shown.
 import csv
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Optional
 
 from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.text import read_lines, shorten
 
 CM_COLUMNS = ("utt", "source", "key", "score")
 BARE_COLUMNS = ("utt", "score")
 ASV_COLUMNS = ("source", "key", "score")
+ASV_BARE_COLUMNS = ("speaker", "utt", "score")
+# Speaker, trial, codec, transmission, attack, key, trimming, subset.
+ASV_PROTOCOL_COLUMNS = ("speaker", "utt", "", "", "", "key", "", "subset")
 CM_KEYS = ("bonafide", "spoof")
 ASV_KEYS = ("target", "nontarget", "spoof")
 
@@ -26,8 +29,7 @@ HEADER_NAMES = {
     "score": ("score", "cm-score", "cm_score", "llr"),
 }
 
-# A file without line ends (audio, an archive) must not fill the memory.
-MAX_LINE_BYTES = 4096
+_EXPECTED = "Expected a score file in plain text, one trial a line"
 _SHOWN = 5
 
 
@@ -38,8 +40,8 @@ class Layout:
     Arguments
     ---------
     columns : tuple of str
-        "utt", "source", "key" or "score" for each column; "" for one that is
-        not read.
+        "utt", "source", "key" or "score" for each column, or another name; ""
+        for one that is not read.
     keys : tuple of str
         What the key may be.
     separator : str, optional
@@ -51,7 +53,7 @@ class Layout:
     separator: Optional[str] = None
 
     def parse(self, line):
-        """The columns of a line by name, the score as a finite number.
+        """The columns of a line by name, a score as a finite number.
 
         Arguments
         ---------
@@ -71,6 +73,8 @@ class Layout:
         >>> Layout(("utt", "score"), ()).parse("LA_1 2.5")
         {'utt': 'LA_1', 'score': 2.5}
         """
+        if "\0" in line:
+            raise InputError("not UTF-8 text but something with zero bytes")
         fields = split(line, self.separator)
         if len(fields) != len(self.columns):
             raise InputError(
@@ -79,17 +83,20 @@ class Layout:
             )
         row = dict(zip(self.columns, fields))
         row.pop("", None)
-        if "utt" in row:
-            # As in a protocol: names become columns separated by blanks.
-            row["utt"] = "_".join(row["utt"].split())
-            if not row["utt"]:
-                raise InputError("the utterance has no name")
+        for name in {"utt", "source"} & row.keys():
+            # As in a protocol: they become columns separated by blanks.
+            row[name] = "_".join(row[name].split())
+        if row.get("utt") == "":
+            raise InputError("the utterance has no name")
+        if row.get("source") == "":
+            row["source"] = "-"
         if "key" in row and row["key"] not in self.keys:
             raise InputError(
-                f"unknown key {_quoted(row['key'])}; expected "
+                f"unknown key {shorten(row['key'])}; expected "
                 f"{' or '.join(self.keys)} in {self._column('key')}"
             )
-        row["score"] = self._score(row)
+        if "score" in row:
+            row["score"] = self._score(row)
         return row
 
     def _score(self, row):
@@ -99,13 +106,13 @@ class Layout:
             score = float(text.replace("_", "?"))
         except ValueError:
             raise InputError(
-                f"the score {_quoted(text)} is not a number; expected one in "
+                f"the score {shorten(text)} is not a number; expected one in "
                 f"{self._column('score')}"
             ) from None
         if not math.isfinite(score):
-            trial = f" for {_quoted(row['utt'])}" if "utt" in row else ""
+            trial = f" for {shorten(row['utt'])}" if "utt" in row else ""
             raise InputError(
-                f"the score is {_quoted(text)}; expected a finite number"
+                f"the score is {shorten(text)}; expected a finite number"
                 f"{trial}. Find out what the system made of this trial and "
                 "score it again"
             )
@@ -153,9 +160,9 @@ def cm_layout(line):
         if n_columns == len(columns):
             return Layout(columns, CM_KEYS), False
     raise InputError(
-        f"expected the {len(CM_COLUMNS)} columns of `{' '.join(CM_COLUMNS)}` or "
-        f"the {len(BARE_COLUMNS)} of `{' '.join(BARE_COLUMNS)}`, separated by "
-        "blanks, or the header of a table with commas or tabs that names an "
+        f"expected the {len(CM_COLUMNS)} columns of `{' '.join(CM_COLUMNS)}` "
+        f"or the {len(BARE_COLUMNS)} of `{' '.join(BARE_COLUMNS)}`, separated "
+        "by blanks, or the header of a table with commas or tabs that names an "
         f"utt and a score, found {n_columns}"
     )
 
@@ -175,6 +182,36 @@ def asv_layout(line):
     return Layout(ASV_COLUMNS, ASV_KEYS), False
 
 
+def bare_asv_layout(line):
+    """The layout of an ASV system's score file without keys (ASVspoof 2021).
+
+    Arguments
+    ---------
+    line : str
+
+    Returns
+    -------
+    layout : Layout
+    is_header : bool
+    """
+    return Layout(ASV_BARE_COLUMNS, ()), False
+
+
+def asv_protocol_layout(line):
+    """The layout of the protocol that belongs to it.
+
+    Arguments
+    ---------
+    line : str
+
+    Returns
+    -------
+    layout : Layout
+    is_header : bool
+    """
+    return Layout(ASV_PROTOCOL_COLUMNS, ASV_KEYS), False
+
+
 def read_rows(path, find_layout):
     """Reads a score file, whole or not at all.
 
@@ -185,7 +222,7 @@ def read_rows(path, find_layout):
     path : str or pathlib.Path
         The score file, UTF-8 text.
     find_layout : callable
-        ``cm_layout`` or ``asv_layout``.
+        ``cm_layout`` or another of these functions.
 
     Returns
     -------
@@ -205,7 +242,9 @@ def read_rows(path, find_layout):
     [{'source': 'A07', 'key': 'spoof', 'score': 2.0}]
     """
     rows, faults, n_bad, layout = [], [], 0, None
-    for number, line in _lines(path):
+    for number, line in read_lines(path, _EXPECTED):
+        if not line:
+            continue
         if layout is None:
             try:
                 layout, is_header = find_layout(line)
@@ -265,42 +304,5 @@ def _header_columns(names):
     return tuple(columns) if {"utt", "score"} <= set(columns) else None
 
 
-def _lines(path):
-    """Number and text of every line that is not empty."""
-    try:
-        with open(path, "rb") as file:
-            lines = iter(partial(file.readline, MAX_LINE_BYTES), b"")
-            for number, line in enumerate(lines, start=1):
-                text = _text(line)
-                if text is None:
-                    raise InputError(
-                        f"{path}, line {number}: not a line of UTF-8 text; "
-                        "expected a score file in plain text, one trial a line "
-                        "(if it is one, save it again as UTF-8)"
-                    )
-                if text.strip():
-                    yield number, text
-    except OSError as error:
-        raise InputError(
-            f"{path}: {error.strerror}; expected a score file in plain text, "
-            "one trial a line"
-        ) from error
-
-
-def _text(line):
-    """A line as text without a byte order mark, or None if it is no text."""
-    try:
-        if len(line) < MAX_LINE_BYTES and b"\0" not in line:
-            return line.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError:
-        pass
-    return None
-
-
 def _called(separator):
     return {None: "blanks", ",": "commas", "\t": "tabs"}[separator]
-
-
-def _quoted(text, shown=40):
-    """The text as it can be printed on one short line."""
-    return repr(text if len(text) <= shown else text[:shown] + "...")

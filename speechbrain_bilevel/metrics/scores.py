@@ -24,9 +24,12 @@ from speechbrain_bilevel.files import write_atomically
 from speechbrain_bilevel.metrics.score_lines import (
     ASV_KEYS,
     asv_layout,
+    asv_protocol_layout,
+    bare_asv_layout,
     cm_layout,
     read_rows,
 )
+from speechbrain_bilevel.text import listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +116,9 @@ def read_cm_scores(path, trials=None, partition=None, need_keys=True):
         The protocol, see ``dataio.protocols.read_protocol``: which trials have
         to have scores, their keys, attacks and speakers.
     partition : str, optional
-        Evaluate only the trials of this partition; scores of the protocol's
-        others are passed over. All by default.
+        Which of the protocol's trials count; scores of the others are passed
+        over. By default those of "eval", as in official figures, and all where
+        there is no such partition.
     need_keys : bool
         False: scores without keys will do.
 
@@ -158,13 +162,21 @@ def read_cm_scores(path, trials=None, partition=None, need_keys=True):
     return scores
 
 
-def read_asv_scores(path):
-    """Reads an ASV score file, ``source key score``.
+def read_asv_scores(path, protocol=None, partition="eval"):
+    """Reads an ASV score file, ``source key score`` (ASVspoof 2019).
+
+    With a protocol it is ``speaker utt score`` (ASVspoof 2021), where the
+    speaker is the one that is claimed.
 
     Arguments
     ---------
     path : str or pathlib.Path
         The score file, UTF-8 text.
+    protocol : str or pathlib.Path, optional
+        The ASV system's ``trial_metadata.txt`` of ASVspoof 2021, which tells
+        the keys.
+    partition : str
+        Of a protocol, the subset to read.
 
     Returns
     -------
@@ -186,8 +198,12 @@ def read_asv_scores(path):
     >>> read_asv_scores(path).spoof
     array([2.])
     """
+    if protocol is None:
+        rows = read_rows(path, asv_layout)
+    else:
+        rows = _with_asv_protocol(path, protocol, partition)
     values = {key: [] for key in ASV_KEYS}
-    for row in read_rows(path, asv_layout):
+    for row in rows:
         values[row["key"]].append(row["score"])
     _refuse_missing_class(path, {k: len(v) for k, v in values.items()})
     return ASVScores(
@@ -233,7 +249,7 @@ def write_cm_scores(path, scores):
         ) from error
 
 
-def check_trials(scores, expected_utts):
+def check_trials(scores, expected_utts, source="the protocol"):
     """Refuses scores that are not those of exactly the expected trials.
 
     Arguments
@@ -241,7 +257,9 @@ def check_trials(scores, expected_utts):
     scores : CMScores
         The scores, see :func:`read_cm_scores`.
     expected_utts : iterable of str
-        The utterances of the protocol, in any order.
+        The utterances that have to have scores, in any order.
+    source : str
+        Where these are from, for messages.
 
     Raises
     ------
@@ -254,22 +272,24 @@ def check_trials(scores, expected_utts):
     >>> scores = CMScores(np.array(["LA_1", "LA_2"]), None, None, None)
     >>> check_trials(scores, ["LA_2", "LA_1"])
     """
-    _check_utts(scores.path, scores.utt.tolist(), set(expected_utts))
+    _check_utts(scores.path, scores.utt.tolist(), set(expected_utts), source)
 
 
 def _with_protocol(path, rows, trials, partition):
     """The rows of the partition, with what the protocol says of them."""
+    known = {trial.partition for trial in trials}
+    if partition is None and "eval" in known:
+        partition = "eval"
+    if partition is not None and partition not in known:
+        raise InputError(
+            f"{path}: the protocol has no trial of partition {partition!r}; "
+            f"expected one of {', '.join(sorted(known))}"
+        )
     wanted = {
         trial.utt: trial
         for trial in trials
         if partition is None or trial.partition == partition
     }
-    if not wanted:
-        known = ", ".join(sorted({trial.partition for trial in trials}))
-        raise InputError(
-            f"{path}: the protocol has no trial of partition {partition!r}; "
-            f"expected one of {known}"
-        )
     others = {trial.utt for trial in trials if trial.utt not in wanted}
     rows = [row for row in rows if row["utt"] not in others]
     _check_utts(path, [row["utt"] for row in rows], wanted.keys())
@@ -282,10 +302,29 @@ def _with_protocol(path, rows, trials, partition):
     if contrary:
         raise InputError(
             f"{path}: trials with another key than in the protocol: "
-            f"{_listed(contrary)}. Give the protocol that belongs to these "
+            f"{listed(contrary)}. Give the protocol that belongs to these "
             "scores, or correct the keys"
         )
     return rows
+
+
+def _with_asv_protocol(path, protocol, partition):
+    """The rows of the partition, with the keys of the protocol."""
+
+    def by_name(rows):
+        # The same utterance is tried for several speakers.
+        return {f"{row['speaker']} {row['utt']}": row for row in rows}
+
+    rows = read_rows(path, bare_asv_layout)
+    scored = by_name(rows)
+    _refuse_repeats(path, [f"{row['speaker']} {row['utt']}" for row in rows])
+    trials = by_name(read_rows(protocol, asv_protocol_layout))
+    _check_utts(path, scored, trials.keys())
+    return [
+        {**scored[name], "key": trial["key"]}
+        for name, trial in trials.items()
+        if trial["subset"] == partition
+    ]
 
 
 def _as_cm_scores(path, rows, has_keys):
@@ -307,15 +346,15 @@ def _as_cm_scores(path, rows, has_keys):
     )
 
 
-def _check_utts(path, scored, expected):
+def _check_utts(path, scored, expected, source="the protocol"):
     missing = sorted(expected - set(scored))
     extra = sorted(set(scored) - expected)
     if missing or extra:
         raise InputError(
-            f"{path}: missing trials: {_listed(missing)}; extra "
-            f"trials: {_listed(extra)}. Expected exactly the {len(expected)} "
-            "of the protocol: score the partition again, or give the protocol "
-            "that belongs to these scores"
+            f"{path}: missing trials: {listed(missing)}; extra "
+            f"trials: {listed(extra)}. Expected exactly the {len(expected)} "
+            f"of {source}: score the partition again, or give the file that "
+            "belongs to these scores"
         )
 
 
@@ -323,7 +362,7 @@ def _refuse_repeats(path, utts):
     if len(set(utts)) < len(utts):
         repeated = sorted(utt for utt, n in Counter(utts).items() if n > 1)
         raise InputError(
-            f"{path}: utterances given more than once: {_listed(repeated)}. "
+            f"{path}: utterances given more than once: {listed(repeated)}. "
             "Expected one line for each trial: remove the repeated lines or "
             "score the partition again"
         )
@@ -339,11 +378,3 @@ def _refuse_missing_class(path, counts):
             "Error rates need every class: give the scores of the whole "
             "partition"
         )
-
-
-def _listed(names, shown=5):
-    """How many names there are, and the first few of them."""
-    if not names:
-        return "0"
-    rest = ", ..." if len(names) > shown else ""
-    return f"{len(names)} ({', '.join(names[:shown])}{rest})"

@@ -6,7 +6,7 @@ import numpy as np
 from recipe_runs import run
 
 from speechbrain_bilevel.inference import SpoofDetector
-from speechbrain_bilevel.metrics.report import evaluate
+from speechbrain_bilevel.metrics.evaluation import evaluate
 from speechbrain_bilevel.metrics.scores import read_cm_scores
 
 
@@ -20,11 +20,10 @@ def test_train_score_and_judge_a_recording(shared, tmp_path):
         training_steps=29,
         batch_size=32,
     )
-    result = evaluate(read_cm_scores(tmp_path / "eval_scores.txt"))
+    report = evaluate([read_cm_scores(tmp_path / "eval_scores.txt")])
+    (result,) = report.evaluations
     assert (result.n_bonafide, result.n_spoof) == (333, 692)
-    assert [a.attack for a in result.attacks] == [
-        f"A{number:02}" for number in range(7, 20)
-    ]
+    assert list(result.attacks) == [f"A{n:02}" for n in range(7, 20)]
     stamp = json.loads((tmp_path / "manifests" / "prepare.json").read_text())
     assert stamp["data_folder"] == str(corpus)
 

@@ -68,7 +68,7 @@ def test_the_script_finds_a_trial_without_a_score(bilevel, corpus, tmp_path):
         scores.write_text("".join(kept))
         script = RECIPE / "evaluate_tdcf.py"
         result = subprocess.run(
-            [sys.executable, script, scores, "--data-folder", corpus],
+            [sys.executable, script, scores, "--data_folder", corpus],
             capture_output=True,
             text=True,
         )

@@ -1,28 +1,18 @@
-"""EER, legacy t-DCF and the report, on hand-computed and published cases."""
-
-import time
+"""EER and t-DCF on hand-computed and published cases."""
 
 import numpy as np
 import pytest
 
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.metrics.eer import det_curve, eer
-from speechbrain_bilevel.metrics.report import (
-    evaluate,
-    format_report,
-    side_by_side,
-)
-from speechbrain_bilevel.metrics.scores import (
-    ASVScores,
-    CMScores,
-    read_asv_scores,
-    read_cm_scores,
-)
+from speechbrain_bilevel.metrics.scores import read_asv_scores, read_cm_scores
 from speechbrain_bilevel.metrics.tdcf import (
     ASVRates,
     TDCFCosts,
+    act_tdcf,
     asv_rates,
     min_tdcf,
+    tdcf_curve,
 )
 
 ASV_EVAL = "data/protocols/ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"
@@ -31,19 +21,6 @@ ASV_EVAL = "data/protocols/ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"
 @pytest.fixture
 def asv_eval(shared):
     return read_asv_scores(shared / ASV_EVAL)
-
-
-def cm_scores(bonafide, path="cm.txt", **attacks):
-    """CMScores of bona fide scores and of the scores of each attack."""
-    groups = {"-": bonafide, **attacks}
-    attack = [name for name, group in groups.items() for _ in group]
-    return CMScores(
-        utt=np.array([f"u{i}" for i in range(len(attack))], dtype=object),
-        attack=np.array(attack, dtype=object),
-        is_bonafide=np.array([name == "-" for name in attack]),
-        score=np.concatenate([np.array(g, float) for g in groups.values()]),
-        path=path,
-    )
 
 
 # ---------------------------------------------------------------- EER
@@ -104,9 +81,7 @@ def test_det_curve_passes_many_ties_bona_fide_first():
 def test_eer_of_shifted_gaussians_is_the_normal_tail():
     # Means 2 apart, unit variance: EER = Phi(-1) = 0.158655.
     rng = np.random.default_rng(0)
-    rate, threshold = eer(
-        rng.normal(1, 1, 200_000), rng.normal(-1, 1, 200_000)
-    )
+    rate, threshold = eer(rng.normal(1, 1, 200_000), rng.normal(-1, 1, 200_000))
     assert rate == pytest.approx(0.158655, abs=0.002)
     assert threshold == pytest.approx(0, abs=0.01)
 
@@ -180,6 +155,45 @@ def test_min_tdcf_refuses_undefined_weights(rates, costs, message):
         min_tdcf([1.0], [0.0], ASVRates(0.1, 0.0, *rates), costs)
 
 
+def test_the_revised_form_by_hand():
+    rates = ASVRates(0.1, 0.0, p_miss=0.2, p_fa=0.1, p_fa_spoof=0.5)
+    c0 = 0.9405 * 0.2 + 0.0095 * 10 * 0.1
+    c1, c2 = 0.9405 - c0, 0.05 * 10 * 0.5
+    bonafide, spoof = [1.0, 5.0, 6.0, 7.0], [0.0, 2.0, 3.0]
+    frr, far, _ = det_curve(bonafide, spoof)
+    expected = (c0 + c1 * frr + c2 * far) / (c0 + min(c1, c2))
+    curve, _ = tdcf_curve(bonafide, spoof, rates, form="revised")
+    np.testing.assert_allclose(curve, expected, rtol=1e-12)
+    # A perfect countermeasure leaves the ASV system's own errors.
+    value, _ = min_tdcf([1.0], [0.0], rates, form="revised")
+    assert value == pytest.approx(c0 / (c0 + c2), rel=1e-12)
+
+
+def test_an_unknown_form_and_two_costs_of_a_miss_are_refused():
+    rates = ASVRates(0.1, 0.0, p_miss=0.2, p_fa=0.1, p_fa_spoof=0.5)
+    with pytest.raises(InputError, match="unknown form '2020'; expected"):
+        min_tdcf([1.0], [0.0], rates, form="2020")
+    costs = TDCFCosts(c_miss_cm=2.0)
+    with pytest.raises(InputError, match="c_miss_asv is 1 and c_miss_cm is 2"):
+        min_tdcf([1.0], [0.0], rates, costs, form="revised")
+
+
+@pytest.mark.parametrize("form", ["legacy", "revised"])
+def test_actual_tdcf_meets_the_curve_at_its_thresholds(form):
+    rng = np.random.default_rng(0)
+    bonafide, spoof = rng.normal(1, 1, 50), rng.normal(0, 1, 70)
+    rates = ASVRates(0.1, 0.0, p_miss=0.2, p_fa=0.1, p_fa_spoof=0.5)
+    curve, thresholds = tdcf_curve(bonafide, spoof, rates, form=form)
+    actual = [
+        act_tdcf(bonafide, spoof, rates, threshold, form=form)
+        for threshold in thresholds
+    ]
+    np.testing.assert_allclose(actual, curve, rtol=1e-12)
+    # A threshold from elsewhere is worse than the minimum, without a limit.
+    assert act_tdcf(bonafide, spoof, rates, 99.0, form=form) > 1
+    assert act_tdcf(bonafide, spoof, rates, -99.0, form=form) == 1.0
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -208,120 +222,45 @@ def test_asv_rates_of_la_eval(asv_eval):
     assert round(rates.p_fa_spoof, 7) == 0.7606525
 
 
-@pytest.mark.parametrize(
-    "name, eer_percent, tdcf",
-    [
-        ("bilevel_E2E", 5.653530214, 0.155582056),
-        ("RawGAT-ST_add", 1.1586, 0.03737),
-        ("AIR_LFCC-ResNet18_softmax", 5.058, 0.1208),
-    ],
-)
-def test_published_score_files(shared, asv_eval, name, eer_percent, tdcf):
+# Digits as published.
+PUBLISHED = {
+    "bilevel_E2E": ("5.653530214", "0.155582056", "0.20855"),
+    "RawGAT-ST_add": ("1.1586", "0.03737", "0.09776"),
+    "AIR_LFCC-ResNet18_softmax": ("5.058", "0.1208", "0.1760"),
+}
+
+
+def rounded(value, digits):
+    """The value with as many decimals as ``digits``, a text, has."""
+    return f"{value:.{len(digits.partition('.')[2])}f}"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_score_files(shared, asv_eval, name):
     scores = read_cm_scores(shared / f"data/scores/{name}.txt")
-    result = evaluate(scores, asv_eval)
+    bonafide, spoof = scores.bonafide, scores.spoof
+    rates = asv_rates(asv_eval.target, asv_eval.nontarget, asv_eval.spoof)
+    assert (len(bonafide), len(spoof)) == (7355, 63882)
 
-    def digits(number):
-        return len(str(number).partition(".")[2])
-
-    assert round(100 * result.eer, digits(eer_percent)) == eer_percent
-    assert round(result.min_tdcf, digits(tdcf)) == tdcf
-    assert (result.n_bonafide, result.n_spoof) == (7355, 63882)
+    percent, legacy, revised = PUBLISHED[name]
+    assert rounded(100 * eer(bonafide, spoof)[0], percent) == percent
+    value, threshold = min_tdcf(bonafide, spoof, rates)
+    assert rounded(value, legacy) == legacy
+    newer, same_threshold = min_tdcf(bonafide, spoof, rates, form="revised")
+    assert rounded(newer, revised) == revised
+    assert same_threshold == threshold
+    # The two forms are tied by the ASV system's rates alone.
+    assert newer == pytest.approx(0.0627329 + 0.9372671 * value, abs=1e-6)
 
 
 def test_attacks_of_the_published_bilevel_system(shared):
     scores = read_cm_scores(shared / "data/scores/bilevel_E2E.txt")
-    attacks = evaluate(scores).attacks
-    assert [a.attack for a in attacks] == [f"A{n:02}" for n in range(7, 20)]
-    assert {a.trials for a in attacks} == {4914}
-    rates = {a.attack: round(100 * a.eer, 2) for a in attacks}
+    attacks = scores.attack[~scores.is_bonafide]
+    rates = {}
+    for attack in set(attacks):
+        trials = scores.spoof[attacks == attack]
+        assert len(trials) == 4914
+        rates[attack] = round(100 * eer(scores.bonafide, trials)[0], 2)
+    assert sorted(rates) == [f"A{n:02}" for n in range(7, 20)]
     weakest = dict(sorted(rates.items(), key=lambda item: -item[1])[:4])
     assert weakest == {"A18": 21.59, "A08": 7.65, "A19": 5.41, "A17": 4.91}
-
-
-def test_full_evaluation_set_is_fast():
-    # About 10 ms each; the bound is for a busy machine and still far below
-    # what a loop over 71,237 thresholds takes.
-    rng = np.random.default_rng(0)
-    bonafide, spoof = rng.normal(1, 1, 7355), rng.normal(0, 1, 63882)
-    rates = ASVRates(0.02, 0.0, p_miss=0.02, p_fa=0.02, p_fa_spoof=0.7)
-    start = time.perf_counter()
-    eer(bonafide, spoof)
-    min_tdcf(bonafide, spoof, rates)
-    assert time.perf_counter() - start < 1.0
-
-
-# ---------------------------------------------------------------- report
-
-
-def test_report_shows_the_published_digits(shared, asv_eval):
-    scores = read_cm_scores(shared / "data/scores/bilevel_E2E.txt")
-    report = format_report(evaluate(scores, asv_eval))
-    assert "EER 5.653530214 %" in report
-    assert "min t-DCF 0.155582056" in report
-    assert "ASV EER 2.45778 %" in report
-    assert "7355 bona fide, 63882 spoof" in report
-    marked = [line for line in report.splitlines() if "<- worst" in line]
-    assert [line.split()[:3] for line in marked] == [["A18", "4914", "21.591"]]
-    assert "WARNING" not in report
-
-
-def test_report_without_asv_scores_says_so():
-    result = evaluate(cm_scores([2, 3], A07=[0, 1]))
-    assert result.min_tdcf is None
-    assert "min t-DCF not computed" in format_report(result)
-    # A single attack at 0 % is nobody's weak point.
-    assert "worst" not in format_report(result)
-
-
-def test_attacks_are_sorted_and_measured_against_all_bona_fide():
-    scores = cm_scores([2, 4, 6, 8], A09=[1, 1], A07=[3, 3, 3, 5])
-    attacks = evaluate(scores).attacks
-    assert [(a.attack, a.trials, a.eer) for a in attacks] == [
-        ("A07", 4, 0.25),
-        ("A09", 2, 0.0),
-    ]
-
-
-def test_negated_scores_are_announced_and_not_flipped():
-    scores = cm_scores([0, 1, 2, 9], A07=[5, 6, 7, 8])
-    result = evaluate(scores)
-    assert result.eer == 0.75
-    report = format_report(result)
-    assert "EER ABOVE 50 %, THE SCORES LOOK NEGATED" in report
-    assert "With the opposite sign the EER would be 25.000 %" in report
-    assert "EER 75.000000000 %" in report
-    assert "LOOK NEGATED" in side_by_side({"wrong sign": result})
-
-
-def test_constant_scores_are_not_taken_for_negated_ones():
-    report = format_report(evaluate(cm_scores([7, 7], A07=[7, 7])))
-    assert "ABOVE 50 % WITH EITHER SIGN" in report
-    assert "NEGATED" not in report
-
-
-def test_unusable_asv_scores_name_their_file():
-    # This ASV system lets no spoofed trial through, which leaves C2 at 0.
-    asv = ASVScores(
-        target=np.array([0.0, 0.1]),
-        nontarget=np.array([1.0, 2.0]),
-        spoof=np.array([0.0, -1.0]),
-        path="asv.txt",
-    )
-    with pytest.raises(InputError, match=r"asv\.txt: t-DCF undefined: C2 is 0"):
-        evaluate(cm_scores([2, 3], A07=[0, 1]), asv)
-
-
-def test_side_by_side_has_a_column_for_each_system():
-    first = evaluate(cm_scores([2, 4, 6, 8], A07=[3, 3, 3, 5], A08=[0]))
-    second = evaluate(cm_scores([2, 4], A07=[0, 0, 1], A10=[1]))
-    table = side_by_side({"plain": first, "a long system name": second})
-    rows = [line.split("  ") for line in table.splitlines()]
-    cells = {row[0]: [c.strip() for c in row[1:] if c.strip()] for row in rows}
-    assert cells["bona fide"] == ["4", "2"]
-    assert cells["min t-DCF"] == ["-", "-"]
-    assert cells["A07"] == ["25.000", "0.000"]
-    assert cells["A08"] == ["0.000", "-"]
-    assert cells["A10"] == ["-", "0.000"]
-    lines = [line for line in table.splitlines() if line]
-    columns = {len(line) for line in lines if line != "EER % by attack"}
-    assert len(columns) == 1, "the columns are not aligned"

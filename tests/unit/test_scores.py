@@ -1,10 +1,6 @@
-"""Reading score files, what bad ones are told, and the script around them."""
+"""Reading score files, and what bad ones are told."""
 
-import os
-import subprocess
-import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +11,6 @@ from speechbrain_bilevel.metrics.scores import (
     read_asv_scores,
     read_cm_scores,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "recipes/ASVspoof2019/LA/evaluate_tdcf.py"
 
 GOOD_CM = "b1 - bonafide 2.5\nb2 bonafide bonafide 3\ns1 A07 spoof -1e-3\n"
 GOOD_ASV = "bonafide target 3\nbonafide nontarget 1\nA07 spoof 2\n"
@@ -101,18 +94,18 @@ BAD_CM = {
     "no bona fide": ("s1 A07 spoof 1\n", "no bonafide trial"),
     "latin-1": (
         GOOD_CM.encode() + b"s\xe9 A07 spoof 1\n",
-        "line 4: not a line of UTF-8 text",
+        "line 4: not UTF-8 text",
     ),
-    "utf-16": (GOOD_CM.encode("utf-16"), "line 1: not a line of UTF-8 text"),
+    "utf-16": (GOOD_CM.encode("utf-16"), "line 1: not UTF-8 text"),
     "null in a name": (
         GOOD_CM + "s\0 A07 spoof 1\n",
-        "line 4: not a line of UTF-8 text",
+        "line 4: not UTF-8 text",
     ),
-    "zero bytes": (b"\0" * 100_000, "line 1: not a line of UTF-8 text"),
-    "endless line": ("x " * 10_000, "line 1: not a line of UTF-8 text"),
+    "zero bytes": (b"\0" * 100_000, "line 1: 65536 bytes and no end"),
+    "endless line": ("x " * 50_000, "line 1: 65536 bytes and no end"),
     "random bytes": (
         np.random.default_rng(0).bytes(100_000),
-        "line 1: not a line of UTF-8 text",
+        "line 1: not UTF-8 text",
     ),
 }
 
@@ -147,9 +140,9 @@ def test_bad_asv_scores_are_refused(tmp_path, content, message):
 
 @pytest.mark.parametrize("read", [read_cm_scores, read_asv_scores])
 def test_unreadable_paths_are_refused(tmp_path, read):
-    with pytest.raises(InputError, match="gone.txt: No such file"):
+    with pytest.raises(InputError, match=r"gone.txt: cannot be read \(No such"):
         read(tmp_path / "gone.txt")
-    with pytest.raises(InputError, match="Is a directory; expected a score"):
+    with pytest.raises(InputError, match=r"\(Is a directory\). Expected a"):
         read(tmp_path)
 
 
@@ -209,72 +202,3 @@ def test_official_protocol_and_published_scores_agree(shared):
     check_trials(scores, utts)
     with pytest.raises(InputError, match=f"missing trials: 1 \\({utts[7]}x"):
         check_trials(scores, [*utts[:7], utts[7] + "x", *utts[7:]])
-
-
-# ---------------------------------------------------------------- script
-
-
-def run_script(tmp_path, *arguments):
-    """Runs the script as a user would, from a folder of their own."""
-    return subprocess.run(
-        [sys.executable, SCRIPT, *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def test_script_prints_the_published_numbers(tmp_path, shared):
-    done = run_script(
-        tmp_path,
-        shared / "data/scores/bilevel_E2E.txt",
-        "--asv-scores",
-        shared / "data/protocols/ASVspoof2019.LA.asv.eval.gi.trl.scores.txt",
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "EER 5.653530214 %" in done.stdout
-    assert "min t-DCF 0.155582056" in done.stdout
-
-
-def test_script_compares_several_files(tmp_path):
-    write(tmp_path, GOOD_CM, "plain.txt")
-    write(tmp_path, GOOD_CM.replace("3\n", "-3\n", 1), "bilevel.txt")
-    write(tmp_path, GOOD_ASV, "asv.txt")
-    done = run_script(
-        tmp_path, "plain.txt", "bilevel.txt", "--asv-scores", "asv.txt"
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    table = done.stdout[done.stdout.rindex("plain") :]
-    assert table.split()[:2] == ["plain", "bilevel"]
-    assert "min t-DCF" in table and "-" not in table.split("t-DCF")[1]
-
-
-def test_script_tells_files_of_the_same_name_apart(tmp_path):
-    paths = []
-    for folder in ("plain", "bilevel"):
-        (tmp_path / folder).mkdir()
-        write(tmp_path / folder, GOOD_CM)
-        paths.append(f"{folder}/scores.txt")
-    done = run_script(tmp_path, *paths)
-    assert any(line.split() == paths for line in done.stdout.splitlines())
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["bad.txt"], "error: bad.txt, line 4: the score is 'nan'"),
-        (["gone.txt"], "error: gone.txt: No such file"),
-        (["good.txt", "--asv-scores", "good.txt"], "line 1: expected the 3 col"),
-        ([], "SCORES"),
-    ],
-)
-def test_script_ends_with_2_on_bad_input(tmp_path, arguments, message):
-    write(tmp_path, GOOD_CM, "good.txt")
-    write(tmp_path, GOOD_CM + "s2 A07 spoof nan\n", "bad.txt")
-    done = run_script(tmp_path, *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""

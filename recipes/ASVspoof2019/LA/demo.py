@@ -20,8 +20,9 @@ from asvspoof2019_prepare import prepare_asvspoof2019
 from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
 from speechbrain_bilevel.dataio.toy import write_toy_corpus
 from speechbrain_bilevel.errors import exit_on_input_error
-from speechbrain_bilevel.metrics.report import evaluate, side_by_side
+from speechbrain_bilevel.metrics.evaluation import evaluate
 from speechbrain_bilevel.metrics.scores import read_asv_scores, read_cm_scores
+from speechbrain_bilevel.metrics.tables import format_report
 
 RECIPE = Path(__file__).resolve().parent
 # Both trainings make as many steps, of 16 clips for each level.
@@ -92,11 +93,11 @@ def main(folder):
     asv = read_asv_scores(
         asv_scores / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"
     )
-    results = {
-        name: evaluate(read_cm_scores(folder / name / "eval_scores.txt"), asv)
-        for name in RUNS
-    }
-    print(side_by_side(results))
+    systems = [
+        read_cm_scores(folder / name / "eval_scores.txt") for name in RUNS
+    ]
+    report = evaluate(systems, asv, "utterances", names=list(RUNS))
+    print(format_report(report))
     classify(folder, read_asvspoof2019_protocol(folder / "LA", "eval"))
 
     heading("Where everything lies")

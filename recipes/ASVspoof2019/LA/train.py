@@ -39,8 +39,9 @@ from speechbrain_bilevel.errors import InputError, exit_on_input_error
 from speechbrain_bilevel.files import write_atomically
 from speechbrain_bilevel.hub import export_detector
 from speechbrain_bilevel.metrics.eer import eer
-from speechbrain_bilevel.metrics.report import evaluate, format_report
+from speechbrain_bilevel.metrics.evaluation import evaluate
 from speechbrain_bilevel.metrics.scores import read_asv_scores, read_cm_scores
+from speechbrain_bilevel.metrics.tables import format_report
 from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
 from speechbrain_bilevel.scoring import ScoreFile
 
@@ -164,6 +165,7 @@ def existing_asv_scores(path):
 
 def dataio_prep(hparams):
     """The three sets, and the training loader's arguments."""
+
     # 1. The audio: what the network sees of a file.
     @sb.utils.data_pipeline.takes("wav")
     @sb.utils.data_pipeline.provides("sig")
@@ -270,7 +272,7 @@ def main():
     scores = output / "eval_scores.txt"
     if brain.score(sets["eval"], scores, hparams["test_loader_kwargs"]):
         asv = existing_asv_scores(hparams["asv_scores"]["eval"])
-        report = format_report(evaluate(read_cm_scores(scores), asv))
+        report = format_report(evaluate([read_cm_scores(scores)], asv))
         write_atomically(output, {"eval_report.txt": report + "\n"})
         export_detector(
             output / "pretrained",

@@ -1,0 +1,203 @@
+"""An evaluation as plain text."""
+
+from itertools import zip_longest
+
+from speechbrain_bilevel.metrics.results import METRICS
+
+_THRESHOLD_OF = {
+    "eer": "eer",
+    "min_tdcf_legacy": "min_tdcf",
+    "min_tdcf_revised": "min_tdcf",
+    "min_dcf": "min_dcf",
+    "frr": "given",
+    "far": "given",
+    "act_tdcf_legacy": "given",
+    "act_tdcf_revised": "given",
+}
+
+
+def format_report(report):
+    """All figures of an evaluation as a text to print.
+
+    Arguments
+    ---------
+    report : Report
+        See ``metrics.evaluation.evaluate``.
+
+    Returns
+    -------
+    str
+        Of one system, the figures with all digits; of several, a column each
+        and the comparisons. EERs above 50 % are announced in capitals.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> from speechbrain_bilevel.metrics.evaluation import evaluate
+    >>> from speechbrain_bilevel.metrics.scores import CMScores
+    >>> attacks = np.array(["-", "-", "A07", "A07", "A08"])
+    >>> is_bonafide, score = attacks == "-", np.array([2, 3, 0, 2.5, 1])
+    >>> scores = CMScores(attacks, attacks, is_bonafide, score, "s.txt")
+    >>> print(format_report(evaluate([scores])))
+    s.txt: 2 bona fide and 3 spoofed trials
+    EER %               41.666666667  threshold 2
+    minDCF, ASVspoof 5   0.333333333  threshold 1
+    actDCF, ASVspoof 5   1.000000000  if scores are log-likelihood ratios
+    Cllr, bits           1.165835045  if scores are log-likelihood ratios
+    <BLANKLINE>
+    attack  trials   EER %
+    A07          2  50.000  <- worst
+    A08          1   0.000
+    <BLANKLINE>
+    min t-DCF not computed: it needs the ASV scores
+    """
+    if len(report.evaluations) == 1:
+        parts = _one_system(report.evaluations[0])
+    else:
+        parts = [_side_by_side(report.evaluations)]
+    if report.comparisons:
+        parts.append(_comparisons(report.comparisons))
+    warnings = [warning(system) for system in report.evaluations]
+    parts += [text for text in warnings if text]
+    parts.append(_notes(report))
+    return "\n\n".join(parts)
+
+
+def warning(evaluation):
+    """What an EER above 50 % most likely means, to be said aloud.
+
+    Arguments
+    ---------
+    evaluation : Evaluation
+
+    Returns
+    -------
+    str
+        Empty where there is nothing to warn of.
+    """
+    rate = evaluation.metrics["eer"].value
+    if rate <= 0.5:
+        return ""
+    opposite = f"{100 * evaluation.eer_negated:.3f} %"
+    if evaluation.eer_negated < 0.5:
+        return (
+            f"!!! WARNING: {evaluation.name}: EER ABOVE 50 %, THE SCORES LOOK "
+            "NEGATED !!!\n"
+            "    Expected: a higher score for bona fide than for spoof.\n"
+            f"    With the opposite sign the EER would be {opposite}. Nothing "
+            "was flipped:\n"
+            "    if the sign is wrong, correct it in the score file."
+        )
+    return (
+        f"!!! WARNING: {evaluation.name}: EER ABOVE 50 % WITH EITHER SIGN !!!\n"
+        f"    With the opposite sign it would be {opposite}: too many trials "
+        "share one score,\n"
+        "    or there are too few trials."
+    )
+
+
+def _one_system(system):
+    figures = []
+    for name, estimate in system.metrics.items():
+        title, scale = METRICS[name]
+        note = ""
+        if name in _THRESHOLD_OF:
+            note = f"threshold {system.thresholds[_THRESHOLD_OF[name]]:.6g}"
+        elif name in ("act_dcf", "cllr"):
+            note = "if scores are log-likelihood ratios"
+        value = f"{scale * estimate.value:.9f}"
+        figures.append([title, value, _interval(estimate, scale), note])
+    attacks = [["attack", "trials", "EER %", "", ""]]
+    worst = max(attack.eer.value for attack in system.attacks.values())
+    for name, attack in system.attacks.items():
+        is_worst = attack.eer.value == worst > 0 and len(system.attacks) > 1
+        cells = [str(attack.trials), f"{100 * attack.eer.value:.3f}"]
+        cells += [_interval(attack.eer, 100), "<- worst" if is_worst else ""]
+        attacks.append([name, *cells])
+    return [
+        f"{system.name}: {system.n_bonafide} bona fide and {system.n_spoof} "
+        "spoofed trials\n" + _aligned(figures, left=(0, 2, 3)),
+        _aligned(attacks, left=(0, 3, 4)),
+    ]
+
+
+def _side_by_side(systems):
+    """A column each; ``-`` where a system has no such figure."""
+    rows = [
+        ["", *(system.name for system in systems)],
+        ["bona fide", *(str(system.n_bonafide) for system in systems)],
+        ["spoof", *(str(system.n_spoof) for system in systems)],
+    ]
+    for name, (title, scale) in METRICS.items():
+        estimates = [system.metrics.get(name) for system in systems]
+        if any(estimates):
+            digits = 3 if scale == 100 else 4
+            cells = (_cell(estimate, scale, digits) for estimate in estimates)
+            rows.append([title, *cells])
+    rows += [[], ["EER % by attack"]]
+    for attack in sorted(set().union(*(system.attacks for system in systems))):
+        results = (system.attacks.get(attack) for system in systems)
+        cells = (_cell(result and result.eer, 100, 3) for result in results)
+        rows.append([attack, *cells])
+    return _aligned(rows, left=(0,))
+
+
+def _comparisons(comparisons):
+    rows = [["difference", "", "", "95 % interval", "p"]]
+    for found in comparisons:
+        title, scale = METRICS[found.metric]
+        value = f"{scale * found.difference.value:+.4f}"
+        pair = f"{found.first} - {found.second}"
+        interval = _interval(found.difference, scale, 4)
+        rows.append([pair, title, value, interval, f"{found.p_value:.3g}"])
+    return _aligned(rows, left=(0, 1, 3))
+
+
+def _notes(report):
+    notes = []
+    if report.resampled:
+        notes.append(
+            f"95 % intervals: {report.draws} resamples over "
+            f"{report.resampled}, seed {report.seed}"
+        )
+    if report.asv_rates:
+        notes.append(
+            f"t-DCF: ASV EER {100 * report.asv_rates.eer:.5f} % at threshold "
+            f"{report.asv_rates.threshold:.6g}"
+        )
+    else:
+        notes.append("min t-DCF not computed: it needs the ASV scores")
+    return "\n".join(notes)
+
+
+def _cell(estimate, scale, digits):
+    if estimate is None:
+        return "-"
+    text = f"{scale * estimate.value:.{digits}f}"
+    if estimate.low is None:
+        return text
+    ends = estimate.low, estimate.high
+    return text + " ({}-{})".format(*(f"{scale * x:.{digits}f}" for x in ends))
+
+
+def _interval(estimate, scale, digits=3):
+    if estimate.low is None:
+        return ""
+    low, high = scale * estimate.low, scale * estimate.high
+    return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def _aligned(rows, left):
+    """Rows of cells as lines; the given columns are flush left."""
+    widths = [
+        max(map(len, column)) for column in zip_longest(*rows, fillvalue="")
+    ]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
+            if width
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,156 @@
+"""The HTML report: nothing from outside, and how a real browser lays it out."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from speechbrain_bilevel.metrics.evaluation import evaluate
+from speechbrain_bilevel.metrics.html import render
+from speechbrain_bilevel.metrics.scores import ASVScores, CMScores
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SYSTEMS = [
+    "<script>alert(1)</script>",
+    "a/rather/long/path/to/an_experiment_with_many_settings/seed_1/scores.txt",
+    "negated" + 60 * "x",
+]
+ATTACKS = ["A<b>", "A\"&amp;'", "Long" + 60 * "g"]
+
+# An inner frame is as wide as it is told to be; a window is never that narrow.
+FRAME = """<!DOCTYPE html>
+<iframe srcdoc="{page}" style="border: 0; width: {width}px; height: 9000px">
+</iframe>
+<script>
+addEventListener("load", () => {{
+  const page = document.querySelector("iframe").contentDocument;
+  const box = element => {{
+    const {{left, right, top, bottom}} = element.getBoundingClientRect();
+    return [left, right, top, bottom];
+  }};
+  const all = selector => [...page.querySelectorAll(selector)];
+  const found = {{
+    client: page.documentElement.clientWidth,
+    scroll: page.documentElement.scrollWidth,
+    boxes: all("main *:not(.scroll *, svg *)").map(box),
+    drawings: all("figure svg").map(svg => ({{
+      box: box(svg),
+      texts: [...svg.querySelectorAll("text")].map(box),
+    }})),
+    scripts: all("script, b, [onload], [onerror]").length,
+    names: all(".pooled tbody th").map(cell => cell.textContent.trim()),
+    attacks: all("tbody th").map(cell => cell.textContent.trim()),
+  }};
+  document.body.textContent = "FOUND" + JSON.stringify(found) + "END";
+}});
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def page():
+    """A report of three systems with everything that a report can have."""
+    rng = np.random.default_rng(0)
+    n = 40
+    attack = np.repeat(np.array(["-", *ATTACKS], dtype=object), n)
+    scores = CMScores(
+        utt=np.array([f"u{i}" for i in range(len(attack))], dtype=object),
+        attack=attack,
+        is_bonafide=attack == "-",
+        score=rng.normal(3 * (attack == "-")),
+        path="<i>scores</i>.txt",
+    )
+    systems = [
+        scores,
+        replace(scores, score=1 / (1 + np.exp(-scores.score))),
+        replace(scores, score=-scores.score),
+    ]
+    asv = ASVScores(
+        target=rng.normal(4, size=200),
+        nontarget=rng.normal(0, size=200),
+        spoof=rng.normal(3, size=200),
+        path="<u>asv</u>.txt",
+    )
+    report = evaluate(
+        systems, asv, resample="utterances", draws=20, names=SYSTEMS
+    )
+    return render(report)
+
+
+@pytest.fixture(scope="module", params=[1280, 390])
+def layout(request, page, tmp_path_factory):
+    """What the browser makes of the page in a window of that width."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is found")
+    folder = tmp_path_factory.mktemp("browser")
+    frame = folder / "frame.html"
+    text = FRAME.format(page=html.escape(page), width=request.param)
+    frame.write_text(text, encoding="utf-8")
+    flags = "headless no-sandbox disable-gpu disable-quic no-first-run "
+    flags += "disable-background-networking disable-component-update "
+    flags += f"disable-sync hide-scrollbars user-data-dir={folder} dump-dom"
+    result = subprocess.run(
+        [browser, *(f"--{flag}" for flag in flags.split()), frame.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    found = re.search("FOUND(.*)END", result.stdout, re.S)
+    assert found, result.stderr
+    return request.param, json.loads(html.unescape(found[1]))
+
+
+def test_nothing_is_wider_than_the_window(layout):
+    width, found = layout
+    assert found["client"] == found["scroll"] == width
+    for left, right, _, _ in found["boxes"]:
+        assert -0.5 <= left and right <= width + 0.5
+
+
+def test_figures_are_seen_whole(layout):
+    width, found = layout
+    assert len(found["drawings"]) == 4
+    for drawing in found["drawings"]:
+        left, right, top, bottom = drawing["box"]
+        assert right - left > 0.85 * min(width, 500) and bottom - top > 150
+        assert drawing["texts"]
+        for text in drawing["texts"]:
+            assert left - 1 <= text[0] and text[1] <= right + 1
+            assert top - 1 <= text[2] and text[3] <= bottom + 1
+
+
+def test_two_columns_on_a_laptop_and_one_on_a_phone(layout):
+    width, found = layout
+    lefts = {round(drawing["box"][0]) for drawing in found["drawings"]}
+    assert len(lefts) == (2 if width == 1280 else 1)
+
+
+def test_names_are_text_in_the_browser(layout):
+    _, found = layout
+    assert found["scripts"] == 0
+    assert found["names"] == SYSTEMS
+    assert set(ATTACKS) <= set(found["attacks"])
+
+
+def test_the_file_refers_to_nothing_outside(page):
+    assert not re.findall(r"(?i)https?:|//|@import|javascript:", page)
+    references = re.findall(r'(?i)\b(?:src|href|srcset|action)="([^"]*)', page)
+    references += re.findall(r"(?i)url\(([^)]*)", page)
+    assert references
+    assert all(re.fullmatch(r"#[\w.-]+|data:,", each) for each in references)
+    tags = {tag.lower() for tag in re.findall(r"<([a-zA-Z]+)", page)}
+    assert not tags & {"script", "iframe", "object", "embed", "img", "base"}
+    assert "default-src 'none'" in page
+
+
+def test_names_from_users_are_escaped(page):
+    for name in ("<script", "<b>", "<i>", "<u>"):
+        assert name not in page
+    # In the tables and in the figures.
+    assert page.count("&lt;script&gt;alert(1)&lt;/") > 4

@@ -1,0 +1,162 @@
+"""Evaluations as tables and as JSON, and what they warn of."""
+
+import json
+
+import numpy as np
+import pytest
+from made_up_scores import cm_scores
+
+from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.metrics.evaluation import evaluate
+from speechbrain_bilevel.metrics.report import as_dict
+from speechbrain_bilevel.metrics.scores import ASVScores, read_cm_scores
+from speechbrain_bilevel.metrics.tables import format_report
+from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
+
+ASV = ASVScores(
+    target=np.array([2.0, 3.0, 4.0]),
+    nontarget=np.array([-1.0, 0.0, 1.0]),
+    spoof=np.array([0.0, 2.5]),
+    path="asv.txt",
+)
+
+
+def test_figures_of_one_system():
+    scores = cm_scores([2, 4, 6, 8], A09=[1, 1], A07=[3, 3, 3, 5])
+    (system,) = evaluate([scores], ASV, threshold=3.0).evaluations
+    assert (system.n_bonafide, system.n_spoof) == (4, 6)
+    found = {name: x.value for name, x in system.metrics.items()}
+    rates = asv_rates(ASV.target, ASV.nontarget, ASV.spoof)
+    value, threshold = min_tdcf(scores.bonafide, scores.spoof, rates)
+    assert found["min_tdcf_legacy"] == value
+    assert system.thresholds["min_tdcf"] == threshold
+    assert (found["frr"], found["far"]) == (1 / 4, 1 / 6)
+    assert found["act_tdcf_legacy"] >= value
+    assert [(name, a.trials, a.eer.value) for name, a in system.attacks.items()]
+    assert {
+        name: (a.trials, a.eer.value) for name, a in system.attacks.items()
+    } == {"A07": (4, 0.25), "A09": (2, 0.0)}
+    assert list(system.attacks) == ["A07", "A09"]
+
+
+def test_tables_show_the_published_digits(shared):
+    scores = read_cm_scores(shared / "data/scores/bilevel_E2E.txt")
+    table = format_report(evaluate([scores], names=["bilevel"]))
+    assert "bilevel: 7355 bona fide and 63882 spoofed trials" in table
+    assert "5.653530214" in table
+    marked = [line for line in table.splitlines() if "<- worst" in line]
+    assert [line.split()[:3] for line in marked] == [["A18", "4914", "21.591"]]
+    assert "WARNING" not in table
+
+
+def test_without_asv_scores_there_is_no_tdcf():
+    report = evaluate([cm_scores([2, 3], A07=[0, 1])])
+    assert "min_tdcf_legacy" not in report.evaluations[0].metrics
+    assert "min t-DCF not computed" in format_report(report)
+    # A single attack at 0 % is nobody's weak point.
+    assert "worst" not in format_report(report)
+
+
+def test_negated_scores_are_announced_and_not_flipped():
+    scores = cm_scores([0, 1, 2, 9], A07=[5, 6, 7, 8])
+    report = evaluate([scores], names=["s"])
+    assert report.evaluations[0].metrics["eer"].value == 0.75
+    table = format_report(report)
+    assert "s: EER ABOVE 50 %, THE SCORES LOOK NEGATED" in table
+    assert "With the opposite sign the EER would be 25.000 %" in table
+    assert "75.000000000" in table
+    good = cm_scores([5], A07=[0])
+    assert "LOOK NEGATED" in format_report(evaluate([good, scores]))
+    assert "LOOK NEGATED" in as_dict(report)["systems"][0]["warning"]
+
+
+def test_constant_scores_are_not_taken_for_negated_ones():
+    table = format_report(evaluate([cm_scores([7, 7], A07=[7, 7])]))
+    assert "ABOVE 50 % WITH EITHER SIGN" in table
+    assert "NEGATED" not in table
+
+
+def test_unusable_asv_scores_name_their_file():
+    # This ASV system lets no spoofed trial through, which leaves C2 at 0.
+    asv = ASVScores(
+        target=np.array([0.0, 0.1]),
+        nontarget=np.array([1.0, 2.0]),
+        spoof=np.array([0.0, -1.0]),
+        path="asv.txt",
+    )
+    with pytest.raises(InputError, match=r"asv\.txt: t-DCF undefined: C2 is 0"):
+        evaluate([cm_scores([2, 3], A07=[0, 1])], asv)
+
+
+def test_side_by_side_has_a_column_for_each_system():
+    first = cm_scores([2, 4, 6, 8], A07=[3, 3, 3, 5], A08=[0])
+    second = cm_scores([2, 4], A07=[0, 0, 1], A10=[1])
+    names = ["plain", "a long system name"]
+    table = format_report(evaluate([first, second], names=names))
+    table = table[: table.index("\n\nmin t-DCF")]
+    rows = [line.split("  ") for line in table.splitlines()]
+    cells = {row[0]: [c.strip() for c in row[1:] if c.strip()] for row in rows}
+    assert cells["bona fide"] == ["4", "2"]
+    assert cells["A07"] == ["25.000", "0.000"]
+    assert cells["A08"] == ["0.000", "-"]
+    assert cells["A10"] == ["-", "0.000"]
+    lines = [line for line in table.splitlines() if line]
+    columns = {len(line) for line in lines if line != "EER % by attack"}
+    assert len(columns) == 1, "the columns are not aligned"
+
+
+def test_comparisons_are_in_the_table():
+    rng = np.random.default_rng(0)
+    systems = [
+        cm_scores(rng.normal(shift, 1, 200), A07=rng.normal(0, 1, 200))
+        for shift in (3, 1)
+    ]
+    report = evaluate(
+        systems, ASV, "utterances", draws=100, names=["good", "bad"]
+    )
+    table = format_report(report)
+    (line,) = [
+        line
+        for line in table.splitlines()
+        if line.startswith("good - bad  EER")
+    ]
+    found = next(c for c in report.comparisons if c.metric == "eer")
+    assert line.split()[-1] == f"{found.p_value:.3g}" == "0.0198"
+    assert f"{100 * found.difference.value:+.4f}" in line
+    assert "100 resamples over utterances, seed 0" in table
+
+
+def test_json_holds_every_figure():
+    rng = np.random.default_rng(0)
+    systems = [
+        cm_scores(rng.normal(2, 1, 30), "a.txt", A07=rng.normal(0, 1, 40)),
+        cm_scores(rng.normal(2, 1, 30), "b.txt", A07=rng.normal(0, 1, 40)),
+    ]
+    report = evaluate(
+        systems, ASV, "utterances", draws=50, seed=7, names=["a", "b"]
+    )
+    read = json.loads(json.dumps(as_dict(report), allow_nan=False))
+    assert [system["scores"] for system in read["systems"]] == [
+        "a.txt",
+        "b.txt",
+    ]
+    assert read["systems"][0]["trials"] == {"bonafide": 30, "spoof": 40}
+    for system, evaluation in zip(read["systems"], report.evaluations):
+        for name, estimate in evaluation.metrics.items():
+            assert system["metrics"][name] == vars(estimate)
+        assert system["thresholds"] == evaluation.thresholds
+        attack = evaluation.attacks["A07"]
+        assert system["attacks"]["A07"]["eer"] == vars(attack.eer)
+        assert system["warning"] is None
+    assert read["intervals"] == {
+        "level": 0.95,
+        "resampled": "utterances",
+        "draws": 50,
+        "seed": 7,
+    }
+    assert read["asv"]["scores"] == "asv.txt"
+    assert read["asv"]["p_fa_spoof"] == 0.5
+    assert {c["metric"] for c in read["comparisons"]} == {
+        "eer",
+        "min_tdcf_legacy",
+    }
