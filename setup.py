@@ -14,6 +14,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["speechbrain_bilevel*"]),
+    package_data={"speechbrain_bilevel.metrics": ["*.jinja"]},
     install_requires=[
         "speechbrain>=1.1.2,<1.2",
         # torchaudio 2.11 is the newest and fails beside any other torch.
@@ -22,11 +23,16 @@ setup(
         "hyperpyyaml",
         "soundfile",
         "numpy",
+        # Of SpeechBrain and torch, which use them too.
+        "scipy",
+        "tqdm",
+        "jinja2",
     ],
     extras_require={
-        "test": ["pytest", "tensorboard"],
+        "test": ["pytest", "tensorboard", "matplotlib"],
         "tensorboard": ["tensorboard"],
-        "benchmarks": ["torchopt", "betty-ml", "higher"],
+        "plots": ["matplotlib"],
+        "benchmarks": ["torchopt", "betty-ml", "higher", "scikit-learn"],
     },
     entry_points={
         "console_scripts": ["speechbrain-bilevel=speechbrain_bilevel.cli:main"]

@@ -1,283 +1,116 @@
-"""Evaluates a score file and lays the result out as plain text tables."""
+"""An evaluation as files: figures for programs, a page and plots for people."""
 
-from dataclasses import dataclass
-from typing import Optional
+import json
+from dataclasses import asdict
+from pathlib import Path
 
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.metrics.eer import eer
-from speechbrain_bilevel.metrics.tdcf import ASVRates, asv_rates, min_tdcf
+from speechbrain_bilevel.files import write_atomically
+from speechbrain_bilevel.metrics.tables import format_report, warning
 
 
-@dataclass(frozen=True)
-class AttackEER:
-    """EER of one attack's trials against all bona fide trials.
-
-    Arguments
-    ---------
-    attack : str
-        Name of the attack.
-    trials : int
-        Number of its spoofed trials.
-    eer : float
-        Equal error rate as a fraction.
-    """
-
-    attack: str
-    trials: int
-    eer: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """All figures of one score file.
+def write_report(report, folder):
+    """Writes metrics.json, metrics.txt, report.html and a PNG for each plot.
 
     Arguments
     ---------
-    path : str
-        Where the scores come from.
-    n_bonafide : int
-        Number of bona fide trials.
-    n_spoof : int
-        Number of spoofed trials.
-    eer : float
-        Pooled equal error rate as a fraction.
-    eer_threshold : float
-        Its threshold; trials with a score above it are accepted.
-    eer_negated : float
-        Pooled EER, as a fraction, of the same scores with the opposite sign.
-    attacks : tuple of AttackEER
-        One entry an attack, sorted by name.
-    min_tdcf : float, optional
-        Legacy 2019 minimum t-DCF, normalised; None without ASV scores.
-    tdcf_threshold : float, optional
-        Its threshold.
-    asv : ASVRates, optional
-        Error rates of the ASV system.
-    """
-
-    path: str
-    n_bonafide: int
-    n_spoof: int
-    eer: float
-    eer_threshold: float
-    eer_negated: float
-    attacks: tuple
-    min_tdcf: Optional[float] = None
-    tdcf_threshold: Optional[float] = None
-    asv: Optional[ASVRates] = None
-
-
-def evaluate(scores, asv=None):
-    """Computes the pooled EER, the EER of every attack and the min t-DCF.
-
-    Arguments
-    ---------
-    scores : CMScores
-        Scores of the countermeasure; higher means "more bona fide". Their
-        sign is never changed.
-    asv : ASVScores, optional
-        Scores of the ASV system; without them there is no t-DCF.
-
-    Returns
-    -------
-    evaluation : Evaluation
-        The figures, rates as fractions.
+    report : Report
+        See ``metrics.evaluation.evaluate``.
+    folder : str or Path
+        Made if it does not exist. Files of these names are replaced.
 
     Raises
     ------
     InputError
-        If a class has no trial, a score is NaN or infinite, or the ASV scores
-        leave the t-DCF undefined.
+        If matplotlib is missing or the folder cannot be written.
 
     Example
     -------
-    >>> import numpy as np
-    >>> from speechbrain_bilevel.metrics.scores import CMScores
-    >>> scores = CMScores(
-    ...     utt=np.array(["a", "b", "c", "d"]),
-    ...     attack=np.array(["-", "-", "A07", "A08"]),
-    ...     is_bonafide=np.array([True, True, False, False]),
-    ...     score=np.array([2.0, 3.0, 0.0, 2.5]),
-    ... )
-    >>> evaluation = evaluate(scores)
-    >>> evaluation.eer, evaluation.attacks[0]
-    (0.5, AttackEER(attack='A07', trials=1, eer=0.0))
+    >>> write_report(report, "results")  # doctest: +SKIP
     """
-    bonafide, spoof = scores.bonafide, scores.spoof
-    pooled, eer_threshold = eer(bonafide, spoof)
-    spoof_attacks = scores.attack[~scores.is_bonafide]
-    attacks = []
-    for attack in sorted(set(spoof_attacks.tolist())):
-        trials = spoof[spoof_attacks == attack]
-        attacks.append(AttackEER(attack, len(trials), eer(bonafide, trials)[0]))
-    tandem = {}
-    if asv is not None:
-        tandem = _tandem(bonafide, spoof, asv)
-    return Evaluation(
-        path=scores.path,
-        n_bonafide=len(bonafide),
-        n_spoof=len(spoof),
-        eer=pooled,
-        eer_threshold=eer_threshold,
-        eer_negated=eer(-bonafide, -spoof)[0],
-        attacks=tuple(attacks),
-        **tandem,
-    )
+    # Here, for matplotlib is needed by no other part of the package.
+    from speechbrain_bilevel.metrics.html import render
+    from speechbrain_bilevel.metrics.plots import save_pngs
 
-
-def format_report(evaluation):
-    """The figures of one score file as a text to print.
-
-    Arguments
-    ---------
-    evaluation : Evaluation
-        The figures, see :func:`evaluate`.
-
-    Returns
-    -------
-    report : str
-        Pooled figures and a table of the attacks, the weakest point marked.
-        An EER above 50 % is announced in capitals at the top.
-
-    Example
-    -------
-    >>> attacks = (AttackEER("A07", 50, 0.02), AttackEER("A08", 40, 0.125))
-    >>> print(
-    ...     format_report(
-    ...         Evaluation("s.txt", 10, 90, 0.075, 0.5, 0.925, attacks)
-    ...     )
-    ... )
-    s.txt
-    trials: 10 bona fide, 90 spoof
-    EER 7.500000000 %        threshold 0.5
-    min t-DCF not computed   needs the ASV scores
-    <BLANKLINE>
-    attack  trials    EER %
-    A07         50    2.000
-    A08         40   12.500  <- worst
-    """
-    pooled = f"EER {100 * evaluation.eer:.9f} %"
-    tandem = "min t-DCF not computed"
-    tandem_note = "needs the ASV scores"
-    if evaluation.min_tdcf is not None:
-        tandem = f"min t-DCF {evaluation.min_tdcf:.9f}"
-        tandem_note = (
-            f"threshold {evaluation.tdcf_threshold:.6g} (legacy 2019 form; "
-            f"ASV EER {100 * evaluation.asv.eer:.5f} %)"
-        )
-    lines = [
-        evaluation.path,
-        *_warning(evaluation),
-        f"trials: {evaluation.n_bonafide} bona fide, "
-        f"{evaluation.n_spoof} spoof",
-        f"{pooled:<25}threshold {evaluation.eer_threshold:.6g}",
-        f"{tandem:<25}{tandem_note}",
-        "",
-    ]
-    width = max(len("attack"), *(len(a.attack) for a in evaluation.attacks))
-    worst = max(attack.eer for attack in evaluation.attacks)
-    lines.append(f"{'attack':<{width}}  trials    EER %")
-    for attack in evaluation.attacks:
-        is_worst = attack.eer == worst > 0 and len(evaluation.attacks) > 1
-        lines.append(
-            f"{attack.attack:<{width}}  {attack.trials:>6}  "
-            f"{_percent(attack.eer):>7}{'  <- worst' * is_worst}"
-        )
-    return "\n".join(lines)
-
-
-def side_by_side(evaluations):
-    """A table that compares systems, one column each.
-
-    Arguments
-    ---------
-    evaluations : dict
-        :class:`Evaluation` of every system by the name to print.
-
-    Returns
-    -------
-    table : str
-        Counts, pooled EER and min t-DCF, and the EER of every attack; ``-``
-        where a system has no such figure.
-
-    Example
-    -------
-    >>> def system(rate):
-    ...     attacks = (AttackEER("A07", 90, rate),)
-    ...     return Evaluation("s.txt", 10, 90, rate, 0.5, 1 - rate, attacks)
-    >>> print(side_by_side({"plain": system(0.2), "bi-level": system(0.1)}))
-                  plain  bi-level
-    bona fide        10        10
-    spoof            90        90
-    EER %        20.000    10.000
-    min t-DCF         -         -
-    <BLANKLINE>
-    EER % by attack
-    A07          20.000    10.000
-    """
-    systems = list(evaluations.values())
-    by_attack = [{a.attack: a.eer for a in s.attacks} for s in systems]
-    attacks = sorted(set().union(*by_attack))
-    rows = [
-        ("", list(evaluations)),
-        ("bona fide", [str(system.n_bonafide) for system in systems]),
-        ("spoof", [str(system.n_spoof) for system in systems]),
-        ("EER %", [_percent(system.eer) for system in systems]),
-        ("min t-DCF", [_tdcf(system.min_tdcf) for system in systems]),
-        ("", []),
-        ("EER % by attack", []),
-    ]
-    for attack in attacks:
-        rates = [_percent(rates.get(attack)) for rates in by_attack]
-        rows.append((attack, rates))
-
-    first = max(len("min t-DCF"), *map(len, attacks))
-    widths = [max(8, len(name)) for name in evaluations]
-    lines = []
-    for label, cells in rows:
-        cells = [f"  {cell:>{width}}" for cell, width in zip(cells, widths)]
-        lines.append(f"{label:<{first}}{''.join(cells)}".rstrip())
-    for name, system in evaluations.items():
-        warning = _warning(system)
-        if warning:
-            lines += ["", name, *warning]
-    return "\n".join(lines)
-
-
-def _tandem(bonafide, spoof, asv):
-    """The t-DCF part of an evaluation; names the ASV file if it is unusable."""
+    folder = Path(folder)
+    texts = {
+        "metrics.json": json.dumps(as_dict(report), indent=2) + "\n",
+        "metrics.txt": format_report(report) + "\n",
+        "report.html": render(report),
+    }
     try:
-        rates = asv_rates(asv.target, asv.nontarget, asv.spoof)
-        value, threshold = min_tdcf(bonafide, spoof, rates)
-    except InputError as error:
-        raise InputError(f"{asv.path}: {error}") from error
-    return {"min_tdcf": value, "tdcf_threshold": threshold, "asv": rates}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder, texts)
+        save_pngs(report, folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the report cannot be written ({error.strerror}); "
+            "expected a folder with room for it"
+        ) from error
 
 
-def _warning(evaluation):
-    """Lines that say aloud what an EER above 50 % most likely means."""
-    if evaluation.eer <= 0.5:
-        return []
-    opposite = f"{100 * evaluation.eer_negated:.3f} %"
-    if evaluation.eer_negated < 0.5:
-        return [
-            "!!! WARNING: EER ABOVE 50 %, THE SCORES LOOK NEGATED !!!",
-            "    Expected: a higher score for bona fide than for spoof.",
-            f"    With the opposite sign the EER would be {opposite}. Nothing "
-            "was flipped:",
-            "    if the sign is wrong, correct it in the score file.",
-        ]
-    return [
-        "!!! WARNING: EER ABOVE 50 % WITH EITHER SIGN !!!",
-        f"    With the opposite sign it would be {opposite}: too many trials "
-        "share one score,",
-        "    or there are too few trials.",
-    ]
+def as_dict(report):
+    """An evaluation as plain dictionaries and lists, for JSON.
+
+    Arguments
+    ---------
+    report : Report
+
+    Returns
+    -------
+    dict
+        ``systems``, a list with ``name``, ``scores`` (the file), ``trials``,
+        ``metrics``, ``thresholds``, ``attacks`` and ``warning`` of each; then
+        ``comparisons``, ``intervals`` and ``asv``. Error rates are fractions;
+        figures have a ``value`` and, with resampling, the ``low`` and ``high``
+        end of the interval.
+
+    Example
+    -------
+    >>> from speechbrain_bilevel.metrics.results import Report
+    >>> as_dict(Report([], []))
+    {'systems': [], 'comparisons': [], 'intervals': None, 'asv': None}
+    """
+    intervals = None
+    if report.resampled:
+        intervals = {
+            "level": 0.95,
+            "resampled": report.resampled,
+            "draws": report.draws,
+            "seed": report.seed,
+        }
+    asv = None
+    if report.asv_rates:
+        asv = {"scores": report.asv.path, **asdict(report.asv_rates)}
+    return {
+        "systems": [_system(system) for system in report.evaluations],
+        "comparisons": [
+            {**asdict(found), "difference": _estimate(found.difference)}
+            for found in report.comparisons
+        ],
+        "intervals": intervals,
+        "asv": asv,
+    }
 
 
-def _percent(rate):
-    return "-" if rate is None else f"{100 * rate:.3f}"
+def _system(system):
+    return {
+        "name": system.name,
+        "scores": system.scores.path,
+        "trials": {"bonafide": system.n_bonafide, "spoof": system.n_spoof},
+        "metrics": {
+            name: _estimate(estimate)
+            for name, estimate in system.metrics.items()
+        },
+        "thresholds": system.thresholds,
+        "attacks": {
+            name: {"trials": attack.trials, "eer": _estimate(attack.eer)}
+            for name, attack in system.attacks.items()
+        },
+        "warning": warning(system) or None,
+    }
 
 
-def _tdcf(value):
-    return "-" if value is None else f"{value:.4f}"
+def _estimate(estimate):
+    ends = asdict(estimate).items()
+    return {end: value for end, value in ends if value is not None}

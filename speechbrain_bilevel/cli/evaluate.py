@@ -1,0 +1,183 @@
+"""``speechbrain-bilevel evaluate``: every figure of one or more score files."""
+
+import argparse
+from pathlib import Path
+
+DESCRIPTION = """\
+EER, min t-DCF (2019 and 2021) and the metrics of ASVspoof 5 from score files
+alone, pooled and of each attack, with 95 % intervals; several systems are set
+side by side and, on the same trials, compared by a paired test.
+
+A score file has lines `utt source key score` (ASVspoof 2019) or, with a
+protocol, `utt score` (ASVspoof 2021), or is a table with a header (ASVspoof 5);
+a higher score means bona fide. The protocol is that of ASVspoof2019 LA,
+ASVspoof2021 LA or DF, ASVspoof5, In-the-Wild's meta.csv, a manifest or a list
+with `path,label`."""
+
+
+def add_evaluate(commands):
+    """Adds the command to the parser.
+
+    Arguments
+    ---------
+    commands : argparse subparsers
+    """
+    parser = commands.add_parser(
+        "evaluate",
+        help="error rates and costs of score files, with intervals",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    parser.add_argument(
+        "--asv-scores",
+        metavar="FILE",
+        help="ASV scores, lines `source key score`, for the t-DCF",
+    )
+    parser.add_argument(
+        "--asv-protocol",
+        metavar="FILE",
+        help="trial_metadata.txt of ASVspoof2021's ASV scores, which have "
+        "lines `speaker utt score`",
+    )
+    parser.add_argument(
+        "--protocol",
+        metavar="FILE",
+        help="which trials have to have scores, their keys and speakers",
+    )
+    parser.add_argument(
+        "--partition",
+        metavar="NAME",
+        help="which trials of the protocol; default: eval where there are any",
+    )
+    parser.set_defaults(run=run)
+
+
+def add_arguments(parser):
+    """Adds what an evaluation of any corpus takes.
+
+    Arguments
+    ---------
+    parser : argparse.ArgumentParser
+    """
+    parser.add_argument("scores", nargs="+", metavar="SCORES")
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help="write metrics.json, metrics.txt, report.html and PNG plots there",
+    )
+    parser.add_argument(
+        "--resample",
+        choices=("speakers", "utterances"),
+        help="what the intervals are over; default: speakers where the "
+        "protocol tells several, else utterances",
+    )
+    parser.add_argument(
+        "--draws",
+        type=_at_least_zero,
+        default=1000,
+        metavar="N",
+        help="resamples for the intervals; 0: no intervals (default: 1000)",
+    )
+    parser.add_argument(
+        "--seed", type=_at_least_zero, default=0, help="of the resamples"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="X",
+        help="give the error rates and t-DCF at this score too, e.g. one that "
+        "was fixed on dev",
+    )
+
+
+def run(args):
+    """Evaluates; prints a report and writes it where it is told.
+
+    Arguments
+    ---------
+    args : argparse.Namespace
+        Of the parser that ``add_evaluate`` makes.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    from speechbrain_bilevel.dataio.protocols import read_protocol
+    from speechbrain_bilevel.metrics.evaluation import evaluate
+    from speechbrain_bilevel.metrics.report import write_report
+    from speechbrain_bilevel.metrics.scores import (
+        read_asv_scores,
+        read_cm_scores,
+    )
+    from speechbrain_bilevel.metrics.tables import format_report
+
+    asv = None
+    if args.asv_scores:
+        asv = read_asv_scores(args.asv_scores, args.asv_protocol)
+    trials = args.protocol and read_protocol(args.protocol)
+    systems = [
+        read_cm_scores(path, trials, args.partition) for path in args.scores
+    ]
+    report = evaluate(
+        systems,
+        asv,
+        resample=_resampling(args, systems),
+        draws=args.draws,
+        seed=args.seed,
+        names=system_names(args.scores),
+        threshold=args.threshold,
+    )
+    print(format_report(report))
+    if args.output:
+        write_report(report, args.output)
+        print(f"\nreport: {Path(args.output, 'report.html')}")
+    return 0
+
+
+def system_names(paths):
+    """The shortest names that tell score files apart.
+
+    Arguments
+    ---------
+    paths : list of str
+
+    Returns
+    -------
+    list of str
+        File names without ending; with folders where these are equal.
+
+    Example
+    -------
+    >>> system_names(["run1/plain.txt", "run1/bilevel.txt"])
+    ['plain', 'bilevel']
+    >>> system_names(["run1/eval_scores.txt", "run2/eval_scores.txt"])
+    ['run1/eval_scores', 'run2/eval_scores']
+    """
+    parts = [Path(path).with_suffix("").parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    # One file given twice, or files that differ in their ending only.
+    return [f"{path} ({i})" for i, path in enumerate(paths, start=1)]
+
+
+def _resampling(args, systems):
+    if args.draws == 0:
+        return None
+    if args.resample:
+        return args.resample
+    several = all(
+        scores.speaker is not None and len(set(scores.speaker)) > 1
+        for scores in systems
+    )
+    return "speakers" if several else "utterances"
+
+
+def _at_least_zero(text):
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
+    return value

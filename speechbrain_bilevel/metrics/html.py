@@ -1,0 +1,233 @@
+"""An evaluation as one HTML file that stands alone, figures included."""
+
+import math
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jinja2
+from markupsafe import Markup, escape
+
+from speechbrain_bilevel.metrics import plots
+from speechbrain_bilevel.metrics.plot_style import colour, printable
+from speechbrain_bilevel.metrics.results import METRICS
+
+#: What each of ``METRICS`` says, and where it comes from.
+DEFINITIONS = {
+    "eer": "Equal error rate: the mean of the false rejection rate (bona fide "
+    "trials turned away) and the false acceptance rate (spoofed trials let "
+    "in) at the threshold where the two are closest, not interpolated; as in "
+    "the official ASVspoof evaluations.",
+    "min_tdcf_legacy": "Lowest tandem detection cost of the countermeasure "
+    "and the speaker verification system behind it, over all thresholds, "
+    "normalised so that a useless countermeasure has 1. Kinnunen et al., "
+    "Odyssey 2018; evaluation plan of ASVspoof 2019.",
+    "min_tdcf_revised": "The same, with the errors that the speaker "
+    "verification system makes by itself in the cost, so that a perfect "
+    "countermeasure has more than 0. Kinnunen et al., IEEE/ACM Transactions "
+    "on Audio, Speech, and Language Processing 28, 2020; evaluation plan of "
+    "ASVspoof 2021.",
+    "min_dcf": "Lowest detection cost over all thresholds, with spoofed "
+    "trials at a prior of 5 % and ten times as expensive to let in as bona "
+    "fide trials to turn away; accepting every trial costs 1. Wang et al., "
+    "ASVspoof 5 workshop, 2024.",
+    "act_dcf": "The same cost at the one threshold that is right if scores "
+    "are log-likelihood ratios, -ln 1.9; far above the minimum, the scores "
+    "are not calibrated. Wang et al., ASVspoof 5 workshop, 2024.",
+    "cllr": "Cost of log-likelihood ratios over all priors, in bits: 0 is "
+    "perfect, 1 tells nothing, more misleads, or the scores are no "
+    "log-likelihood ratios. Brümmer and du Preez, Computer Speech & Language "
+    "20, 2006.",
+    "frr": "False rejection rate: share of bona fide trials that the given "
+    "threshold turns away. No system is best in this alone.",
+    "far": "False acceptance rate: share of spoofed trials that the given "
+    "threshold lets in. No system is best in this alone.",
+    "act_tdcf_legacy": "The legacy cost in tandem at the given threshold "
+    "instead of the best one. Kinnunen et al., Odyssey 2018.",
+    "act_tdcf_revised": "The revised cost in tandem at the given threshold "
+    "instead of the best one. Kinnunen et al., IEEE/ACM Transactions on "
+    "Audio, Speech, and Language Processing 28, 2020.",
+}
+
+FIGURES = {
+    "det": (
+        "Detection error trade-off",
+        "Each point of a curve is a threshold: how many spoofed trials it "
+        "lets in, and how many bona fide trials it turns away. The nearer to "
+        "the lower left corner the better; the mark on the diagonal is the "
+        "EER.",
+    ),
+    "attacks": (
+        "EER of each attack",
+        "The trials of one attack against all bona fide trials; shorter is "
+        "better. Thin lines, where there are any, are 95 % intervals.",
+    ),
+    "tdcf": (
+        "Cost in tandem with speaker verification",
+        "Normalised t-DCF (revised 2021) at every threshold, from lenient on "
+        "the left to strict on the right; the mark is the minimum, the lower "
+        "the better. At 1 the countermeasure is useless; a perfect one would "
+        "reach the lower line, the errors of the speaker verification system "
+        "alone.",
+    ),
+    "scores": (
+        "Scores",
+        "How the scores of the two classes spread; the bars of each add up to "
+        "100 %. Trials right of the threshold are accepted, so grey right of "
+        "it and colour left of it are the errors.",
+    ),
+}
+
+
+def render(report):
+    """Lays an evaluation out as one HTML file.
+
+    The file stands alone: figures are inline SVG, and there is no script and
+    no reference to anything outside. Names that users gave are escaped. Equal
+    reports give equal text.
+
+    Arguments
+    ---------
+    report : Report
+        One or more systems.
+
+    Returns
+    -------
+    page : str
+        An HTML5 document, to be written as UTF-8.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> from speechbrain_bilevel.metrics.evaluation import evaluate
+    >>> from speechbrain_bilevel.metrics.scores import CMScores
+    >>> attack = np.array(["-", "-", "A07", "A07"])
+    >>> score = np.array([1.0, 3.0, 0.0, 2.0])
+    >>> scores = CMScores(attack, attack, attack == "-", score)
+    >>> page = render(evaluate([scores], names=["<mine>"]))
+    >>> page.splitlines()[0], "&lt;mine&gt;" in page, "<mine>" in page
+    ('<!DOCTYPE html>', True, False)
+    """
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = Path(__file__).with_name("report.html.jinja")
+    return environment.from_string(template.read_text("utf-8")).render(
+        report=report,
+        systems=report.evaluations,
+        metrics=_metrics_of(report),
+        attacks=_attacks_of(report),
+        figures=_figures_of(report),
+        best=_best,
+        colour=colour,
+        printable=printable,
+        index={each.name: i for i, each in enumerate(report.evaluations)},
+        interval=_interval,
+        name=_name,
+        number=_number,
+        p_value=_p_value,
+        percent=_percent,
+        verdict=_verdict,
+        METRICS=METRICS,
+        DEFINITIONS=DEFINITIONS,
+    )
+
+
+def _name(text, longest=None):
+    """A name from a user, escaped, that may be broken at its punctuation."""
+    escaped = str(escape(printable(text, longest)))
+    return Markup(re.sub(r"([_./-])(?=\w)", r"\1<wbr>", escaped))
+
+
+def _metrics_of(report):
+    """Names of the metrics that at least one system has, in their order."""
+    found = set().union(*(each.metrics for each in report.evaluations))
+    return [metric for metric in METRICS if metric in found]
+
+
+def _attacks_of(report):
+    """For each attack its results by index of the system."""
+    systems = list(enumerate(report.evaluations))
+    names = sorted(set().union(*(each.attacks for _, each in systems)))
+    return {
+        name: {i: s.attacks[name] for i, s in systems if name in s.attacks}
+        for name in names
+    }
+
+
+def _figures_of(report):
+    """Name, title, caption and inline SVG of each figure."""
+    return [
+        (name, *FIGURES[name], _inline(plots.svg(figure), name))
+        for name, figure in plots.draw(report).items()
+    ]
+
+
+def _inline(svg, name):
+    """An SVG document as a part of an HTML page.
+
+    Several figures share the page, so their ids get the figure's name. An
+    HTML parser knows the namespaces by itself; without them and the metadata,
+    no address is left in the file.
+    """
+    root = ElementTree.fromstring(svg)
+    for parent in root.iter():
+        for child in list(parent):
+            if child.tag.rpartition("}")[2] in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        attributes = dict(element.items())
+        element.attrib.clear()
+        for key, value in attributes.items():
+            key = key.rpartition("}")[2]
+            if key == "id":
+                value = f"{name}-{value}"
+            elif key in ("href", "clip-path"):
+                value = value.replace("#", f"#{name}-")
+            element.set(key, value)
+    for key in ("width", "height", "version"):
+        del root.attrib[key]
+    root.set("role", "img")
+    root.set("aria-label", f"{FIGURES[name][0]}; the tables have the numbers")
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _number(metric, value):
+    """A figure in print: per cent to 0.01, others to 0.0001."""
+    scale = METRICS[metric][1]
+    return f"{scale * value:.{2 if scale == 100 else 4}f}"
+
+
+def _percent(rate):
+    return _number("eer", rate)
+
+
+def _interval(metric, estimate):
+    """The 95 % interval in print; nothing where there is none."""
+    low, high = estimate.low, estimate.high
+    if low is None or math.isnan(low):
+        return ""
+    return f"{_number(metric, low)} to {_number(metric, high)}"
+
+
+def _best(metric, estimates):
+    """The lowest of several systems' figures, where it makes one the best."""
+    values = [estimate.value for estimate in estimates]
+    is_rate_of_two = metric in ("frr", "far")
+    return None if is_rate_of_two or len(values) == 1 else min(values)
+
+
+def _p_value(p_value):
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def _verdict(comparison):
+    """What a paired test says, in words."""
+    if comparison.p_value >= 0.05:
+        return "no difference shown"
+    is_lower = comparison.difference.value < 0
+    return f"the {'first' if is_lower else 'second'} is better"
