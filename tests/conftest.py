@@ -1,9 +1,12 @@
 """Fixtures of all tests."""
 
+import logging
 import sys
 from pathlib import Path
 
 import pytest
+
+from speechbrain_bilevel import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "ASVspoof2019"
@@ -17,3 +20,18 @@ def shared():
     if not folder.is_dir():
         pytest.skip("needs the reference data in ../shared")
     return folder
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs the command; returns its exit code, output and errors."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(argument) for argument in arguments])
+        return end.value.code, *capsys.readouterr()
+
+    logger = logging.getLogger("speechbrain")
+    level = logger.level
+    yield run
+    logger.setLevel(level)

@@ -4,8 +4,11 @@ import argparse
 import logging
 import sys
 
-from speechbrain_bilevel.cli.corpora import add_toy
+from speechbrain_bilevel.cli.corpora import add_prepare, add_toy
 from speechbrain_bilevel.cli.detect import add_classify
+from speechbrain_bilevel.cli.evaluate import add_evaluate
+from speechbrain_bilevel.cli.fusion import add_calibrate, add_fuse
+from speechbrain_bilevel.cli.score import add_score
 from speechbrain_bilevel.errors import exit_on_input_error
 
 
@@ -29,6 +32,14 @@ def _parser():
         prog="speechbrain-bilevel", description="Tells bona fide from spoof."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add_command in (add_classify, add_toy):
+    for add_command in (
+        add_classify,
+        add_toy,
+        add_evaluate,
+        add_prepare,
+        add_calibrate,
+        add_fuse,
+        add_score,
+    ):
         add_command(commands)
     return parser

@@ -1,6 +1,5 @@
 """The command: a line for each file, and exit code 2 if any was bad."""
 
-import logging
 import os
 import re
 import subprocess
@@ -13,7 +12,6 @@ import soundfile
 from huggingface_hub import constants
 from tiny_detector import export, tiny_network
 
-from speechbrain_bilevel import cli
 from speechbrain_bilevel.dataio import toy
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.inference import SpoofDetector
@@ -35,21 +33,6 @@ def audio(tmp_path):
     (tmp_path / "text.wav").write_text("hello\n" * 100)
     (tmp_path / "empty.wav").touch()
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs the command; returns its exit code, output and errors."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(argument) for argument in arguments])
-        return end.value.code, *capsys.readouterr()
-
-    logger = logging.getLogger("speechbrain")
-    level = logger.level
-    yield run
-    logger.setLevel(level)
 
 
 def expected_line(folder, path):
@@ -135,9 +118,7 @@ def test_the_installed_command_works_anywhere(folder, audio, monkeypatch):
     command = [script, "classify", "--source", os.path.relpath(folder, audio)]
     command += ["a.wav", "gone.wav", "b c.flac"]
     before = sorted(os.listdir(audio))
-    result = subprocess.run(
-        command, cwd=audio, capture_output=True, text=True
-    )
+    result = subprocess.run(command, cwd=audio, capture_output=True, text=True)
     assert result.returncode == 2
     monkeypatch.chdir(audio)
     paths = [Path("a.wav"), Path("b c.flac")]
