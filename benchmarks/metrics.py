@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Times the metrics on as many trials as ASVspoof2019 LA eval has.
+
+> python benchmarks/metrics.py
+> python benchmarks/metrics.py --scores scores.txt --asv-scores asv.txt
+
+Prints a table. The scores are Gaussian unless files are given. Rows are timed
+in turns, so that a change of the machine's speed meets all; the yardstick is
+scikit-learn's det_curve on the same arrays.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+from sklearn.metrics import det_curve as sklearn_det_curve
+from tqdm import tqdm
+
+from speechbrain_bilevel.metrics.asvspoof5 import (
+    act_dcf,
+    cllr,
+    min_adcf,
+    min_dcf,
+)
+from speechbrain_bilevel.metrics.eer import eer
+from speechbrain_bilevel.metrics.evaluation import evaluate
+from speechbrain_bilevel.metrics.scores import (
+    ASVScores,
+    CMScores,
+    read_asv_scores,
+    read_cm_scores,
+)
+from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
+
+YARDSTICK = "scikit-learn det_curve"
+N_BONAFIDE, N_SPOOF = 7355, 63882
+ATTACKS, SPEAKERS, DRAWS = 13, 67, 1000
+
+
+def made_up_scores():
+    """Gaussian scores of a countermeasure and of an ASV system."""
+    rng = np.random.default_rng(0)
+    total = N_BONAFIDE + N_SPOOF
+    is_bonafide = rng.permutation(total) < N_BONAFIDE
+    attack = np.char.add("A", rng.integers(ATTACKS, size=total).astype(str))
+    scores = CMScores(
+        utt=np.array([f"LA_E_{i}" for i in range(total)], dtype=object),
+        attack=np.where(is_bonafide, "-", attack).astype(object),
+        is_bonafide=is_bonafide,
+        score=rng.normal(size=total) + 3 * is_bonafide,
+        speaker=rng.integers(SPEAKERS, size=total).astype(str).astype(object),
+    )
+    asv = ASVScores(
+        target=rng.normal(4, 1, 5370),
+        nontarget=rng.normal(0, 1, 33327),
+        spoof=rng.normal(3, 1, 63882),
+    )
+    return scores, asv
+
+
+def rows(scores, asv):
+    """What is timed, by name."""
+    bonafide, spoof = scores.bonafide, scores.spoof
+    rates = asv_rates(asv.target, asv.nontarget, asv.spoof)
+    keys, values = scores.is_bonafide, scores.score
+
+    def eer_and_both_tdcfs():
+        eer(bonafide, spoof)
+        min_tdcf(bonafide, spoof, rates)
+        min_tdcf(bonafide, spoof, rates, form="revised")
+
+    return {
+        YARDSTICK: lambda: sklearn_det_curve(keys, values),
+        "`eer`": lambda: eer(bonafide, spoof),
+        "`min_tdcf`, legacy": lambda: min_tdcf(bonafide, spoof, rates),
+        "`min_tdcf`, revised": lambda: min_tdcf(
+            bonafide, spoof, rates, form="revised"
+        ),
+        "EER and both t-DCFs": eer_and_both_tdcfs,
+        "`min_dcf`": lambda: min_dcf(bonafide, spoof),
+        "`act_dcf`": lambda: act_dcf(bonafide, spoof),
+        "`cllr`": lambda: cllr(bonafide, spoof),
+        "`min_adcf`, on the ASV scores": lambda: min_adcf(
+            asv.target, asv.nontarget, asv.spoof
+        ),
+    }
+
+
+def timed(function):
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def main():
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--scores", help="score file, utt source key score")
+    parser.add_argument("--asv-scores", help="ASV score file")
+    parser.add_argument("--rounds", type=int, default=31)
+    arguments = parser.parse_args()
+    scores, asv = made_up_scores()
+    if arguments.scores:
+        scores = read_cm_scores(arguments.scores)
+    if arguments.asv_scores:
+        asv = read_asv_scores(arguments.asv_scores)
+
+    functions = rows(scores, asv)
+    seconds = {name: [] for name in functions}
+    for _ in tqdm(range(arguments.rounds), "rounds"):
+        for name, function in functions.items():
+            seconds[name].append(timed(function))
+
+    print(f"{len(scores.score)} trials\n")
+    print(f"| | ms: median (quartiles) | / {YARDSTICK} |\n|---|---|---|")
+    yardstick = np.array(seconds[YARDSTICK])
+    for name, values in seconds.items():
+        low, median, high = (
+            1000 * x for x in statistics.quantiles(values, n=4)
+        )
+        ratio = statistics.median(np.array(values) / yardstick)
+        print(f"| {name} | {median:.1f} ({low:.1f}-{high:.1f}) | {ratio:.2f} |")
+    for resample in "utterances", "speakers":
+        if resample == "speakers" and scores.speaker is None:
+            continue
+        took = timed(lambda: evaluate([scores], asv, resample, DRAWS))
+        print(
+            f"| all figures, {len(set(scores.attack)) - 1} attacks, {DRAWS} "
+            f"resamples over {resample} | {1000 * took:.0f} "
+            f"| {took / statistics.median(yardstick):.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
