@@ -102,8 +102,10 @@ class SpoofDetector(EncoderClassifier):
                         f"{source}: no {name} in it; expected a pretrained "
                         "folder, as train.py writes into its output folder"
                     )
-        elif folder.is_absolute() or source.startswith(".") or (
-            source.count(os.sep) != 1 and "://" not in source
+        elif (
+            folder.is_absolute()
+            or source.startswith(".")
+            or (source.count(os.sep) != 1 and "://" not in source)
         ):
             raise InputError(
                 f"{source}: no such folder; expected a pretrained folder or "

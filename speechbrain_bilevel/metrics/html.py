@@ -230,4 +230,5 @@ def _verdict(comparison):
     if comparison.p_value >= 0.05:
         return "no difference shown"
     is_lower = comparison.difference.value < 0
-    return f"the {'first' if is_lower else 'second'} is better"
+    better = comparison.first if is_lower else comparison.second
+    return _name(better, 40) + " is better"

@@ -155,6 +155,11 @@ def _comparisons(comparisons):
 
 def _notes(report):
     notes = []
+    if len(report.evaluations) > 1:
+        notes.append(
+            "actDCF and Cllr hold only for scores that are log-likelihood "
+            "ratios"
+        )
     if report.resampled:
         notes.append(
             f"95 % intervals: {report.draws} resamples over "

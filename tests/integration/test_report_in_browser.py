@@ -43,8 +43,8 @@ addEventListener("load", () => {{
       texts: [...svg.querySelectorAll("text")].map(box),
     }})),
     scripts: all("script, b, [onload], [onerror]").length,
-    names: all(".pooled tbody th").map(cell => cell.textContent.trim()),
-    attacks: all("tbody th").map(cell => cell.textContent.trim()),
+    names: all(".pooled thead span:not(.key)").map(name => name.textContent),
+    attacks: all("tbody th > span").map(name => name.textContent),
   }};
   document.body.textContent = "FOUND" + JSON.stringify(found) + "END";
 }});

@@ -119,9 +119,11 @@ def test_a_step_that_is_not_finite_is_left_out_then_patience_ends():
     before = weights(brain)
     brain.fit([1], loader([broken]))
     after = weights(brain)
-    assert_same({k: after[k] for k in after if "head" in k}, {
-        k: before[k] for k in before if "head" in k
-    }, 0)
+    assert_same(
+        {k: after[k] for k in after if "head" in k},
+        {k: before[k] for k in before if "head" in k},
+        0,
+    )
     assert all(w.isfinite().all() for w in after.values())
     assert not torch.equal(before["encoder.weight"], after["encoder.weight"])
     with pytest.raises(ValueError, match="patience is exhausted"):

@@ -218,7 +218,10 @@ def test_another_key_for_the_same_trial_is_refused(run, folder):
             "eval_a.txt eval_b.txt --weights 1 1 --dev-protocol p.txt",
             "--dev-protocol belongs to --learn",
         ),
-        ("eval_a.txt gone.txt --weights 1 1", "gone.txt: cannot be read (No such file"),
+        (
+            "eval_a.txt gone.txt --weights 1 1",
+            "gone.txt: cannot be read (No such file",
+        ),
         ("eval_a.txt eval_b.txt --weights 1e308 1e308", "60 of 60 weighted"),
         ("eval_a.txt eval_b.txt --learn dev_a.txt dev_b_bare.txt", "no keys"),
     ],

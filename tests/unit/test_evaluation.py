@@ -93,7 +93,7 @@ def test_side_by_side_has_a_column_for_each_system():
     second = cm_scores([2, 4], A07=[0, 0, 1], A10=[1])
     names = ["plain", "a long system name"]
     table = format_report(evaluate([first, second], names=names))
-    table = table[: table.index("\n\nmin t-DCF")]
+    table = table[: table.index("\n\nactDCF and Cllr")]
     rows = [line.split("  ") for line in table.splitlines()]
     cells = {row[0]: [c.strip() for c in row[1:] if c.strip()] for row in rows}
     assert cells["bona fide"] == ["4", "2"]

@@ -9,6 +9,7 @@ from dataclasses import replace
 import matplotlib
 import numpy as np
 import pytest
+from made_up_scores import cm_scores
 from matplotlib.colors import same_color
 from PIL import Image
 from scipy.spatial import KDTree
@@ -19,19 +20,7 @@ from speechbrain_bilevel.metrics.eer import det_curve, eer
 from speechbrain_bilevel.metrics.evaluation import evaluate
 from speechbrain_bilevel.metrics.html import DEFINITIONS, render
 from speechbrain_bilevel.metrics.results import METRICS, Estimate
-from speechbrain_bilevel.metrics.scores import ASVScores, CMScores
-
-
-def cm_scores(bonafide, **attacks):
-    """CMScores of bona fide scores and of the scores of each attack."""
-    groups = {"-": bonafide, **attacks}
-    attack = [name for name, group in groups.items() for _ in group]
-    return CMScores(
-        utt=np.array([f"u{n}" for n in range(len(attack))], dtype=object),
-        attack=np.array(attack, dtype=object),
-        is_bonafide=np.array([name == "-" for name in attack]),
-        score=np.concatenate([*groups.values()]).astype(float),
-    )
+from speechbrain_bilevel.metrics.scores import ASVScores
 
 
 def normal(gap, n=300, seed=0):
@@ -315,12 +304,12 @@ def test_same_scores_everywhere_are_announced_as_such():
 def test_intervals_and_comparisons_on_the_page():
     systems = [normal(4), normal(2)]
     report = evaluate(
-        systems, resample="utterances", draws=50, names=["first", "second"]
+        systems, resample="utterances", draws=50, names=["good", "bad"]
     )
     page = render(report)
     rate = report.evaluations[0].metrics["eer"]
     assert f"<small>{100 * rate.low:.2f} to {100 * rate.high:.2f}" in page
-    assert "the first is better" in page and "the second is better" not in page
+    assert "good is better" in page and "bad is better" not in page
     assert "50 draws of the trials" in page
 
 
