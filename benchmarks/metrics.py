@@ -25,12 +25,11 @@ from speechbrain_bilevel.metrics.asvspoof5 import (
 )
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.metrics.evaluation import evaluate
-from speechbrain_bilevel.metrics.scores import (
-    ASVScores,
-    CMScores,
+from speechbrain_bilevel.metrics.score_files import (
     read_asv_scores,
     read_cm_scores,
 )
+from speechbrain_bilevel.metrics.scores import ASVScores, CMScores
 from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
 
 YARDSTICK = "scikit-learn det_curve"

@@ -107,7 +107,7 @@ def run(args):
     from speechbrain_bilevel.dataio.protocols import read_protocol
     from speechbrain_bilevel.metrics.evaluation import evaluate
     from speechbrain_bilevel.metrics.report import write_report
-    from speechbrain_bilevel.metrics.scores import (
+    from speechbrain_bilevel.metrics.score_files import (
         read_asv_scores,
         read_cm_scores,
     )

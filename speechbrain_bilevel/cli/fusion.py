@@ -12,7 +12,7 @@ from speechbrain_bilevel.dataio.protocols import read_protocol
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.metrics.asvspoof5 import act_dcf, cllr, min_dcf
 from speechbrain_bilevel.metrics.eer import eer
-from speechbrain_bilevel.metrics.scores import (
+from speechbrain_bilevel.metrics.score_files import (
     check_trials,
     read_cm_scores,
     write_cm_scores,

@@ -10,20 +10,9 @@ trials: resampling cannot make errors that were not made.
 import numpy as np
 from tqdm import tqdm
 
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.metrics.asvspoof5 import (
-    BAYES_THRESHOLD,
-    bits,
-    dcf_coefficients,
-)
-from speechbrain_bilevel.metrics.bootstrap import (
-    Ranking,
-    cumulate,
-    speaker_draws,
-    utterance_draws,
-)
+from speechbrain_bilevel.metrics.bootstrap import draw_trials
+from speechbrain_bilevel.metrics.resampled import ResampledSystem
 from speechbrain_bilevel.metrics.results import Estimate
-from speechbrain_bilevel.metrics.tdcf import tdcf_coefficients
 
 # The central 95 %.
 _ENDS = 2.5, 97.5
@@ -127,9 +116,11 @@ def resampled_figures(systems, rates, resample, draws, seed, threshold=None):
             # Where each trial of this system is among the first one's.
             place = np.empty_like(order)
             place[_by_name(systems[i])] = order
-            resampled.append(_Resampled(systems[i], place, rates, threshold))
+            resampled.append(
+                ResampledSystem(systems[i], place, rates, threshold)
+            )
         for counts in tqdm(
-            _draws(systems[group[0]], resample, draws, seed),
+            draw_trials(systems[group[0]], resample, draws, seed),
             "Resampling",
             draws,
             unit="draw",
@@ -203,93 +194,3 @@ def attack_trials(scores):
 
 def _by_name(scores):
     return np.argsort(scores.utt, kind="stable")
-
-
-def _draws(scores, resample, draws, seed):
-    if resample == "utterances":
-        # A spoofed trial may have any attack, even "-", but not "".
-        groups = np.where(scores.is_bonafide, "", scores.attack)
-        return utterance_draws(groups, draws, seed)
-    if scores.speaker is None:
-        raise InputError(
-            f"{scores.path}: resampling over speakers needs to know them; give "
-            "the protocol too, or resample over utterances"
-        )
-    return speaker_draws(scores.speaker, scores.is_bonafide, draws, seed)
-
-
-class _Resampled:
-    """One system's figures for a resample of its trials."""
-
-    def __init__(self, scores, place, rates, threshold):
-        order = np.argsort(scores.score, kind="stable")
-        is_bonafide = scores.is_bonafide[order]
-        bonafide = scores.score[order][is_bonafide]
-        spoof = scores.score[order][~is_bonafide]
-        attack = scores.attack[order][~is_bonafide]
-        # Where the counts of these trials are, in order of the scores.
-        self.bonafide = place[order][is_bonafide]
-        self.spoof = place[order][~is_bonafide]
-        self.ranking = Ranking(bonafide, spoof)
-        self.attacks = {}
-        for name in set(attack.tolist()):
-            trials = np.flatnonzero(attack == name)
-            self.attacks["eer", name] = trials, Ranking(bonafide, spoof[trials])
-        tdcf = {}
-        if rates is not None:
-            for form in "legacy", "revised":
-                tdcf[f"tdcf_{form}"] = tdcf_coefficients(rates, form=form)
-        # As linear functions of the error rates.
-        self.minima = {f"min_{form}": costs for form, costs in tdcf.items()}
-        self.minima["min_dcf"] = 0.0, *dcf_coefficients()
-        self.actual = {}
-        if threshold is not None:
-            self.actual = {"frr": (0, 1, 0), "far": (0, 0, 1)}
-            for form, costs in tdcf.items():
-                self.actual[f"act_{form}"] = costs
-            self.rejected = [
-                np.searchsorted(ranked, threshold, side="right")
-                for ranked in (bonafide, spoof)
-            ]
-        self.bits = bits(-bonafide) / 2, bits(spoof) / 2
-        self.below_bayes = [
-            np.searchsorted(ranked, BAYES_THRESHOLD)
-            for ranked in (bonafide, spoof)
-        ]
-
-    def figures(self, counts):
-        """The figures by name, for how often each trial was drawn."""
-        bonafide_counts, spoof_counts = (
-            counts[self.bonafide],
-            counts[self.spoof],
-        )
-        bonafide, spoof = cumulate(bonafide_counts), cumulate(spoof_counts)
-        figures = {"eer": self.ranking.eer(bonafide, spoof)}
-
-        frr, far = self.ranking.corners(bonafide, spoof)
-        for name, (accept, miss, false_alarm) in self.minima.items():
-            figures[name] = accept + (miss * frr + false_alarm * far).min()
-
-        def at(ranks):
-            return (
-                bonafide[ranks[0]] / bonafide[-1],
-                1 - spoof[ranks[1]] / spoof[-1],
-            )
-
-        frr, far = at(self.below_bayes)
-        miss, false_alarm = dcf_coefficients()
-        figures["act_dcf"] = miss * frr + false_alarm * far
-        for name, (accept, miss, false_alarm) in self.actual.items():
-            frr, far = at(self.rejected)
-            figures[name] = accept + miss * frr + false_alarm * far
-
-        # Not a product of vectors: several threads would not add them up in the
-        # same order, and wait for one another on a busy machine.
-        figures["cllr"] = (
-            np.sum(bonafide_counts * self.bits[0]) / bonafide[-1]
-            + np.sum(spoof_counts * self.bits[1]) / spoof[-1]
-        )
-        for name, (trials, ranking) in self.attacks.items():
-            of_attack = cumulate(spoof_counts[trials])
-            figures[name] = ranking.eer(bonafide, of_attack)
-        return figures

@@ -14,10 +14,6 @@ from speechbrain_bilevel.text import read_lines, shorten
 
 CM_COLUMNS = ("utt", "source", "key", "score")
 BARE_COLUMNS = ("utt", "score")
-ASV_COLUMNS = ("source", "key", "score")
-ASV_BARE_COLUMNS = ("speaker", "utt", "score")
-# Speaker, trial, codec, transmission, attack, key, trimming, subset.
-ASV_PROTOCOL_COLUMNS = ("speaker", "utt", "", "", "", "key", "", "subset")
 CM_KEYS = ("bonafide", "spoof")
 ASV_KEYS = ("target", "nontarget", "spoof")
 
@@ -167,52 +163,18 @@ def cm_layout(line):
     )
 
 
-def asv_layout(line):
-    """The layout of an ASV system's score file, whatever its first line.
-
-    Arguments
-    ---------
-    line : str
-
-    Returns
-    -------
-    layout : Layout
-    is_header : bool
-    """
-    return Layout(ASV_COLUMNS, ASV_KEYS), False
+#: An ASV system's scores (ASVspoof 2019).
+ASV_LAYOUT = Layout(("source", "key", "score"), ASV_KEYS)
+#: The same without keys (ASVspoof 2021), the speaker being the claimed one,
+BARE_ASV_LAYOUT = Layout(("speaker", "utt", "score"), ())
+#: and the protocol that belongs to it; codec, transmission, attack and
+#: trimming are not read.
+ASV_PROTOCOL_LAYOUT = Layout(
+    ("speaker", "utt", "", "", "", "key", "", "subset"), ASV_KEYS
+)
 
 
-def bare_asv_layout(line):
-    """The layout of an ASV system's score file without keys (ASVspoof 2021).
-
-    Arguments
-    ---------
-    line : str
-
-    Returns
-    -------
-    layout : Layout
-    is_header : bool
-    """
-    return Layout(ASV_BARE_COLUMNS, ()), False
-
-
-def asv_protocol_layout(line):
-    """The layout of the protocol that belongs to it.
-
-    Arguments
-    ---------
-    line : str
-
-    Returns
-    -------
-    layout : Layout
-    is_header : bool
-    """
-    return Layout(ASV_PROTOCOL_COLUMNS, ASV_KEYS), False
-
-
-def read_rows(path, find_layout):
+def read_rows(path, layout=None):
     """Reads a score file, whole or not at all.
 
     Empty lines are skipped; a byte order mark and Windows line ends are fine.
@@ -221,8 +183,9 @@ def read_rows(path, find_layout):
     ---------
     path : str or pathlib.Path
         The score file, UTF-8 text.
-    find_layout : callable
-        ``cm_layout`` or another of these functions.
+    layout : Layout, optional
+        Of each line; by default that of a countermeasure's score file, which
+        the first line tells, see ``cm_layout``.
 
     Returns
     -------
@@ -238,16 +201,16 @@ def read_rows(path, find_layout):
     -------
     >>> path = getfixture("tmp_path") / "asv.txt"
     >>> _ = path.write_text("A07 spoof 2\\n")
-    >>> read_rows(path, asv_layout)
+    >>> read_rows(path, ASV_LAYOUT)
     [{'source': 'A07', 'key': 'spoof', 'score': 2.0}]
     """
-    rows, faults, n_bad, layout = [], [], 0, None
+    rows, faults, n_bad = [], [], 0
     for number, line in read_lines(path, _EXPECTED):
         if not line:
             continue
         if layout is None:
             try:
-                layout, is_header = find_layout(line)
+                layout, is_header = cm_layout(line)
             except InputError as error:
                 raise InputError(f"{path}, line {number}: {error}") from None
             if is_header:

@@ -18,7 +18,7 @@ from recipe_runs import (
 from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.inference import SpoofDetector
-from speechbrain_bilevel.metrics.scores import check_trials, read_cm_scores
+from speechbrain_bilevel.metrics.score_files import check_trials, read_cm_scores
 
 LOGGED = [
     "loss",

@@ -14,7 +14,7 @@ from tiny_detector import SAMPLES, export, tiny_network
 from speechbrain_bilevel import cli
 from speechbrain_bilevel.dataio import trial_batches
 from speechbrain_bilevel.inference import SpoofDetector
-from speechbrain_bilevel.metrics.scores import read_cm_scores
+from speechbrain_bilevel.metrics.score_files import read_cm_scores
 
 TRIALS = 37
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone")

@@ -8,8 +8,6 @@ from scipy.stats import norm
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.metrics.asvspoof5 import act_dcf, cllr, min_dcf
 from speechbrain_bilevel.metrics.bootstrap import (
-    Ranking,
-    cumulate,
     speaker_draws,
     utterance_draws,
 )
@@ -20,6 +18,7 @@ from speechbrain_bilevel.metrics.confidence import (
 )
 from speechbrain_bilevel.metrics.eer import det_curve, eer
 from speechbrain_bilevel.metrics.evaluation import evaluate
+from speechbrain_bilevel.metrics.ranking import Ranking, cumulate
 from speechbrain_bilevel.metrics.results import Estimate
 from speechbrain_bilevel.metrics.scores import CMScores
 from speechbrain_bilevel.metrics.tdcf import ASVRates, act_tdcf, min_tdcf

@@ -9,7 +9,8 @@ from made_up_scores import cm_scores
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.metrics.evaluation import evaluate
 from speechbrain_bilevel.metrics.report import as_dict
-from speechbrain_bilevel.metrics.scores import ASVScores, read_cm_scores
+from speechbrain_bilevel.metrics.score_files import read_cm_scores
+from speechbrain_bilevel.metrics.scores import ASVScores
 from speechbrain_bilevel.metrics.tables import format_report
 from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
 

@@ -5,7 +5,10 @@ import pytest
 
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.metrics.eer import det_curve, eer
-from speechbrain_bilevel.metrics.scores import read_asv_scores, read_cm_scores
+from speechbrain_bilevel.metrics.score_files import (
+    read_asv_scores,
+    read_cm_scores,
+)
 from speechbrain_bilevel.metrics.tdcf import (
     ASVRates,
     TDCFCosts,

@@ -6,7 +6,7 @@ import pytest
 
 from speechbrain_bilevel.dataio.protocols import Trial
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.metrics.scores import (
+from speechbrain_bilevel.metrics.score_files import (
     read_asv_scores,
     read_cm_scores,
     write_cm_scores,

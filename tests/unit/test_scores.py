@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.metrics.scores import (
+from speechbrain_bilevel.metrics.score_files import (
     check_trials,
     read_asv_scores,
     read_cm_scores,

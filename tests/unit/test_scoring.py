@@ -10,13 +10,14 @@ import soundfile
 import torch
 from full_disk import disk_full_after
 
-from speechbrain_bilevel import scoring
+from speechbrain_bilevel import score_collection
 from speechbrain_bilevel.dataio import trial_batches
 from speechbrain_bilevel.dataio.trial_batches import TrialBatches
 from speechbrain_bilevel.dataio.trials import Trial
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.metrics.scores import read_cm_scores
-from speechbrain_bilevel.scoring import ScoreFile, score_trials
+from speechbrain_bilevel.metrics.score_files import read_cm_scores
+from speechbrain_bilevel.score_collection import ScoreFile
+from speechbrain_bilevel.scoring import score_trials
 
 TRIALS = [("b1", "-", "bonafide"), ("s1", "A07", "spoof")]
 TRIALS += [("b2", "-", "bonafide"), ("s2", "A19", "spoof")]
@@ -164,7 +165,7 @@ def ranks(path, network, monkeypatch):
     """The score file as each of three processes has it, all done."""
     ranks = []
     for n in range(3):
-        monkeypatch.setattr(scoring, "rank", lambda n=n: n)
+        monkeypatch.setattr(score_collection, "rank", lambda n=n: n)
         ranks.append(ScoreFile(path, TRIALS, network))
     monkeypatch.undo()
     for n, scores in enumerate(ranks):
@@ -192,7 +193,9 @@ def test_ranks_wait_for_each_other_before_they_add(path, network, monkeypatch):
     # Else the fast one's first scores would change what the slow one finds
     # missing, and each takes its share of that list.
     done = []
-    monkeypatch.setattr(scoring, "ddp_barrier", lambda: done.append("wait"))
+    monkeypatch.setattr(
+        score_collection, "ddp_barrier", lambda: done.append("wait")
+    )
     monkeypatch.setattr(ScoreFile, "_read_parts", lambda _: done.append("read"))
     ScoreFile(path, TRIALS, network)
     assert done == ["read", "wait"]

@@ -21,7 +21,10 @@ from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
 from speechbrain_bilevel.dataio.toy import write_toy_corpus
 from speechbrain_bilevel.errors import exit_on_input_error
 from speechbrain_bilevel.metrics.evaluation import evaluate
-from speechbrain_bilevel.metrics.scores import read_asv_scores, read_cm_scores
+from speechbrain_bilevel.metrics.score_files import (
+    read_asv_scores,
+    read_cm_scores,
+)
 from speechbrain_bilevel.metrics.tables import format_report
 
 RECIPE = Path(__file__).resolve().parent

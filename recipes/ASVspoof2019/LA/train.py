@@ -40,10 +40,13 @@ from speechbrain_bilevel.files import write_atomically
 from speechbrain_bilevel.hub import export_detector
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.metrics.evaluation import evaluate
-from speechbrain_bilevel.metrics.scores import read_asv_scores, read_cm_scores
+from speechbrain_bilevel.metrics.score_files import (
+    read_asv_scores,
+    read_cm_scores,
+)
 from speechbrain_bilevel.metrics.tables import format_report
 from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
-from speechbrain_bilevel.scoring import ScoreFile
+from speechbrain_bilevel.score_collection import ScoreFile
 
 
 class SpoofBrain(BilevelMixin, sb.Brain):

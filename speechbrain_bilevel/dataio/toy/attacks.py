@@ -30,8 +30,7 @@ A19   eval               the same as A06
 ====  =================  =================================================
 """
 
-from speechbrain_bilevel.dataio.toy import conversions
-from speechbrain_bilevel.dataio.toy import vocoders
+from speechbrain_bilevel.dataio.toy import conversions, vocoders
 
 ATTACKS = {
     "A01": vocoders.mel_griffin_lim,
