@@ -102,6 +102,7 @@ def _score(args):
             num_workers=args.num_workers,
             trim_silence=args.trim_silence,
         )
+    return 0
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """``speechbrain-bilevel score``, alone and under a real ``torchrun``."""
 
-import logging
 import os
 import signal
 import subprocess
@@ -11,7 +10,6 @@ import pytest
 import soundfile
 from tiny_detector import SAMPLES, export, tiny_network
 
-from speechbrain_bilevel import cli
 from speechbrain_bilevel.dataio import trial_batches
 from speechbrain_bilevel.inference import SpoofDetector
 from speechbrain_bilevel.metrics.score_files import read_cm_scores
@@ -62,7 +60,7 @@ def words(folder, scores, *more, trials="list.csv"):
 
 
 @pytest.fixture
-def score(capsys, monkeypatch):
+def score(run, monkeypatch):
     """Runs the command here; returns exit code, errors and the files read."""
     read_window, read = trial_batches.read_window, []
 
@@ -73,17 +71,13 @@ def score(capsys, monkeypatch):
     def score(*arguments, **trials):
         read.clear()
         monkeypatch.setattr(trial_batches, "read_window", listen)
-        with pytest.raises(SystemExit) as end:
-            cli.main(words(*arguments, **trials))
-        return end.value.code or 0, capsys.readouterr().err, list(read)
+        code, _, err = run(*words(*arguments, **trials))
+        return code, err, list(read)
 
-    logger = logging.getLogger("speechbrain")
-    level = logger.level
-    yield score
-    logger.setLevel(level)
+    return score
 
 
-def run(launcher, arguments):
+def launch(launcher, arguments):
     """Runs the command in processes of its own; returns exit code, errors."""
     # Two processes of two threads each would wait for one another.
     environment = dict(os.environ, OMP_NUM_THREADS="1")
@@ -103,7 +97,7 @@ def test_two_processes_write_the_bytes_of_one(folder, tmp_path, score):
     assert code == 0 and len(read) == TRIALS
     assert f"{TRIALS}/{TRIALS}" in err
     arguments = words(folder, two, "--num-workers", "1")
-    code, err = run(TWO_PROCESSES, arguments)
+    code, err = launch(TWO_PROCESSES, arguments)
     assert code == 0, err[-5000:]
     assert two.read_bytes() == one.read_bytes()
     assert sorted(os.listdir(tmp_path)) == [
@@ -129,7 +123,7 @@ def test_scores_are_those_of_classify_file(folder, tmp_path, score):
 def test_a_killed_run_is_gone_on_with(folder, tmp_path, score):
     scores, whole = tmp_path / "a.txt", tmp_path / "whole.txt"
     assert score(folder, whole)[0] == 0
-    code, err = run(["-c", KILLED], words(folder, scores))
+    code, err = launch(["-c", KILLED], words(folder, scores))
     assert code == -signal.SIGKILL, err[-5000:]
     assert not scores.exists()
     lines = (tmp_path / "a.txt.part0").read_text().splitlines()
@@ -152,7 +146,7 @@ def test_two_processes_name_a_bad_file_once(folder, tmp_path, score):
     bad = folder / "bad.flac"
     bad.write_text("no audio")
     arguments = words(folder, scores, trials="bad.csv")
-    code, err = run(TWO_PROCESSES, arguments)
+    code, err = launch(TWO_PROCESSES, arguments)
     assert code != 0 and "exitcode  : 2" in err, err[-5000:]
     assert err.count(f"{bad}: cannot be read as audio") == 1
     assert f"error: 1 of {TRIALS} trials have no score" in err

@@ -1,6 +1,15 @@
 """Protocols of all corpora, as these ship them."""
 
 import pytest
+from protocol_texts import (
+    ASV5,
+    ASV5_CHALLENGE,
+    DF2021,
+    LA2021,
+    WILD,
+    refusal,
+    write,
+)
 
 from speechbrain_bilevel.dataio.corpora import CORPORA
 from speechbrain_bilevel.dataio.protocols import (
@@ -8,46 +17,6 @@ from speechbrain_bilevel.dataio.protocols import (
     read_protocol,
     recognise,
 )
-from speechbrain_bilevel.errors import InputError
-
-LA2021 = (
-    "LA_0009 LA_E_1 alaw ita_tx A07 spoof notrim eval\n"
-    "LA_0020 LA_E_2 g722 loc_tx bonafide bonafide notrim eval\n"
-    "LA_0020 LA_E_3 none loc_tx - bonafide notrim progress\n"
-    "LA_0020 LA_E_4 none loc_tx A19 spoof trim hidden\n"
-)
-DF2021 = (
-    "LA_0023 DF_E_1 nocodec asvspoof A14 spoof notrim progress "
-    "traditional_vocoder - - - -\n"
-    "TEF2 DF_E_2 low_m4a vcc2020 Task1-team20 spoof notrim eval "
-    "neural_vocoder_nonautoregressive Task1 team20 FF E\n"
-    "VCC2TM2 DF_E_3 mp3m4a vcc2018 - bonafide notrim eval bonafide - - - -\n"
-    "VCC2TM2 DF_E_4 mp3m4a vcc2018 - bonafide trim hidden - - - - -\n"
-)
-ASV5 = (
-    "D_4461 D_0000000169 F - - - AC1 A14 spoof -\n"
-    "D_0461 D_0000000190 M - - - - bonafide bonafide -\n"
-)
-ASV5_CHALLENGE = (
-    "T_4850 T_0000000000 F - A05 spoof\n"
-    "T_4851 T_0000000001 M - bonafide bonafide\n"
-)
-WILD = (
-    "file,speaker,label\n0.wav,Alec Guinness,spoof\n"
-    "4.wav,Christopher Hitchens,bona-fide\n"
-)
-
-
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding="utf-8")
-    return path
-
-
-def refusal(function, *arguments):
-    with pytest.raises(InputError) as caught:
-        function(*arguments)
-    return str(caught.value)
 
 
 def test_no_two_corpora_have_equally_many_columns():

@@ -4,6 +4,16 @@ import collections
 import shutil
 
 import pytest
+from protocol_texts import (
+    ASV5,
+    ASV5_CHALLENGE,
+    DF2021,
+    LA2019,
+    LA2021,
+    WILD,
+    refusal,
+    write,
+)
 
 from speechbrain_bilevel.dataio.corpora import CORPORA, Corpus
 from speechbrain_bilevel.dataio.data_folder import find_protocol, find_trials
@@ -13,42 +23,6 @@ from speechbrain_bilevel.dataio.protocols import (
     asvspoof2019_protocol_path,
     read_protocol,
 )
-from speechbrain_bilevel.errors import InputError
-
-LA2019 = "S1 T1 - - bonafide\nS2 T2 - A01 spoof\n"
-LA2021 = (
-    "S1 LA_E_1 alaw ita_tx A07 spoof notrim eval\n"
-    "S2 LA_E_2 g722 loc_tx bonafide bonafide notrim eval\n"
-    "S2 LA_E_3 none loc_tx bonafide bonafide notrim progress\n"
-    "S2 LA_E_4 none loc_tx A19 spoof trim hidden\n"
-)
-DF2021 = (
-    "S1 DF_E_1 nocodec asvspoof A14 spoof notrim progress v - - - -\n"
-    "S2 DF_E_2 low_m4a vcc2020 Task1 spoof notrim eval v Task1 team20 FF E\n"
-    "S3 DF_E_3 mp3m4a vcc2018 - bonafide notrim eval bonafide - - - -\n"
-    "S3 DF_E_4 mp3m4a vcc2018 - bonafide trim hidden bonafide - - - -\n"
-)
-ASV5 = (
-    "D_4461 D_0000000169 F - - - AC1 A14 spoof -\n"
-    "D_0461 D_0000000190 M - - - - bonafide bonafide -\n"
-)
-ASV5_CHALLENGE = "T_4850 T_0000000000 F - A05 spoof\n"
-WILD = (
-    "file,speaker,label\n0.wav,Alec Guinness,spoof\n"
-    "4.wav,Christopher Hitchens,bona-fide\n"
-)
-
-
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding="utf-8")
-    return path
-
-
-def refusal(function, *arguments):
-    with pytest.raises(InputError) as caught:
-        function(*arguments)
-    return str(caught.value)
 
 
 @pytest.fixture
