@@ -105,6 +105,7 @@ def run(args):
         Exit code.
     """
     from speechbrain_bilevel.dataio.protocols import read_protocol
+    from speechbrain_bilevel.metrics.confidence import usual_resampling
     from speechbrain_bilevel.metrics.evaluation import evaluate
     from speechbrain_bilevel.metrics.report import write_report
     from speechbrain_bilevel.metrics.score_files import (
@@ -120,10 +121,11 @@ def run(args):
     systems = [
         read_cm_scores(path, trials, args.partition) for path in args.scores
     ]
+    resample = args.resample or usual_resampling(systems)
     report = evaluate(
         systems,
         asv,
-        resample=_resampling(args, systems),
+        resample=resample if args.draws else None,
         draws=args.draws,
         seed=args.seed,
         names=system_names(args.scores),
@@ -146,34 +148,26 @@ def system_names(paths):
     Returns
     -------
     list of str
-        File names without ending; with folders where these are equal.
+        File names without ending; where these are equal, what is in front of
+        them.
 
     Example
     -------
     >>> system_names(["run1/plain.txt", "run1/bilevel.txt"])
     ['plain', 'bilevel']
-    >>> system_names(["run1/eval_scores.txt", "run2/eval_scores.txt"])
-    ['run1/eval_scores', 'run2/eval_scores']
+    >>> system_names(["plain/eval_scores.txt", "bilevel/eval_scores.txt"])
+    ['plain', 'bilevel']
     """
     parts = [Path(path).with_suffix("").parts for path in paths]
+    if len(paths) > 1:
+        while len({part[-1] for part in parts}) == 1 < min(map(len, parts)):
+            parts = [part[:-1] for part in parts]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
             return names
     # One file given twice, or files that differ in their ending only.
     return [f"{path} ({i})" for i, path in enumerate(paths, start=1)]
-
-
-def _resampling(args, systems):
-    if args.draws == 0:
-        return None
-    if args.resample:
-        return args.resample
-    several = all(
-        scores.speaker is not None and len(set(scores.speaker)) > 1
-        for scores in systems
-    )
-    return "speakers" if several else "utterances"
 
 
 def _at_least_zero(text):

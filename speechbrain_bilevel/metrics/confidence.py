@@ -136,6 +136,31 @@ def resampled_figures(systems, rates, resample, draws, seed, threshold=None):
     ]
 
 
+def usual_resampling(systems):
+    """What to resample: speakers where they are known, else utterances.
+
+    Arguments
+    ---------
+    systems : list of CMScores
+
+    Returns
+    -------
+    str
+        "speakers" if every system has several, else "utterances".
+
+    Example
+    -------
+    >>> from speechbrain_bilevel.metrics.scores import CMScores
+    >>> usual_resampling([CMScores(None, None, None, None)])
+    'utterances'
+    """
+    several = all(
+        scores.speaker is not None and len(set(scores.speaker)) > 1
+        for scores in systems
+    )
+    return "speakers" if several else "utterances"
+
+
 def same_trials(systems):
     """Which systems can be compared trial by trial.
 

@@ -288,4 +288,4 @@ def test_systems_of_one_file_name_are_told_apart_by_folder(run, folder):
         *("fuse", *paths, "--weights", 1, 1, "--output", folder / "fused.txt")
     )
     names = [row[0] for row in table_rows(out)]
-    assert code == 0 and names == ["x/scores", "y/scores", "fusion"]
+    assert code == 0 and names == ["x", "y", "fusion"]

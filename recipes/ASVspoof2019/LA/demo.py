@@ -17,15 +17,12 @@ from pathlib import Path
 
 from asvspoof2019_prepare import prepare_asvspoof2019
 
-from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
+from speechbrain_bilevel.dataio.protocols import (
+    asvspoof2019_protocol_path,
+    read_asvspoof2019_protocol,
+)
 from speechbrain_bilevel.dataio.toy import write_toy_corpus
 from speechbrain_bilevel.errors import exit_on_input_error
-from speechbrain_bilevel.metrics.evaluation import evaluate
-from speechbrain_bilevel.metrics.score_files import (
-    read_asv_scores,
-    read_cm_scores,
-)
-from speechbrain_bilevel.metrics.tables import format_report
 
 RECIPE = Path(__file__).resolve().parent
 # Both trainings make as many steps, of 16 clips for each level.
@@ -66,9 +63,29 @@ def classify(folder, trials):
     for label in ("bonafide", "spoof"):
         trial = next(trial for trial in trials if trial.label == label)
         print(f"{label} in truth:", flush=True)
-        command = [sys.executable, "-m", "speechbrain_bilevel.cli", "classify"]
-        command += ["--source", str(folder / "bilevel" / "pretrained")]
-        subprocess.run([*command, str(folder / "LA" / trial.path)], check=True)
+        detector = "--source", folder / "bilevel" / "pretrained"
+        run_command("classify", *detector, folder / "LA" / trial.path)
+
+
+def evaluation(folder):
+    """What the command for the report of both runs takes."""
+    protocol = asvspoof2019_protocol_path(folder / "LA", "eval")
+    asv = folder / "LA" / "ASVspoof2019_LA_asv_scores"
+    return (
+        *(folder / name / "eval_scores.txt" for name in RUNS),
+        "--protocol",
+        protocol,
+        "--asv-scores",
+        asv / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt",
+        "--output",
+        folder / "report",
+    )
+
+
+def run_command(*words):
+    """Runs ``speechbrain-bilevel``."""
+    program = sys.executable, "-m", "speechbrain_bilevel.cli"
+    subprocess.run([*program, *map(str, words)], check=True)
 
 
 def heading(text):
@@ -92,15 +109,7 @@ def main(folder):
         train(folder, name)
 
     heading("Eval, side by side (synthetic data: the numbers mean nothing)")
-    asv_scores = folder / "LA" / "ASVspoof2019_LA_asv_scores"
-    asv = read_asv_scores(
-        asv_scores / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"
-    )
-    systems = [
-        read_cm_scores(folder / name / "eval_scores.txt") for name in RUNS
-    ]
-    report = evaluate(systems, asv, "utterances", names=list(RUNS))
-    print(format_report(report))
+    run_command("evaluate", *evaluation(folder))
     classify(folder, read_asvspoof2019_protocol(folder / "LA", "eval"))
 
     heading("Where everything lies")
@@ -109,6 +118,7 @@ def main(folder):
         print(f"{name:10}  {folder / name}/")
     print("  in each:  train_log.txt, eval_scores.txt, eval_report.txt, save/")
     print("            pretrained/ for SpoofDetector.from_hparams")
+    print(f"plots       {folder / 'report' / 'report.html'}")
     print(
         "\nJudge a recording of yours:\n"
         f"  .venv/bin/speechbrain-bilevel classify --source "

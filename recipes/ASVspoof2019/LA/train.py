@@ -29,6 +29,7 @@ from speechbrain.utils.distributed import (
 
 from speechbrain_bilevel.brain import BilevelMixin
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
+from speechbrain_bilevel.dataio.protocols import read_protocol
 from speechbrain_bilevel.dataio.sampling import (
     PairedBatch,
     PairedBatchSampler,
@@ -38,6 +39,7 @@ from speechbrain_bilevel.distributed import rank, world_size
 from speechbrain_bilevel.errors import InputError, exit_on_input_error
 from speechbrain_bilevel.files import write_atomically
 from speechbrain_bilevel.hub import export_detector
+from speechbrain_bilevel.metrics.confidence import usual_resampling
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.metrics.evaluation import evaluate
 from speechbrain_bilevel.metrics.score_files import (
@@ -241,6 +243,14 @@ def provide_attacks(train_set, hparams):
     train_set.set_output_keys(["id", "sig", "label_encoded", "attack_encoded"])
 
 
+def evaluate_scores(path, hparams):
+    """All figures of the scores of eval, with 95 % intervals."""
+    trials = read_protocol(Path(hparams["manifest_folder"]) / "eval.csv")
+    systems = [read_cm_scores(path, trials)]
+    asv = existing_asv_scores(hparams["asv_scores"]["eval"])
+    return evaluate(systems, asv, usual_resampling(systems))
+
+
 def main():
     """Prepares, trains, scores, reports and exports."""
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
@@ -274,8 +284,7 @@ def main():
     )
     scores = output / "eval_scores.txt"
     if brain.score(sets["eval"], scores, hparams["test_loader_kwargs"]):
-        asv = existing_asv_scores(hparams["asv_scores"]["eval"])
-        report = format_report(evaluate([read_cm_scores(scores)], asv))
+        report = format_report(evaluate_scores(scores, hparams))
         write_atomically(output, {"eval_report.txt": report + "\n"})
         export_detector(
             output / "pretrained",
