@@ -16,7 +16,7 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.patches import Patch
 
 SPOOF_COLOUR = "#A6A6A6"
-BINS = 60
+FEWEST_BINS, MOST_BINS = 12, 60
 SOFTMAX_TICKS = np.array(
     [1e-6, 1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5]
     + [0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999]
@@ -65,7 +65,10 @@ def _histograms(axes, system, bonafide_colour):
         values = [logit(np.clip(each, tiny, 1 - tiny)) for each in values]
     *classes, threshold = values
     low, high = _robust_range(classes, LOGIT_END if is_softmax else np.inf)
-    edges = np.linspace(low, high, BINS + 1)
+    # Few trials in many bins would show nothing but their number.
+    bins = 2 * np.sqrt(min(map(len, classes)))
+    bins = int(np.clip(bins, FEWEST_BINS, MOST_BINS))
+    edges = np.linspace(low, high, bins + 1)
     looks = (SPOOF_COLOUR, 1), (bonafide_colour, 0.6)
     for each, (face, alpha) in zip(classes, looks):
         # The end bars hold what lies beyond, so that no trial is lost.
