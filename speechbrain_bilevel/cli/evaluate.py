@@ -116,7 +116,10 @@ def run(args):
 
     asv = None
     if args.asv_scores:
-        asv = read_asv_scores(args.asv_scores, args.asv_protocol)
+        # As of the countermeasure, the official figures are those of eval.
+        asv = read_asv_scores(
+            args.asv_scores, args.asv_protocol, args.partition or "eval"
+        )
     trials = args.protocol and read_protocol(args.protocol)
     systems = [
         read_cm_scores(path, trials, args.partition) for path in args.scores

@@ -194,7 +194,8 @@ def min_adcf(target, nontarget, spoof, costs=TDCFCosts()):
     spoof : array_like
         Scores of spoofed trials, shape [n_spoof].
     costs : TDCFCosts
-        Priors and costs; ``c_miss_cm`` plays no part.
+        Priors and costs; ``c_miss_cm`` plays no part. The defaults are those
+        of ASVspoof 5's track 2.
 
     Returns
     -------

@@ -84,6 +84,36 @@ def test_what_the_intervals_are_over_can_be_chosen(evaluate):
     assert code == 2 and "good.txt: resampling over speakers needs to" in err
 
 
+@pytest.mark.parametrize("partition, accepted", [("eval", 1), ("hidden", 3)])
+def test_asv_scores_are_of_the_same_partition(evaluate, partition, accepted):
+    classes = {"target": 5, "nontarget": 3, "spoof": 4}
+    trials, keys, asv = "", "", ""
+    for part, n_accepted in (("eval", 1), ("hidden", 3)):
+        for n in range(4):
+            for key, score in classes.items():
+                # The ASV system accepts so many of the four spoofed trials.
+                if key == "spoof" and n >= n_accepted:
+                    score = 0
+                keys += f"S {part}{key}{n} - - - {key} - {part}\n"
+                asv += f"S {part}{key}{n} {score}\n"
+            trials += f"S {part}b{n} - - - bonafide - {part}\n"
+            trials += f"S {part}s{n} - - A07 spoof - {part}\n"
+    lines = [line.split() for line in trials.splitlines()]
+    for name, text in (
+        ("trial_metadata.txt", trials),
+        ("scores.txt", "".join(f"{utt} 1\n" for _, utt, *_ in lines)),
+        ("asv_metadata.txt", keys),
+        ("asv.txt", asv),
+    ):
+        Path(name).write_text(text)
+    options = "--protocol trial_metadata.txt --asv-scores asv.txt --draws 0 "
+    options += "--asv-protocol asv_metadata.txt --output report --partition"
+    code, _, err = evaluate("scores.txt", *options.split(), partition)
+    assert code == 0, err
+    asv = json.loads(Path("report/metrics.json").read_text())["asv"]
+    assert asv["p_fa_spoof"] == accepted / 4
+
+
 def test_two_systems_are_compared(evaluate):
     code, out, _ = evaluate("good.txt", "bad.txt", "--asv-scores", "asv.txt")
     assert code == 0
