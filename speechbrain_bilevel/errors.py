@@ -23,6 +23,8 @@ class InputError(ValueError):
 def exit_on_input_error():
     """Ends the program with exit code 2 and one message on an ``InputError``.
 
+    Ctrl-C ends it with 130 and no traceback.
+
     Example
     -------
     >>> with exit_on_input_error():
@@ -36,3 +38,7 @@ def exit_on_input_error():
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        message = "stopped; the same command starts again, or goes on if it can"
+        print(f"\n{message}", file=sys.stderr)
+        sys.exit(130)

@@ -1,41 +1,134 @@
 """Writing files so that a killed run leaves none of them half-written."""
 
+import errno
 import os
+import secrets
 from pathlib import Path
 
+from speechbrain_bilevel.errors import InputError
 
-def write_atomically(folder, texts):
-    """Writes text files so that each is seen whole or not at all.
+
+def write_atomically(folder, contents):
+    """Writes files so that each is seen whole or not at all.
 
     All are written under temporary names first, so that a full disk leaves
-    every file as it was.
+    every file as it was. Links are followed.
 
     Arguments
     ---------
     folder : str or Path
-        Where they go; it exists.
-    texts : dict of str to str
-        The text of each file by its name.
+        Where they go; made if it does not exist.
+    contents : dict of str to str or bytes
+        What is in each file by its name; text is written as UTF-8.
 
     Raises
     ------
     OSError
-        If they cannot be written.
+        If they cannot be written, or one is a folder, a device or the like.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> write_atomically(folder, {"a.txt": "one", "b.txt": "two"})
+    >>> write_atomically(folder, {"a.txt": "one", "b.bin": b"two"})
     >>> sorted(path.name for path in folder.iterdir())
-    ['a.txt', 'b.txt']
+    ['a.txt', 'b.bin']
     """
     folder = Path(folder)
-    temporary = {name: folder / f"{name}.tmp" for name in texts}
+    folder.mkdir(parents=True, exist_ok=True)
+    targets = {name: _target(folder / name) for name in contents}
+    written = []
     try:
-        for name, text in texts.items():
-            temporary[name].write_text(text, encoding="utf-8")
-        for name in texts:
-            os.replace(temporary[name], folder / name)
+        for name, content in contents.items():
+            if isinstance(content, str):
+                content = content.encode("utf-8")
+            with _open_temporary(targets[name]) as file:
+                written.append(file.name)
+                file.write(content)
+        for temporary, target in zip(written, targets.values()):
+            os.replace(temporary, target)
     finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
+        for temporary in written:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def check_target(path):
+    """Finds out before long work whether its result can be written.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file to be written; its folder need not exist.
+
+    Raises
+    ------
+    InputError
+        If it could not be written.
+
+    Example
+    -------
+    >>> check_target("/")
+    Traceback (most recent call last):
+    ...
+    speechbrain_bilevel.errors.InputError: /: cannot be written (Is a \
+directory). Expected the name of a file, in a folder that can be written
+    """
+    try:
+        target = _target(path)
+        folder = target.parent
+        while not folder.exists():
+            folder = folder.parent
+        with _open_temporary(folder / target.name) as file:
+            os.unlink(file.name)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}). Expected the name "
+            "of a file, in a folder that can be written"
+        ) from error
+
+
+def _target(path):
+    """The file itself where the path is a link to it."""
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no regular file but a device or a pipe")
+    return path
+
+
+def _open_temporary(path):
+    """A new file beside the path; nobody else's is opened, not by a link."""
+    name = f".{path.name}.{secrets.token_hex(4)}.tmp"
+    return open(path.with_name(name), "xb")
+
+
+def refuse_overwriting(targets, inputs):
+    """Refuses to write a file that is also read; it could not be had back.
+
+    Arguments
+    ---------
+    targets : iterable of str or Path
+        What is to be written.
+    inputs : iterable of str or Path
+        What is read; None is passed over.
+
+    Raises
+    ------
+    InputError
+        If two are the same file, by whatever names.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "scores.txt"
+    >>> path.touch()
+    >>> refuse_overwriting([path], [None, "other.txt"])
+    """
+    for target in filter(os.path.exists, targets):
+        for path in inputs:
+            if path is None or not os.path.exists(path):
+                continue
+            if os.path.samefile(target, path):
+                raise InputError(
+                    f"{target}: would replace the input {path}; expected "
+                    "another place to write to, so that nothing is lost"
+                )

@@ -6,11 +6,7 @@ from pathlib import Path
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from speechbrain_bilevel.dataio.audio import (
-    SAMPLE_RATE,
-    fit_length,
-    read_audio,
-)
+from speechbrain_bilevel.dataio.audio import fit_length, read_window
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.nnet.losses import (
     BONAFIDE,
@@ -197,7 +193,7 @@ class SpoofDetector(EncoderClassifier):
         return self.classify_batch(self.load_audio(path))
 
     def load_audio(self, path):
-        """Reads what the network sees of a file; see ``read_audio``.
+        """Reads what the network sees of a file.
 
         Arguments
         ---------
@@ -213,13 +209,7 @@ class SpoofDetector(EncoderClassifier):
         InputError
             If it cannot be read, or the network would see silence only.
         """
-        wav = read_audio(path, self.hparams.samples)
-        if not wav.any():
-            raise InputError(
-                f"{path}: its first {len(wav) / SAMPLE_RATE:.2f} s are digital "
-                "silence and the network sees no more; cut them off"
-            )
-        return wav.to(self.device)
+        return read_window(path, self.hparams.samples).to(self.device)
 
     def _windows(self, wavs, wav_lens):
         wavs = wavs.to(self.device).float()

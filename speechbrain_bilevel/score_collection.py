@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
+import torch
 from speechbrain.utils.distributed import ddp_barrier
 
 from speechbrain_bilevel.distributed import rank
@@ -15,10 +17,10 @@ from speechbrain_bilevel.files import write_atomically
 class ScoreFile:
     """Collects scores as they come; ``utt source key score`` when complete.
 
-    Each process appends to a part file of its own beside ``path``. The parts
-    begin with a fingerprint of the weights, the settings and the trials: a
-    later run with the same ones goes on where this one stopped, any other
-    starts anew. ``finish`` puts them together in the order of the trials.
+    Each process appends to a part file of its own beside ``path``, named by a
+    fingerprint of the network, the settings and the trials. A later run with
+    the same ones goes on where this one stopped, any other starts anew.
+    ``finish`` puts the parts together in the order of the trials.
 
     Arguments
     ---------
@@ -33,7 +35,6 @@ class ScoreFile:
 
     Example
     -------
-    >>> import torch
     >>> trials = [("utt_1", "A07", "spoof"), ("utt_2", "-", "bonafide")]
     >>> path = Path(getfixture("tmpdir")) / "scores.txt"
     >>> scores = ScoreFile(path, trials, torch.nn.Linear(1, 1))
@@ -52,15 +53,19 @@ class ScoreFile:
         self.trials = trials
         self.fingerprint = _fingerprint(trials, network, settings)
         self.stamp = self.path.with_name(self.path.name + ".json")
-        self.part = self.path.with_name(f"{self.path.name}.part{rank()}")
-        self.done = {} if self._is_complete() else self._read_parts()
+        self.part = self.path.with_name(
+            f"{self.path.name}.{self.fingerprint}.part{rank()}"
+        )
+        self.complete = self._is_complete()
+        _cut_torn_line(self.part)
+        self.done = self._read_parts()
         # No process adds scores before every one has read the same parts.
         ddp_barrier()
 
     @property
     def missing(self):
         """The utts that have no score yet, in the order of the trials."""
-        if self._is_complete():
+        if self.complete:
             return []
         return [utt for utt, _, _ in self.trials if utt not in self.done]
 
@@ -77,15 +82,12 @@ class ScoreFile:
         InputError
             If they cannot be written, e.g. on a full disk.
         """
-        new = not self.part.exists() or not self._is_ours(self.part)
         lines = [f"{utt} {score!r}\n" for utt, score in zip(utts, scores)]
-        if new:
-            lines.insert(0, self.fingerprint + "\n")
         try:
-            with open(self.part, "w" if new else "a", encoding="utf-8") as file:
+            with open(self.part, "a", encoding="utf-8") as file:
                 file.writelines(lines)
         except OSError as error:
-            raise not_written(self.part, error) from error
+            raise _not_written(self.part, error) from error
 
     def finish(self):
         """Writes the score file if every trial has its score.
@@ -102,20 +104,20 @@ class ScoreFile:
         InputError
             If it cannot be written, e.g. on a full disk.
         """
-        if self._is_complete():
-            return True
-        self.done = self._read_parts()
-        if self.missing:
-            return False
-        _write(
-            self.path,
-            "".join(
-                f"{utt} {source} {key} {self.done[utt]!r}\n"
-                for utt, source, key in self.trials
-            ),
-        )
-        _write(self.stamp, json.dumps(self._stamp()))
-        for part in self._parts():
+        if not self.complete:
+            self.done = self._read_parts()
+            if self.missing:
+                return False
+            _write(
+                self.path,
+                "".join(
+                    f"{utt} {source} {key} {self.done[utt]!r}\n"
+                    for utt, source, key in self.trials
+                ),
+            )
+            _write(self.stamp, json.dumps(self._stamp()))
+            self.complete = True
+        for part in self._parts("[0-9a-f]{16}"):
             part.unlink()
         return True
 
@@ -124,61 +126,73 @@ class ScoreFile:
         return {"fingerprint": self.fingerprint, "sha256": scores}
 
     def _is_complete(self):
-        if not (self.stamp.is_file() and self.path.is_file()):
-            return False
         try:
             return json.loads(self.stamp.read_text()) == self._stamp()
-        except ValueError:
+        except (OSError, ValueError):
             return False
 
-    def _parts(self):
-        return sorted(self.path.parent.glob(f"{self.path.name}.part*"))
-
-    def _is_ours(self, part):
-        with open(part, encoding="utf-8") as file:
-            return file.readline().strip() == self.fingerprint
+    def _parts(self, fingerprint):
+        """Part files of all processes, none that only look alike."""
+        name = rf"{re.escape(self.path.name)}\.{fingerprint}\.part\d+"
+        try:
+            files = sorted(os.scandir(self.path.parent), key=lambda f: f.name)
+        except OSError:
+            return []
+        return [
+            Path(file.path)
+            for file in files
+            if re.fullmatch(name, file.name) and file.is_file()
+        ]
 
     def _read_parts(self):
         done = {}
-        for part in filter(self._is_ours, self._parts()):
-            # A killed run may leave a last line without its end. The file is
-            # cut there, so that the next score does not grow onto it.
-            whole = part.read_bytes().rpartition(b"\n")[0] + b"\n"
-            if part.stat().st_size != len(whole):
-                os.truncate(part, len(whole))
-            for line in whole.decode().splitlines()[1:]:
-                utt, score = line.split(" ")
-                done[utt] = float(score)
+        for part in self._parts(self.fingerprint):
+            # The last line may be torn: by a kill, or because another process
+            # is just writing it.
+            whole = part.read_bytes().rpartition(b"\n")[0]
+            for line in whole.decode(errors="replace").splitlines():
+                utt, _, score = line.partition(" ")
+                try:
+                    done[utt] = float(score)
+                except ValueError:
+                    continue
         return done
+
+
+def _cut_torn_line(part):
+    """So that the next score does not grow onto it."""
+    if part.is_file():
+        whole = part.read_bytes().rpartition(b"\n")
+        os.truncate(part, len(whole[0] + whole[1]))
 
 
 def _fingerprint(trials, network, settings):
     digest = hashlib.sha256(repr((trials, settings)).encode())
+    for name, module in network.named_modules():
+        # Two networks may have the same weights and another number of heads.
+        sizes = {
+            key: value
+            for key, value in sorted(vars(module).items())
+            if isinstance(value, (bool, int, float, str, tuple))
+            and not key.startswith("_")
+            and key != "training"
+        }
+        digest.update(repr((name, type(module).__name__, sizes)).encode())
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _write(path, text):
     try:
         write_atomically(path.parent, {path.name: text})
     except OSError as error:
-        raise not_written(path, error) from error
+        raise _not_written(path, error) from error
 
 
-def not_written(path, error):
-    """What to tell when scores cannot be written.
-
-    Arguments
-    ---------
-    path : Path
-    error : OSError
-
-    Returns
-    -------
-    InputError
-    """
+def _not_written(path, error):
     return InputError(
         f"{path}: the scores could not be written ({error.strerror}); see to "
         "it and start again: scoring goes on from what is there"

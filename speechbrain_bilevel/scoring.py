@@ -1,11 +1,9 @@
 """Scoring a list of trials, in one process or several."""
 
 import collections
-import errno
 import hashlib
 import math
 import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -16,7 +14,8 @@ from tqdm import tqdm
 from speechbrain_bilevel.dataio.trial_batches import TrialBatches
 from speechbrain_bilevel.distributed import world_size
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.score_collection import ScoreFile, not_written
+from speechbrain_bilevel.files import check_target
+from speechbrain_bilevel.score_collection import ScoreFile
 
 _SHOWN = 20
 
@@ -78,7 +77,7 @@ def score_trials(
     """
     path = Path(path)
     _check_names(trials)
-    _check_writable(path)
+    check_target(path)
     settings = {
         "samples": detector.hparams.samples,
         "as_published": detector.hparams.as_published,
@@ -87,7 +86,13 @@ def score_trials(
         "audio": _digest(os.path.abspath(trial.path) for trial in trials),
     }
     rows = [(trial.utt, trial.attack, trial.label) for trial in trials]
+    path.parent.mkdir(parents=True, exist_ok=True)
     scores = ScoreFile(path, rows, detector.mods.network, settings)
+    if scores.missing and path.exists():
+        raise InputError(
+            f"{path}: is there already, and not with these trials' scores by "
+            "this network and these settings; give another name, or delete it"
+        )
     batches = TrialBatches(
         trials, scores.missing, batch_size, settings["samples"], trim_silence
     )
@@ -100,8 +105,9 @@ def score_trials(
         raise InputError(_list_faults(faults, len(trials)))
     if not scores.finish():
         raise InputError(
-            f"{path}: {len(scores.missing)} trials have no score; start again. "
-            "Several machines need a shared folder"
+            f"{path}: {len(scores.missing)} trials have no score, although all "
+            "were scored. Start again, and only one run at a time; if several "
+            "machines score, they need a shared folder"
         )
 
 
@@ -112,9 +118,9 @@ def _score_share(detector, batches, scores, num_workers):
         desc="Scoring",
         total=batches.n_trials,
         unit="trial",
-        disable=not if_main_process(),
+        disable=not if_main_process() or not len(batches),
     )
-    faults = []
+    faults, paths = [], {trial.utt: trial.path for trial in batches.trials}
     with progress:
         for utts, rows, wavs, unreadable in loader:
             if utts:
@@ -123,7 +129,7 @@ def _score_share(detector, batches, scores, num_workers):
                 good = {u: s for u, s in found.items() if math.isfinite(s)}
                 scores.add(list(good), list(good.values()))
                 faults += [
-                    f"{utt}: its score is {found[utt]}; are the network's "
+                    f"{paths[utt]}: its score is {found[utt]}; are the network's "
                     "weights damaged, or is its audio extremely loud?"
                     for utt in utts
                     if utt not in good
@@ -157,17 +163,6 @@ def _check_names(trials):
             f"{len(twice)} names stand for more than one trial, first of all "
             f"{twice[0]}; score lists with the same names one by one"
         )
-
-
-def _check_writable(path):
-    """Finds out before the work, which may take days."""
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise not_written(path, error) from error
 
 
 def _list_faults(faults, trials):

@@ -1,5 +1,6 @@
 """Text files of strangers, and pieces of them in messages."""
 
+import csv
 import functools
 
 from speechbrain_bilevel.errors import InputError
@@ -65,13 +66,60 @@ def read_lines(path, expected):
 
 
 def _decode(line):
-    if len(line) == _MAX_LINE_BYTES:
+    if len(line) == _MAX_LINE_BYTES and not line.endswith(b"\n"):
         raise InputError(f"{_MAX_LINE_BYTES} bytes and no end; this is no text")
     try:
-        return line.decode("utf-8").rstrip("\r\n")
+        text = line.decode("utf-8")
     except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
         raise InputError(
-            "not UTF-8 text (if it is text, save it again as UTF-8)"
+            "not UTF-8 text (if it is text, save it again as UTF-8; if it is "
+            "packed, unpack it)"
+        )
+    text = text.rstrip("\r\n")
+    if "\r" in text:
+        raise InputError(
+            "its lines end with carriage returns alone; save it again with "
+            "the line ends of Unix or Windows"
+        )
+    return text
+
+
+def split(line, separator=None):
+    """The cells of a line, without the blanks around them.
+
+    Arguments
+    ---------
+    line : str
+    separator : str, optional
+        "," or a tab, with quotes as in CSV; None for blanks.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    InputError
+        If a quote is not closed on the line, or text follows a closing one.
+
+    Example
+    -------
+    >>> split('"Doe, Jane.wav", 1', ",")
+    ['Doe, Jane.wav', '1']
+    """
+    if separator is None:
+        return line.split()
+    reader = csv.reader(
+        [line], delimiter=separator, skipinitialspace=True, strict=True
+    )
+    try:
+        return [cell.strip() for cell in next(reader)]
+    except csv.Error as error:
+        raise InputError(
+            f'the quotes (") of {shorten(line)} do not pair ({error}); '
+            "expected each cell on one line, and none or two around it"
         ) from None
 
 
@@ -98,6 +146,35 @@ def shorten(text, length=60):
     return repr(text if len(text) <= length else text[:length] + "...")
 
 
+def printable(text, longest=None):
+    """A name from a user as it can be shown: no line ends, not too long.
+
+    Arguments
+    ---------
+    text : str
+        Name of a system, a file or an attack.
+    longest : int, optional
+        Names with more characters lose their middle.
+
+    Returns
+    -------
+    text : str
+        The name; what cannot be printed is replaced.
+
+    Example
+    -------
+    >>> printable("a_very_long_name.txt", 11)
+    'a_ver…e.txt'
+    """
+    text = "".join(
+        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+    if longest and len(text) > longest:
+        half = longest // 2
+        text = f"{text[:half]}…{text[half + 1 - longest :]}"
+    return text
+
+
 def listed(names, shown=5):
     """How many names there are, and the first few of them, for a message.
 
@@ -119,4 +196,5 @@ def listed(names, shown=5):
     if not names:
         return "0"
     rest = ", ..." if len(names) > shown else ""
-    return f"{len(names)} ({', '.join(names[:shown])}{rest})"
+    first = ", ".join(printable(name, 60) for name in names[:shown])
+    return f"{len(names)} ({first}{rest})"

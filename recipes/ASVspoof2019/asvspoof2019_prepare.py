@@ -191,7 +191,6 @@ def _is_prepared(save_folder, source):
 
 def _save(save_folder, manifests, source):
     try:
-        save_folder.mkdir(parents=True, exist_ok=True)
         write_atomically(save_folder, manifests)
         stamp = {**source, "csv": _describe_csvs(save_folder)}
         # Last, because it vouches for the others.

@@ -1,9 +1,12 @@
 """The ``speechbrain-bilevel`` command."""
 
-import argparse
+import contextlib
 import logging
+import os
+import signal
 import sys
 
+from speechbrain_bilevel.cli.arguments import Parser
 from speechbrain_bilevel.cli.corpora import add_prepare, add_toy
 from speechbrain_bilevel.cli.detect import add_classify
 from speechbrain_bilevel.cli.evaluate import add_evaluate
@@ -20,15 +23,30 @@ def main(arguments=None):
     arguments : list of str
         What follows the command's name; by default ``sys.argv``'s.
     """
+    # Names of files may have letters that the terminal cannot show.
+    sys.stdout.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(arguments)
     # SpeechBrain tells of each fetched file; a verdict should stand alone.
     logging.getLogger("speechbrain").setLevel(logging.WARNING)
-    with exit_on_input_error():
-        sys.exit(args.run(args))
+    with exit_on_input_error(), _closed_output():
+        code = args.run(args)
+        sys.stdout.flush()
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _closed_output():
+    """Ends the program when nobody reads its output, as in ``| head``."""
+    try:
+        yield
+    except BrokenPipeError:
+        # What is still buffered has to go somewhere at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="speechbrain-bilevel", description="Tells bona fide from spoof."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -3,6 +3,9 @@
 import argparse
 from pathlib import Path
 
+from speechbrain_bilevel.cli.arguments import finite_number, whole_number
+from speechbrain_bilevel.errors import InputError
+
 DESCRIPTION = """\
 EER, min t-DCF (2019 and 2021) and the metrics of ASVspoof 5 from score files
 alone, pooled and of each attack, with 95 % intervals; several systems are set
@@ -13,6 +16,8 @@ protocol, `utt score` (ASVspoof 2021), or is a table with a header (ASVspoof 5);
 a higher score means bona fide. The protocol is that of ASVspoof2019 LA,
 ASVspoof2021 LA or DF, ASVspoof5, In-the-Wild's meta.csv, a manifest or a list
 with `path,label`."""
+
+ENDINGS = (".txt", ".csv", ".tsv")
 
 
 def add_evaluate(commands):
@@ -70,21 +75,21 @@ def add_arguments(parser):
         "--resample",
         choices=("speakers", "utterances"),
         help="what the intervals are over; default: speakers where the "
-        "protocol tells several, else utterances",
+        "protocol tells ten or more, else utterances",
     )
     parser.add_argument(
         "--draws",
-        type=_at_least_zero,
+        type=whole_number(0),
         default=1000,
         metavar="N",
         help="resamples for the intervals; 0: no intervals (default: 1000)",
     )
     parser.add_argument(
-        "--seed", type=_at_least_zero, default=0, help="of the resamples"
+        "--seed", type=whole_number(0), default=0, help="of the resamples"
     )
     parser.add_argument(
         "--threshold",
-        type=float,
+        type=finite_number,
         metavar="X",
         help="give the error rates and t-DCF at this score too, e.g. one that "
         "was fixed on dev",
@@ -107,13 +112,17 @@ def run(args):
     from speechbrain_bilevel.dataio.protocols import read_protocol
     from speechbrain_bilevel.metrics.confidence import usual_resampling
     from speechbrain_bilevel.metrics.evaluation import evaluate
-    from speechbrain_bilevel.metrics.report import write_report
+    from speechbrain_bilevel.metrics.report import check_report, write_report
     from speechbrain_bilevel.metrics.score_files import (
         read_asv_scores,
         read_cm_scores,
     )
     from speechbrain_bilevel.metrics.tables import format_report
 
+    _refuse_idle_options(args)
+    inputs = [*args.scores, args.protocol, args.asv_scores, args.asv_protocol]
+    if args.output is not None:
+        check_report(args.output, inputs)
     asv = None
     if args.asv_scores:
         # As of the countermeasure, the official figures are those of eval.
@@ -134,11 +143,23 @@ def run(args):
         names=system_names(args.scores),
         threshold=args.threshold,
     )
-    print(format_report(report))
-    if args.output:
+    if args.output is not None:
         write_report(report, args.output)
+    print(format_report(report))
+    if args.output is not None:
         print(f"\nreport: {Path(args.output, 'report.html')}")
     return 0
+
+
+def _refuse_idle_options(args):
+    """An option that does nothing was meant to do something."""
+    if args.asv_protocol and not args.asv_scores:
+        raise InputError("--asv-protocol belongs to --asv-scores; leave it out")
+    if args.partition and not (args.protocol or args.asv_protocol):
+        raise InputError(
+            "--partition is one of a protocol; give --protocol too, or leave "
+            "it out"
+        )
 
 
 def system_names(paths):
@@ -161,7 +182,7 @@ def system_names(paths):
     >>> system_names(["plain/eval_scores.txt", "bilevel/eval_scores.txt"])
     ['plain', 'bilevel']
     """
-    parts = [Path(path).with_suffix("").parts for path in paths]
+    parts = [_without_ending(Path(path)).parts for path in paths]
     if len(paths) > 1:
         while len({part[-1] for part in parts}) == 1 < min(map(len, parts)):
             parts = [part[:-1] for part in parts]
@@ -173,8 +194,6 @@ def system_names(paths):
     return [f"{path} ({i})" for i, path in enumerate(paths, start=1)]
 
 
-def _at_least_zero(text):
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
-    return value
+def _without_ending(path):
+    # What looks like one may be part of the name, as in lr_0.1.
+    return path.with_suffix("") if path.suffix in ENDINGS else path

@@ -1,15 +1,15 @@
 """``speechbrain-bilevel calibrate`` and ``fuse``: better scores from scores."""
 
-import math
-import os
 import sys
 from dataclasses import replace
 
 import numpy as np
 
+from speechbrain_bilevel.cli.arguments import finite_number
 from speechbrain_bilevel.cli.evaluate import system_names
 from speechbrain_bilevel.dataio.protocols import read_protocol
 from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.files import check_target, refuse_overwriting
 from speechbrain_bilevel.metrics.asvspoof5 import act_dcf, cllr, min_dcf
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.metrics.score_files import (
@@ -17,7 +17,9 @@ from speechbrain_bilevel.metrics.score_files import (
     read_cm_scores,
     write_cm_scores,
 )
-from speechbrain_bilevel.text import listed
+from speechbrain_bilevel.metrics.scores import refuse_other_keys, reordered
+from speechbrain_bilevel.metrics.tables import eer_warning
+from speechbrain_bilevel.text import printable
 
 
 def add_calibrate(commands):
@@ -73,7 +75,7 @@ def add_fuse(commands):
     how.add_argument(
         "--weights",
         nargs="+",
-        type=float,
+        type=finite_number,
         metavar="WEIGHT",
         help="a weight for each system",
     )
@@ -95,7 +97,17 @@ def _add_common_arguments(parser):
         "--protocol", metavar="FILE", help="trials and keys of SCORES"
     )
     parser.add_argument(
+        "--partition",
+        metavar="NAME",
+        help="which trials of --protocol; default: eval where there are any",
+    )
+    parser.add_argument(
         "--dev-protocol", metavar="FILE", help="trials and keys of DEV"
+    )
+    parser.add_argument(
+        "--dev-partition",
+        metavar="NAME",
+        help="which trials of --dev-protocol; default: dev where there are any",
     )
 
 
@@ -109,15 +121,22 @@ def _fuse(args):
             f"one score file ({args.scores[0]}); expected one for each of two "
             "or more systems. For a single system there is `calibrate`"
         )
-    if args.dev_protocol and not args.learn:
-        raise InputError("--dev-protocol belongs to --learn; leave it out")
+    if (args.dev_protocol or args.dev_partition) and not args.learn:
+        raise InputError(
+            "--dev-protocol and --dev-partition belong to --learn; leave them "
+            "out"
+        )
     return _apply(args, "fusion")
 
 
 def _apply(args, fused_name):
     """Finds the weights, writes the sums, then tells how good they are."""
-    _refuse_overwriting(args)
-    trials, scores = _read_systems(args.scores, args.protocol)
+    check_target(args.output)
+    inputs = [*args.scores, *(args.learn or []), args.protocol]
+    refuse_overwriting([args.output], [*inputs, args.dev_protocol])
+    trials, scores = _read_systems(
+        args.scores, args.protocol, args.partition, "eval"
+    )
     if args.learn:
         fusion, report = _learned(args, trials, fused_name)
     else:
@@ -138,11 +157,8 @@ def _given(args):
     from speechbrain_bilevel.metrics.calibration import LinearFusion
 
     _check_count("--weights", args.weights, args.scores)
-    if not all(map(math.isfinite, args.weights)) or not any(args.weights):
-        raise InputError(
-            f"--weights: {' '.join(map(str, args.weights))}; expected finite "
-            "numbers that are not all 0"
-        )
+    if not any(args.weights):
+        raise InputError("--weights are all 0; expected another number")
     return LinearFusion(tuple(args.weights), 0.0)
 
 
@@ -151,7 +167,9 @@ def _learned(args, trials, fused_name):
     from speechbrain_bilevel.metrics.calibration import learn_fusion
 
     _check_count("--learn", args.learn, args.scores)
-    dev, scores = _read_systems(args.learn, args.dev_protocol, need_keys=True)
+    dev, scores = _read_systems(
+        args.learn, args.dev_protocol, args.dev_partition, "dev", need_keys=True
+    )
     _warn_of_shared_trials(dev, trials)
     fusion = learn_fusion(scores, dev.is_bonafide, args.learn)
     fused = replace(dev, score=fusion(scores))
@@ -166,29 +184,23 @@ def _check_count(option, values, paths):
         )
 
 
-def _refuse_overwriting(args):
-    """An input lost to a slip of the pen cannot be had back."""
-    inputs = [*args.scores, *(args.learn or [])]
-    inputs += filter(None, (args.protocol, args.dev_protocol))
-    for path in inputs:
-        if os.path.exists(args.output) and os.path.exists(path):
-            if os.path.samefile(args.output, path):
-                raise InputError(
-                    f"--output {args.output} is the input {path}; expected "
-                    "another file, so that nothing is lost"
-                )
-
-
-def _read_systems(paths, protocol, need_keys=False):
+def _read_systems(paths, protocol, partition, usual, need_keys=False):
     """The trials, in the first file's order, and a column for each system."""
+    if partition and not protocol:
+        raise InputError(
+            f"partition {partition}: without a protocol nothing tells which "
+            "trials these are; give --protocol or --dev-protocol"
+        )
     trials = protocol and read_protocol(protocol)
+    if not partition and any(t.partition == usual for t in trials or []):
+        partition = usual
     first, *others = (
-        read_cm_scores(path, trials, need_keys=need_keys) for path in paths
+        read_cm_scores(path, trials, partition, need_keys) for path in paths
     )
     systems = [first, *(_in_order_of(first, other) for other in others)]
     keyed = [system for system in systems if system.is_bonafide is not None]
     for system in keyed[1:]:
-        _refuse_other_keys(keyed[0], system)
+        refuse_other_keys(keyed[0], system)
     return (keyed or systems)[0], np.column_stack([s.score for s in systems])
 
 
@@ -196,22 +208,7 @@ def _in_order_of(first, other):
     """The other system's trials in the order of the first's."""
     check_trials(other, first.utt.tolist(), first.path)
     position = {utt: index for index, utt in enumerate(other.utt)}
-    order = [position[utt] for utt in first.utt]
-    columns = ("utt", "attack", "is_bonafide", "score", "speaker")
-    values = {name: getattr(other, name) for name in columns}
-    return replace(
-        other, **{k: v[order] for k, v in values.items() if v is not None}
-    )
-
-
-def _refuse_other_keys(first, other):
-    contrary = first.utt[first.is_bonafide != other.is_bonafide]
-    if len(contrary):
-        raise InputError(
-            f"{other.path}: trials with another key than in {first.path}: "
-            f"{listed(contrary.tolist())}. Expected the same keys: find out "
-            "which file is wrong"
-        )
+    return reordered(other, [position[utt] for utt in first.utt])
 
 
 def _figures(title, fused, paths, scores, fused_name):
@@ -223,7 +220,8 @@ def _figures(title, fused, paths, scores, fused_name):
         return ["", f"{title}: one class alone has no figures"]
     n_bonafide = is_bonafide.sum()
     n_spoof = len(is_bonafide) - n_bonafide
-    names = [*system_names(paths), fused_name]
+    names = [printable(name, 40) for name in system_names(paths)]
+    names.append(fused_name)
     width = max(map(len, names))
     lines = ["", f"{title}: {n_bonafide} bona fide, {n_spoof} spoof"]
     lines.append(f"{'':{width}}     Cllr   actDCF   minDCF    EER %")
@@ -233,6 +231,10 @@ def _figures(title, fused, paths, scores, fused_name):
             f"{name:{width}} {cllr(*classes):8.4f} {act_dcf(*classes):8.4f} "
             f"{min_dcf(*classes)[0]:8.4f} {100 * eer(*classes)[0]:8.3f}"
         )
+        negated = (-each for each in classes)
+        warning = eer_warning(name, eer(*classes)[0], eer(*negated)[0])
+        if warning:
+            print(warning, file=sys.stderr)
     return lines
 
 

@@ -1,10 +1,12 @@
 """``speechbrain-bilevel score``: scores a list of trials."""
 
-import argparse
 import contextlib
 import dataclasses
+import datetime
 import os
+import re
 
+from speechbrain_bilevel.cli.arguments import whole_number
 from speechbrain_bilevel.errors import InputError
 
 
@@ -38,8 +40,8 @@ def add_score(commands):
     parser.add_argument(
         "--data-folder",
         metavar="FOLDER",
-        help="where relative paths of audio start, and what $data_root stands "
-        "for in manifests; by default the folder that TRIALS is in",
+        help="the corpus' folder, where relative paths of audio start; by "
+        "default the folder that TRIALS is in",
     )
     parser.add_argument(
         "--trim-silence",
@@ -48,14 +50,14 @@ def add_score(commands):
     )
     parser.add_argument(
         "--batch-size",
-        type=_at_least(1),
+        type=whole_number(1),
         default=16,
         metavar="N",
         help="trials that the network sees at once; by default 16",
     )
     parser.add_argument(
         "--num-workers",
-        type=_at_least(0),
+        type=whole_number(0),
         default=0,
         metavar="N",
         help="processes that read audio; by default 0, the main process reads",
@@ -67,29 +69,13 @@ def add_score(commands):
     parser.set_defaults(run=_score)
 
 
-def _at_least(least):
-    def count(text):
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a whole number from {least}"
-            )
-        return int(text)
-
-    return count
-
-
 def _score(args):
+    from speechbrain.utils.distributed import if_main_process
+
     from speechbrain_bilevel.inference import SpoofDetector
     from speechbrain_bilevel.scoring import score_trials
 
     trials = _read_trials(args.trials, args.data_folder)
-    if os.path.exists(args.scores) and os.path.samefile(
-        args.trials, args.scores
-    ):
-        raise InputError(
-            f"{args.scores}: is the list of trials; give another name for the "
-            "score file"
-        )
     with _process_group():
         detector = SpoofDetector.from_hparams(
             args.source, run_opts={"device": _device(args.device)}
@@ -102,6 +88,8 @@ def _score(args):
             num_workers=args.num_workers,
             trim_silence=args.trim_silence,
         )
+        if if_main_process():
+            print(f"{args.scores}: {len(trials)} trials")
     return 0
 
 
@@ -109,10 +97,12 @@ def _score(args):
 def _process_group():
     """Under torchrun, lets the processes talk to each other."""
     import torch
-    from speechbrain.utils.distributed import ddp_init_group
 
-    # What they tell each other is little, so GPUs do with gloo too.
-    ddp_init_group({"distributed_backend": "gloo"})
+    if "RANK" in os.environ:
+        # What they tell each other is little, so GPUs do with gloo too; and
+        # they tell it at the end, for which the fastest has to wait.
+        timeout = datetime.timedelta(days=365)
+        torch.distributed.init_process_group("gloo", timeout=timeout)
     try:
         yield
     finally:
@@ -123,15 +113,16 @@ def _process_group():
 
 def _read_trials(path, data_folder):
     """The trials, their paths such that they lead to the audio from here."""
-    from speechbrain_bilevel.dataio.protocols import read_protocol
+    from speechbrain_bilevel.dataio.data_folder import locate_audio
+    from speechbrain_bilevel.dataio.protocols import read_protocol, recognise
 
     folder = os.path.dirname(path) if data_folder is None else data_folder
+    corpus, trials = recognise(path), read_protocol(path)
+    if not corpus.is_list:
+        trials = locate_audio(trials, folder, corpus)
     trials = [
-        dataclasses.replace(
-            trial,
-            path=os.path.join(folder, trial.path.removeprefix("$data_root/")),
-        )
-        for trial in read_protocol(path)
+        dataclasses.replace(trial, path=os.path.join(folder, trial.path))
+        for trial in trials
     ]
     if not any(os.path.exists(trial.path) for trial in trials):
         raise InputError(
@@ -147,15 +138,13 @@ def _device(name):
     from speechbrain.utils.distributed import get_local_rank, infer_device
 
     name = infer_device() if name is None else name
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
+    if name == "cpu":
+        return name
+    if not re.fullmatch(r"cuda(:\d+)?", name):
         raise InputError(
             f"--device {name}: no device; expected cpu, cuda or cuda:N"
-        ) from error
-    if device.type != "cuda":
-        return name
-    index = device.index
+        )
+    index = torch.device(name).index
     if index is None:
         index = get_local_rank() or 0
     if index >= torch.cuda.device_count():

@@ -6,12 +6,14 @@ import os
 import soundfile
 from speechbrain.utils.parallel import parallel_map
 
-from speechbrain_bilevel.dataio.audio import SAMPLE_RATE
+from speechbrain_bilevel.dataio.audio import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    NO_LENGTH,
+    SAMPLE_RATE,
+)
 from speechbrain_bilevel.errors import InputError
 
-# FLAC counts samples in 36 bits; libsndfile reports more than that where the
-# header states no length.
-_FLAC_MAX_FRAMES = 2**36
 _SHOWN = 5
 
 
@@ -52,7 +54,8 @@ def measure_durations(data_folder, paths, any_format=False):
         progress_bar_kwargs={"desc": "Checking audio", "unit": "file"},
     )
     durations, faults, n_bad = {}, {}, 0
-    for path, (seconds, found) in zip(paths, results):
+    # In this order, so that the progress bar comes to its end.
+    for (seconds, found), path in zip(results, paths):
         durations[path] = seconds
         n_bad += bool(found)
         for kind, detail in found:
@@ -61,10 +64,12 @@ def measure_durations(data_folder, paths, any_format=False):
         expected = f"mono FLAC at {SAMPLE_RATE} Hz"
         if any_format:
             expected = "a format that soundfile reads, such as FLAC or WAV"
+        advice = "unpack the corpus again or convert these files"
+        if len(faults.get("missing", ())) == len(paths):
+            advice = "paths start at that folder; is it the right one?"
         raise InputError(
             f"{n_bad} of {len(paths)} audio files in {data_folder} cannot be "
-            f"used:\n{_list_faults(faults)}\nExpected {expected}; unpack the "
-            "corpus again or convert these files"
+            f"used:\n{_list_faults(faults)}\nExpected {expected}; {advice}"
         )
     return durations
 
@@ -107,7 +112,11 @@ def check_audio(path, any_format=False):
         if os.path.splitext(path)[1].lower() == ".raw":
             return 0.0, [("unreadable", "raw samples, without rate and length")]
         with soundfile.SoundFile(path) as audio:
-            faults = [] if any_format else _find_format_faults(audio)
+            faults = (
+                _find_rate_faults(audio)
+                if any_format
+                else _find_format_faults(audio)
+            )
             # Of other formats libsndfile reports what is left of a truncated
             # file as its length, so that its end tells nothing.
             if audio.format == "FLAC":
@@ -134,8 +143,15 @@ def _find_format_faults(audio):
     return faults
 
 
+def _find_rate_faults(audio):
+    if LOWEST_RATE <= audio.samplerate <= HIGHEST_RATE:
+        return []
+    detail = f"{audio.samplerate} Hz, not {LOWEST_RATE} to {HIGHEST_RATE}"
+    return [("wrong rate", detail)]
+
+
 def _find_length_faults(audio):
-    if not 0 < audio.frames < _FLAC_MAX_FRAMES:
+    if not 0 < audio.frames < NO_LENGTH:
         if _can_read(audio, 0):
             return [("truncated", "no length in the header")]
         return [("empty", "0 samples")]

@@ -143,6 +143,6 @@ def _describe_rows(corpus):
         f"Expected on every line {corpus.n_columns} columns, "
         f"'{corpus.layout}', where label is bonafide (then {corpus.attack} is "
         f"- or bonafide) or spoof (then {corpus.attack} is a name such as "
-        f"{corpus.example}); correct these lines, or unpack the corpus or its "
-        "full keys again"
+        f"{corpus.example}); correct these lines, get the corpus' full keys "
+        "or unpack the corpus again"
     )

@@ -64,7 +64,7 @@ class Corpus:
 
     @property
     def n_columns(self):
-        """Columns of a protocol without header."""
+        """Columns of a protocol without header; of a list, which has one, 1."""
         return len(self.layout.split())
 
 

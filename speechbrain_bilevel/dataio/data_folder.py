@@ -58,7 +58,7 @@ def find_trials(data_folder, partition="eval", protocol=None):
     if not trials:
         raise InputError(_describe_partitions(protocol, partition, everything))
     if not corpus.is_list:
-        return _locate(trials, root, corpus.audio)
+        return locate_audio(trials, root, corpus)
     # In-the-Wild's list may lie in a folder within the data folder.
     prefix = protocol.parent.relative_to(root) if inside else Path()
     return [_move(trial, prefix / trial.path) for trial in trials]
@@ -131,7 +131,7 @@ def find_protocol(data_folder, partition="eval"):
     folder = audio_root(data_folder)
     if folder != Path(data_folder):
         return Path(data_folder)
-    found = _find_protocols(folder)
+    found = _find_protocols(folder, partition)
     if not found:
         raise InputError(_describe_search(folder))
     if len(found) > 1:
@@ -153,20 +153,22 @@ def find_protocol(data_folder, partition="eval"):
     return protocols[partition]
 
 
-def _find_protocols(folder):
+def _find_protocols(folder, partition):
     """The protocols in a folder, by corpus and then by partition."""
-    found, refusals = {}, []
+    found, refusals = {}, {}
     for part, place in _protocol_places():
         if (folder / place).is_file():
             try:
                 corpus = recognise(folder / place)
             except InputError as refusal:
-                refusals.append(refusal)
-            else:
+                refusals.setdefault(part, refusal)
+                continue
+            # A list of somebody's own may have any name.
+            if corpus in CORPORA:
                 found.setdefault(corpus, {}).setdefault(part, folder / place)
-    # Another corpus may well have, say, a meta.csv of its own.
-    if refusals and not found:
-        raise refusals[0]
+    # What cannot be read does not matter beside what was looked for.
+    if refusals and not any(partition in parts for parts in found.values()):
+        raise refusals.get(partition) or next(iter(refusals.values()))
     return found
 
 
@@ -203,8 +205,36 @@ def _describe_partitions(protocol, partition, trials):
     )
 
 
-def _locate(trials, root, places):
-    """Trials with the first of a corpus' places that has their file."""
+def locate_audio(trials, root, corpus):
+    """Finds which of the places where a corpus may have audio has each file.
+
+    Arguments
+    ---------
+    trials : list of Trial
+        Of a corpus whose protocol is no list.
+    root : str or Path
+        The data folder.
+    corpus : Corpus
+        Which corpus.
+
+    Returns
+    -------
+    list of Trial
+        With the path of the file, relative to the data folder; of a file that
+        is nowhere, the usual place.
+
+    Example
+    -------
+    >>> from speechbrain_bilevel.dataio.corpora import ASVSPOOF5
+    >>> from speechbrain_bilevel.dataio.trials import Trial
+    >>> root = getfixture("tmp_path")
+    >>> (root / "flac_E").mkdir()
+    >>> (root / "flac_E" / "E_1.flac").touch()
+    >>> trials = [Trial("E_1", "flac_E_eval/E_1.flac", *"xyz", "eval")]
+    >>> locate_audio(trials, root, ASVSPOOF5)[0].path
+    'flac_E/E_1.flac'
+    """
+    root, places = Path(root), corpus.audio
     # One listing of each folder, because there may be a million files.
     names = {
         place: _list_files(root / place)

@@ -1,12 +1,10 @@
 """Reading lists of trials with a header: CSV or TSV, ours or anybody's."""
 
-import csv
-import functools
 import itertools
 import sys
 
 from speechbrain_bilevel.dataio.trials import (
-    BONAFIDE,
+    LABELS,
     NO_ATTACK,
     SPOOF,
     Trial,
@@ -14,7 +12,7 @@ from speechbrain_bilevel.dataio.trials import (
     protocol_lines,
 )
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.text import shorten
+from speechbrain_bilevel.text import shorten, split
 
 #: What a list has to have, for messages.
 LIST_HEADER = (
@@ -33,18 +31,10 @@ _COLUMNS = {
     "attack": "attack",
     "partition": "partition",
 }
-_LABELS = {
-    "bonafide": BONAFIDE,
-    "bona-fide": BONAFIDE,
-    "bona fide": BONAFIDE,
-    "genuine": BONAFIDE,
-    "real": BONAFIDE,
-    "spoof": SPOOF,
-    "fake": SPOOF,
-}
 _EXPECTED = (
     "Expected of every line as many columns as the header has, a path without "
-    "'..', a label (bonafide, bona-fide, genuine or real; spoof or fake), and "
+    "'..', a label (bonafide, bona-fide, bona fide, genuine or real; spoof or "
+    "fake), and "
     "an id or path that no other line has; correct these lines"
 )
 
@@ -74,7 +64,8 @@ def read_list(path):
     Returns
     -------
     list of Trial
-        In the list's order, paths as they are written there.
+        In the list's order, paths as they are written there, but without the
+        ``$data_root/`` of SpeechBrain's manifests.
 
     Raises
     ------
@@ -91,11 +82,16 @@ def read_list(path):
     my_call.wav my call.wav bonafide -
     b.wav b.wav spoof spoof
     """
-    rows = _read_rows(path)
-    _, header = next(rows, (0, []))
-    columns = _find_columns(path, header)
-    parse = functools.partial(_parse, columns, len(header))
-    return collect_trials(path, rows, parse, _EXPECTED)
+    lines = itertools.dropwhile(lambda line: not line[1], protocol_lines(path))
+    number, header = next(lines, (1, ""))
+    separator = _separator(header)
+    names = split(header, separator)
+    columns = _find_columns(f"{path}, line {number}", names)
+
+    def parse(line):
+        return _parse(columns, len(names), split(line, separator))
+
+    return collect_trials(path, lines, parse, _EXPECTED)
 
 
 def is_list_header(line):
@@ -118,46 +114,29 @@ def is_list_header(line):
     >>> is_list_header("LA_0079 LA_T_1138215 - - bonafide")
     False
     """
-    # Not by the csv module, which refuses some lines of other files.
-    header = line.replace('"', "").split(_delimiter(line))
-    return {"path", "label"} <= {_column_of(name) for name in header}
+    try:
+        names = split(line, _separator(line))
+    except InputError:
+        return False
+    return {"path", "label"} <= {_column_of(name) for name in names}
 
 
 def _column_of(name):
     return _COLUMNS.get(name.strip().lower())
 
 
-def _delimiter(header):
+def _separator(header):
     return "\t" if "\t" in header else ","
 
 
-def _read_rows(path):
-    """Yields line number and cells of every line, the header included."""
-    lines = itertools.dropwhile(lambda line: not line[1], protocol_lines(path))
-    for start, header in itertools.islice(lines, 1):
-        texts = itertools.chain([header], (line for _, line in lines))
-        reader = csv.reader(
-            texts, delimiter=_delimiter(header), skipinitialspace=True
-        )
-        try:
-            for row in reader:
-                yield start + reader.line_num - 1, row
-        except csv.Error as error:
-            raise InputError(
-                f"{path}, line {start + reader.line_num - 1}: {error}. "
-                "Expected cells separated by commas or tabs; is a closing "
-                "quote missing before?"
-            ) from error
-
-
-def _find_columns(path, header):
+def _find_columns(place, header):
     """Where in a line each of our columns stands."""
     columns = {}
     for at, name in enumerate(header):
         column = _column_of(name)
         if column in columns:
             raise InputError(
-                f"{path}, line 1: {shorten(name)} and "
+                f"{place}: {shorten(name)} and "
                 f"{shorten(header[columns[column]])} mean the same. Expected "
                 f"{LIST_HEADER}; rename one of the two"
             )
@@ -165,7 +144,7 @@ def _find_columns(path, header):
             columns[column] = at
     if not {"path", "label"} <= set(columns):
         raise InputError(
-            f"{path}: begins with {shorten(','.join(header))}. Expected "
+            f"{place}: begins with {shorten(','.join(header))}. Expected "
             f"{LIST_HEADER}; add it"
         )
     return columns
@@ -176,8 +155,9 @@ def _parse(columns, n_columns, row):
         raise InputError(
             f"{len(row)} columns, not the {n_columns} of the header"
         )
-    cells = {name: row[at].strip() for name, at in columns.items()}
-    path = cells["path"]
+    cells = {name: row[at] for name, at in columns.items()}
+    # SpeechBrain's name for the data folder, to which paths are relative.
+    path = cells["path"].removeprefix("$data_root/")
     _check_path(path)
     label = _label_of(cells["label"])
     utt = _join(cells.get("utt") or path)
@@ -200,7 +180,7 @@ def _join(name):
 
 
 def _label_of(text):
-    label = _LABELS.get(text.lower())
+    label = LABELS.get(text.lower())
     if label is not None:
         return label
     if text in ("0", "1"):
@@ -212,7 +192,10 @@ def _label_of(text):
 
 
 def _attack_of(utt, attack, label):
-    none = attack in ("", NO_ATTACK) or attack.lower() in _LABELS
+    meant = LABELS.get(attack.lower(), label)
+    if meant != label:
+        raise InputError(f"{utt} is {label} but has the attack {attack}")
+    none = attack in ("", NO_ATTACK) or attack.lower() in LABELS
     if label == SPOOF:
         return SPOOF if none else _join(attack)
     if none:
@@ -225,8 +208,7 @@ def _check_path(path):
         raise InputError("no path")
     if ".." in path.replace("\\", "/").split("/"):
         raise InputError(f"the path {shorten(path)} has '..' in it")
-    # A manifest may begin with $data_root.
-    _check_text(path.removeprefix("$"))
+    _check_text(path)
 
 
 def _check_text(text):

@@ -18,7 +18,11 @@ from speechbrain_bilevel.dataio.protocols import (
     recognise,
 )
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.files import write_atomically
+from speechbrain_bilevel.files import (
+    check_target,
+    refuse_overwriting,
+    write_atomically,
+)
 
 COLUMNS = ("ID", "duration", "wav", "speaker", "attack", "label")
 
@@ -106,10 +110,11 @@ def write_manifest(data_folder, out_csv, partition="eval", protocol=None):
     """
     chosen = protocol or find_protocol(data_folder, partition)
     out_csv = Path(out_csv)
-    _check_target(out_csv, chosen)
+    check_target(out_csv)
+    refuse_overwriting([out_csv], [chosen])
     corpus = recognise(chosen)
     trials = find_trials(data_folder, partition, protocol)
-    root = os.path.abspath(audio_root(data_folder))
+    root = os.path.realpath(audio_root(data_folder))
     _check_root(root)
     paths = list(dict.fromkeys(trial.path for trial in trials))
     durations = measure_durations(root, paths, any_format=corpus.is_list)
@@ -122,20 +127,6 @@ def write_manifest(data_folder, out_csv, partition="eval", protocol=None):
         len({trial.attack for trial in trials} - {NO_ATTACK}),
         sum(durations[trial.path] for trial in trials) / 3600,
     )
-
-
-def _check_target(out_csv, protocol):
-    """Before the audio is checked, which may take long."""
-    if out_csv.is_dir():
-        raise InputError(
-            f"{out_csv}: is a folder. Expected the name of the CSV file to "
-            "write, such as manifest.csv in it"
-        )
-    if os.path.realpath(out_csv) == os.path.realpath(protocol):
-        raise InputError(
-            f"{out_csv}: the manifest would replace the list that it is made "
-            "of; choose another name"
-        )
 
 
 def _check_root(root):
@@ -160,7 +151,6 @@ def _format_csv(trials, root, durations):
 
 def _save(out_csv, text):
     try:
-        out_csv.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out_csv.parent, {out_csv.name: text})
     except OSError as error:
         raise InputError(

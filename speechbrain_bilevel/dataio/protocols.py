@@ -27,7 +27,7 @@ from speechbrain_bilevel.dataio.trials import (
     protocol_lines,
 )
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.text import shorten
+from speechbrain_bilevel.text import shorten, split
 
 __all__ = [
     "ASVSPOOF2019_LA_COUNTS",
@@ -63,8 +63,9 @@ def read_protocol(path):
     Arguments
     ---------
     path : str or Path
-        The protocol. Of ASVspoof2019 LA, its name tells the partition:
-        ".train.", ".dev.", or else eval.
+        The protocol. Of ASVspoof2019 LA, its name tells the partition
+        (".train.", ".dev." or ".eval."), else its first utterance's (LA_T_,
+        LA_D_ or LA_E_).
 
     Returns
     -------
@@ -89,7 +90,7 @@ def read_protocol(path):
     corpus = recognise(path)
     if corpus.is_list:
         return read_list(path)
-    return read_columns(corpus, path, _partition_in(Path(path).name))
+    return read_columns(corpus, path, _partition_of(path))
 
 
 def recognise(path):
@@ -117,14 +118,10 @@ def recognise(path):
     >>> recognise(path).name
     'In-the-Wild'
     """
-    first = next((line for _, line in protocol_lines(path) if line), None)
-    if first is None:
-        raise InputError(
-            f"{path}: empty. Expected one trial a line; "
-            "unpack the corpus again or write one"
-        )
+    first = _first_line(path)
     if is_list_header(first):
-        return IN_THE_WILD if first.strip() == IN_THE_WILD.layout else LIST
+        is_wild = ",".join(split(first, ",")) == IN_THE_WILD.layout
+        return IN_THE_WILD if is_wild else LIST
     by_columns = {c.n_columns: c for c in CORPORA if not c.is_list}
     n_columns = len(first.split())
     if n_columns in by_columns:
@@ -141,10 +138,24 @@ def recognise(path):
     )
 
 
-def _partition_in(name):
-    """The partition that a file's name tells."""
+def _first_line(path):
+    for _, line in protocol_lines(path):
+        if line:
+            return line
+    raise InputError(
+        f"{path}: empty. Expected one trial a line; "
+        "unpack the corpus again or write one"
+    )
+
+
+def _partition_of(path):
+    """The partition that a file's name tells, or its first utterance's."""
+    utterance = _first_line(path).split()[1]
     for partition in PARTITIONS:
-        if f".{partition}." in name:
+        if f".{partition}." in Path(path).name:
+            return partition
+    for partition in PARTITIONS:
+        if utterance.startswith(f"LA_{partition[0].upper()}_"):
             return partition
     return "eval"
 

@@ -10,6 +10,17 @@ BONAFIDE = "bonafide"
 SPOOF = "spoof"
 NO_ATTACK = "-"
 
+#: What corpora and people call the two, in small letters.
+LABELS = {
+    "bonafide": BONAFIDE,
+    "bona-fide": BONAFIDE,
+    "bona fide": BONAFIDE,
+    "genuine": BONAFIDE,
+    "real": BONAFIDE,
+    "spoof": SPOOF,
+    "fake": SPOOF,
+}
+
 # Names become parts of a path and fields of a CSV in which SpeechBrain
 # replaces $words, so nothing else than these characters is let through.
 _NAME = re.compile(r"[\w.-]+")

@@ -4,6 +4,9 @@ import numpy as np
 
 from speechbrain_bilevel.errors import InputError
 
+#: What stands for a speaker of whom nothing is known.
+UNKNOWN = "-"
+
 
 def draw_trials(scores, resample, draws, seed):
     """Resamples the trials of a system.
@@ -46,6 +49,12 @@ def draw_trials(scores, resample, draws, seed):
         raise InputError(
             f"{scores.path}: resampling over speakers needs to know them; give "
             "the protocol too, or resample over utterances"
+        )
+    unknown = int(np.sum(scores.speaker == UNKNOWN))
+    if unknown:
+        raise InputError(
+            f"{scores.path}: {unknown} of {len(scores.speaker)} trials have no "
+            f"speaker but {UNKNOWN!r}; resample over utterances"
         )
     return speaker_draws(scores.speaker, scores.is_bonafide, draws, seed)
 

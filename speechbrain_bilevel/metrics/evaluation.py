@@ -7,8 +7,11 @@ import numpy as np
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.metrics.asvspoof5 import act_dcf, cllr, min_dcf
 from speechbrain_bilevel.metrics.confidence import (
+    FEWEST,
     attack_trials,
+    difference_interval,
     interval,
+    n_speakers,
     p_value,
     resampled_figures,
     same_trials,
@@ -20,12 +23,20 @@ from speechbrain_bilevel.metrics.results import (
     Evaluation,
     Report,
 )
+from speechbrain_bilevel.metrics.scores import refuse_other_keys
 from speechbrain_bilevel.metrics.tdcf import (
     act_tdcf,
     asv_rates,
     min_tdcf,
     tdcf_coefficients,
 )
+from speechbrain_bilevel.text import listed
+
+#: More cannot be told apart in a table, and each of them costs time.
+MOST_ATTACKS = 1000
+
+#: With fewer, intervals over speakers are too narrow.
+FEW_SPEAKERS = 20
 
 
 def evaluate(
@@ -71,8 +82,9 @@ def evaluate(
     ------
     InputError
         If a class has no trial, a score is NaN or infinite, the ASV scores
-        leave the t-DCF undefined, or the resampling is over speakers and they
-        are not known or too few.
+        leave the t-DCF undefined, the resampling is over speakers and they
+        are not known or too few, two systems have the same trials but other
+        keys, or there are more than ``MOST_ATTACKS`` attacks.
 
     Example
     -------
@@ -89,6 +101,12 @@ def evaluate(
     (0.5, 0.0)
     """
     names = names or [scores.path for scores in systems]
+    for scores in systems:
+        _refuse_many_attacks(scores)
+    groups = same_trials(systems)
+    for first, *others in groups:
+        for other in others:
+            refuse_other_keys(systems[first], systems[other])
     rates = None if asv is None else _usable_rates(asv)
     resampled = [{} for _ in systems]
     if resample is not None:
@@ -101,13 +119,26 @@ def evaluate(
     ]
     return Report(
         evaluations=evaluations,
-        comparisons=_comparisons(evaluations, resampled),
+        groups=groups,
+        comparisons=_comparisons(evaluations, groups, resampled),
+        cautions=_cautions(evaluations, resample),
         resampled=resample,
         draws=draws if resample else 0,
         seed=seed,
         asv=asv,
         asv_rates=rates,
     )
+
+
+def _refuse_many_attacks(scores):
+    """Each costs time and memory in proportion to the bona fide trials."""
+    attacks = set(scores.attack[~scores.is_bonafide])
+    if len(attacks) > MOST_ATTACKS:
+        raise InputError(
+            f"{scores.path}: attacks: {listed(sorted(attacks))}; at most "
+            f"{MOST_ATTACKS} can be told apart. Expected the name of the attack "
+            "in this column; is it that of a file or a speaker?"
+        )
 
 
 def _usable_rates(asv):
@@ -142,12 +173,17 @@ def _evaluation(name, scores, rates, threshold, resampled):
             values[f"act_tdcf_{form}"] = act_tdcf(
                 bonafide, spoof, rates, threshold, form=form
             )
+    if len(bonafide) < FEWEST:
+        resampled = {}
     attacks = {}
     for attack, trials in attack_trials(scores).items():
         rate, _ = eer(bonafide, spoof[trials])
-        attacks[attack] = AttackResult(
-            len(trials), interval(rate, resampled.get(("eer", attack)))
-        )
+        figures = resampled.get(("eer", attack))
+        if len(trials) < FEWEST:
+            figures = None
+        attacks[attack] = AttackResult(len(trials), interval(rate, figures))
+    if len(spoof) < FEWEST:
+        resampled = {}
     return Evaluation(
         name=name,
         scores=scores,
@@ -161,26 +197,52 @@ def _evaluation(name, scores, rates, threshold, resampled):
     )
 
 
-def _comparisons(evaluations, resampled):
+def _comparisons(evaluations, groups, resampled):
     """Every two systems with the same trials, by EER and by a cost."""
     comparisons = []
-    if not any(resampled):
-        return comparisons
-    for group in same_trials([system.scores for system in evaluations]):
-        for i, j in combinations(group, 2):
-            first, second = evaluations[i], evaluations[j]
-            has_tdcf = "min_tdcf_legacy" in first.metrics
-            for metric in "eer", "min_tdcf_legacy" if has_tdcf else "min_dcf":
-                differences = resampled[i][metric] - resampled[j][metric]
-                value = first.metrics[metric].value
-                value -= second.metrics[metric].value
-                comparisons.append(
-                    Comparison(
-                        first.name,
-                        second.name,
-                        metric,
-                        interval(value, differences),
-                        p_value(differences),
-                    )
+    for i, j in (pair for group in groups for pair in combinations(group, 2)):
+        first, second = evaluations[i], evaluations[j]
+        if not resampled[i] or _is_small(first):
+            continue
+        has_tdcf = "min_tdcf_legacy" in first.metrics
+        for metric in "eer", "min_tdcf_legacy" if has_tdcf else "min_dcf":
+            differences = resampled[i][metric] - resampled[j][metric]
+            values = (each.metrics[metric].value for each in (first, second))
+            comparisons.append(
+                Comparison(
+                    first.name,
+                    second.name,
+                    metric,
+                    difference_interval(*values, differences),
+                    p_value(differences),
                 )
+            )
     return comparisons
+
+
+def _is_small(system):
+    return min(system.n_bonafide, system.n_spoof) < FEWEST
+
+
+def _cautions(evaluations, resample):
+    """What a reader of the intervals has to know."""
+    cautions = []
+    for system in evaluations if resample else []:
+        speakers = n_speakers(system.scores)
+        if _is_small(system):
+            cautions.append(
+                f"{system.name}: no intervals and no tests with fewer than "
+                f"{FEWEST} trials of a class"
+            )
+        elif resample == "speakers" and speakers < FEW_SPEAKERS:
+            cautions.append(
+                f"{system.name}: a class has {speakers} speakers only; the "
+                "intervals are too narrow and the p-values too small"
+            )
+        elif resample == "utterances" and speakers > 0:
+            cautions.append(
+                f"{system.name}: trials of one speaker resemble one another; "
+                "taken as independent, they give intervals that are too narrow "
+                "and p-values that are too small"
+            )
+    return cautions

@@ -9,11 +9,12 @@ from speechbrain_bilevel.metrics.plot_style import (  # isort: skip
     add_legend,
     colour,
     new_figure,
-    printable,
     set_ticks,
 )
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.patches import Patch
+
+from speechbrain_bilevel.text import printable
 
 SPOOF_COLOUR = "#A6A6A6"
 FEWEST_BINS, MOST_BINS = 12, 60
@@ -91,6 +92,10 @@ def _histograms(axes, system, bonafide_colour):
 
 def _robust_range(classes, end):
     """From the lowest to the highest scores but for the last 0.5 %."""
-    ends = [np.quantile(each, [0.005, 0.995]) for each in classes]
-    low, high = np.clip([np.min(ends), np.max(ends)], -end, end)
+    ends = []
+    for each in map(np.sort, classes):
+        # At least one trial at either end, which may be far from all others.
+        left_out = max(len(each) // 200, int(len(each) > 10))
+        ends += [each[left_out], each[-1 - left_out]]
+    low, high = np.clip([min(ends), max(ends)], -end, end)
     return (low, high) if low < high else (low - 0.5, high + 0.5)

@@ -1,5 +1,6 @@
 """An evaluation as one HTML file that stands alone, figures included."""
 
+import functools
 import math
 import re
 from pathlib import Path
@@ -9,8 +10,9 @@ import jinja2
 from markupsafe import Markup, escape
 
 from speechbrain_bilevel.metrics import plots
-from speechbrain_bilevel.metrics.plot_style import colour, printable
+from speechbrain_bilevel.metrics.plot_style import colour
 from speechbrain_bilevel.metrics.results import METRICS
+from speechbrain_bilevel.text import printable
 
 #: What each of ``METRICS`` says, and where it comes from.
 DEFINITIONS = {
@@ -60,7 +62,8 @@ FIGURES = {
     "attacks": (
         "EER of each attack",
         "The trials of one attack against all bona fide trials; shorter is "
-        "better. Thin lines, where there are any, are 95 % intervals.",
+        "better. Thin lines, where there are any, are 95 % intervals. Of more "
+        f"than {plots.MOST_ATTACKS} attacks, these are the worst.",
     ),
     "tdcf": (
         "Cost in tandem with speaker verification",
@@ -79,7 +82,7 @@ FIGURES = {
 }
 
 
-def render(report):
+def render(report, figures):
     """Lays an evaluation out as one HTML file.
 
     The file stands alone: figures are inline SVG, and there is no script and
@@ -90,6 +93,8 @@ def render(report):
     ---------
     report : Report
         One or more systems.
+    figures : dict of str to matplotlib.figure.Figure
+        See ``metrics.plots.draw``.
 
     Returns
     -------
@@ -104,7 +109,8 @@ def render(report):
     >>> attack = np.array(["-", "-", "A07", "A07"])
     >>> score = np.array([1.0, 3.0, 0.0, 2.0])
     >>> scores = CMScores(attack, attack, attack == "-", score)
-    >>> page = render(evaluate([scores], names=["<mine>"]))
+    >>> report = evaluate([scores], names=["<mine>"])
+    >>> page = render(report, plots.draw(report))
     >>> page.splitlines()[0], "&lt;mine&gt;" in page, "<mine>" in page
     ('<!DOCTYPE html>', True, False)
     """
@@ -120,8 +126,8 @@ def render(report):
         systems=report.evaluations,
         metrics=_metrics_of(report),
         attacks=_attacks_of(report),
-        figures=_figures_of(report),
-        best=_best,
+        figures=_figures_of(figures),
+        best=functools.partial(_best, report),
         colour=colour,
         printable=printable,
         index={each.name: i for i, each in enumerate(report.evaluations)},
@@ -130,7 +136,7 @@ def render(report):
         number=_number,
         p_value=_p_value,
         percent=_percent,
-        verdict=_verdict,
+        better=_better,
         METRICS=METRICS,
         DEFINITIONS=DEFINITIONS,
     )
@@ -158,11 +164,11 @@ def _attacks_of(report):
     }
 
 
-def _figures_of(report):
+def _figures_of(figures):
     """Name, title, caption and inline SVG of each figure."""
     return [
         (name, *FIGURES[name], _inline(plots.svg(figure), name))
-        for name, figure in plots.draw(report).items()
+        for name, figure in figures.items()
     ]
 
 
@@ -199,6 +205,8 @@ def _inline(svg, name):
 def _number(metric, value):
     """A figure in print: per cent to 0.01, others to 0.0001."""
     scale = METRICS[metric][1]
+    if abs(scale * value) >= 1e6:
+        return f"{scale * value:.4g}"
     return f"{scale * value:.{2 if scale == 100 else 4}f}"
 
 
@@ -214,21 +222,22 @@ def _interval(metric, estimate):
     return f"{_number(metric, low)} to {_number(metric, high)}"
 
 
-def _best(metric, estimates):
+def _best(report, metric, estimates):
     """The lowest of several systems' figures, where it makes one the best."""
     values = [estimate.value for estimate in estimates]
     is_rate_of_two = metric in ("frr", "far")
-    return None if is_rate_of_two or len(values) == 1 else min(values)
+    if is_rate_of_two or len(values) == 1 or len(report.groups) > 1:
+        return None
+    return min(values)
 
 
 def _p_value(p_value):
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def _verdict(comparison):
-    """What a paired test says, in words."""
+def _better(comparison):
+    """The better system's name, or None where no difference was shown."""
     if comparison.p_value >= 0.05:
-        return "no difference shown"
+        return None
     is_lower = comparison.difference.value < 0
-    better = comparison.first if is_lower else comparison.second
-    return _name(better, 40) + " is better"
+    return comparison.first if is_lower else comparison.second

@@ -5,6 +5,9 @@ pyplot, its figures or a display, and a user's own matplotlib settings change
 nothing.
 """
 
+import contextlib
+import warnings
+
 import numpy as np
 from scipy.special import ndtr, ndtri
 
@@ -89,37 +92,16 @@ def colour(index):
     return COLOURS[index % len(COLOURS)]
 
 
-def printable(text, longest=None):
-    """A name from a user as it can be shown: no line ends, not too long.
-
-    Arguments
-    ---------
-    text : str
-        Name of a system, a file or an attack.
-    longest : int, optional
-        Names with more characters lose their middle.
-
-    Returns
-    -------
-    text : str
-        The name; what cannot be printed is replaced.
-
-    Example
-    -------
-    >>> printable("a_very_long_name.txt", 11)
-    'a_ver…e.txt'
-    """
-    text = "".join(
-        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
-    if longest and len(text) > longest:
-        half = longest // 2
-        text = f"{text[:half]}…{text[half + 1 - longest :]}"
-    return text
-
-
+@contextlib.contextmanager
 def style():
-    return matplotlib.style.context(["default", STYLE])
+    """Meanwhile figures look as they should, whatever the user's settings."""
+    with (
+        matplotlib.style.context(["default", STYLE]),
+        warnings.catch_warnings(),
+    ):
+        # The browser has the letters that matplotlib's font may lack.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield
 
 
 def new_figure(height, systems=(), **subplots):

@@ -1,8 +1,6 @@
 """Figures of an evaluation: DET curves, scores, t-DCF, EER of each attack."""
 
 import io
-import os
-from pathlib import Path
 
 import numpy as np
 
@@ -16,13 +14,16 @@ from speechbrain_bilevel.metrics.plot_style import (
     make_probit,
     new_figure,
     part_of_axis,
-    printable,
     rate_limits,
     same_picture,
     style,
     within,
 )
 from speechbrain_bilevel.metrics.tdcf import tdcf_coefficients, tdcf_curve
+from speechbrain_bilevel.text import printable
+
+# The figure of attacks holds so many.
+MOST_ATTACKS = 60
 
 
 def draw(report):
@@ -64,50 +65,28 @@ def draw(report):
     return figures
 
 
-def save_pngs(report, folder):
-    """Writes the figures for papers, 300 dots an inch.
+def png(figure):
+    """A figure as a PNG for papers, 300 dots an inch.
 
     Arguments
     ---------
-    report : Report
-        One or more systems.
-    folder : str or Path
-        Where they go; it exists. ``det.png``, ``attacks.png``, ``scores.png``
-        and, where the report has a t-DCF, ``tdcf.png`` are written whole or
-        not at all.
+    figure : matplotlib.figure.Figure
+        One of :func:`draw`.
 
     Returns
     -------
-    paths : list of Path
-        What was written.
-
-    Raises
-    ------
-    OSError
-        If they cannot be written.
+    bytes
 
     Example
     -------
-    >>> from speechbrain_bilevel.metrics.evaluation import evaluate
-    >>> from speechbrain_bilevel.metrics.scores import CMScores
-    >>> attack = np.array(["-", "-", "A07", "A07"])
-    >>> score = np.array([1.0, 3.0, 0.0, 2.0])
-    >>> report = evaluate([CMScores(attack, attack, attack == "-", score)])
-    >>> [path.name for path in save_pngs(report, getfixture("tmp_path"))]
-    ['det.png', 'attacks.png', 'scores.png']
+    >>> from matplotlib.figure import Figure
+    >>> png(Figure())[1:4]
+    b'PNG'
     """
-    paths = []
-    for name, figure in draw(report).items():
-        path = Path(folder, f"{name}.png")
-        temporary = path.with_suffix(".png.tmp")
-        try:
-            with style():
-                figure.savefig(temporary, format="png", dpi=300)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        paths.append(path)
-    return paths
+    file = io.BytesIO()
+    with style():
+        figure.savefig(file, format="png", dpi=300)
+    return file.getvalue()
 
 
 def svg(figure):
@@ -210,14 +189,15 @@ def _tdcf(systems, rates):
 
 
 def _attacks(systems):
-    attacks = sorted(set().union(*(system.attacks for system in systems)))
+    attacks = _worst_attacks(systems)
     thickness = max(0.065, 0.34 / (len(systems) + 1))
     row = thickness * len(systems) + 0.12
     figure, axes = new_figure(0.7 + row * len(attacks), systems)
     handles = []
     for index, system in enumerate(systems):
-        rows = [attacks.index(attack) for attack in system.attacks]
-        rates = [result.eer for result in system.attacks.values()]
+        shown = [attack for attack in attacks if attack in system.attacks]
+        rows = [attacks.index(attack) for attack in shown]
+        rates = [system.attacks[attack].eer for attack in shown]
         middle = (index - (len(systems) - 1) / 2) * thickness / row
         bars = axes.barh(
             np.array(rows) + middle,
@@ -235,6 +215,16 @@ def _attacks(systems):
     axes.set_xlabel("EER, %")
     add_legend(figure, handles, [printable(each.name, 44) for each in systems])
     return figure
+
+
+def _worst_attacks(systems):
+    """All attacks by name; of very many, those with the highest EER."""
+    highest = {}
+    for system in systems:
+        for name, result in system.attacks.items():
+            highest[name] = max(highest.get(name, 0), result.eer.value)
+    worst = sorted(highest, key=highest.get, reverse=True)[:MOST_ATTACKS]
+    return sorted(worst)
 
 
 def _intervals(axes, bars, rates):

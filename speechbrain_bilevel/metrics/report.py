@@ -5,8 +5,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.files import write_atomically
+from speechbrain_bilevel.files import (
+    check_target,
+    refuse_overwriting,
+    write_atomically,
+)
 from speechbrain_bilevel.metrics.tables import format_report, warning
+
+#: What is written; "tdcf.png" only where there is a t-DCF.
+FILES = ("metrics.json", "metrics.txt", "report.html") + tuple(
+    f"{figure}.png" for figure in ("det", "attacks", "tdcf", "scores")
+)
 
 
 def write_report(report, folder):
@@ -17,7 +26,8 @@ def write_report(report, folder):
     report : Report
         See ``metrics.evaluation.evaluate``.
     folder : str or Path
-        Made if it does not exist. Files of these names are replaced.
+        Made if it does not exist. Files of these names are replaced, all of
+        them or none.
 
     Raises
     ------
@@ -29,24 +39,55 @@ def write_report(report, folder):
     >>> write_report(report, "results")  # doctest: +SKIP
     """
     # Here, for matplotlib is needed by no other part of the package.
-    from speechbrain_bilevel.metrics.html import render
-    from speechbrain_bilevel.metrics.plots import save_pngs
+    from speechbrain_bilevel.metrics import html, plots
 
-    folder = Path(folder)
-    texts = {
-        "metrics.json": json.dumps(as_dict(report), indent=2) + "\n",
+    figures = plots.draw(report)
+    contents = {
+        "metrics.json": json.dumps(as_dict(report), indent=2, allow_nan=False)
+        + "\n",
         "metrics.txt": format_report(report) + "\n",
-        "report.html": render(report),
+        "report.html": html.render(report, figures),
     }
+    for name, figure in figures.items():
+        contents[f"{name}.png"] = plots.png(figure)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder, texts)
-        save_pngs(report, folder)
+        write_atomically(folder, contents)
+        # An earlier report may have had more figures.
+        for name in set(FILES) - set(contents):
+            Path(folder, name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"{folder}: the report cannot be written ({error.strerror}); "
             "expected a folder with room for it"
         ) from error
+
+
+def check_report(folder, inputs):
+    """Finds out before long work whether its report can be written.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where it is to go.
+    inputs : list of str or Path
+        Files that are read, so that none is overwritten; None is passed over.
+
+    Raises
+    ------
+    InputError
+        If it could not be written.
+
+    Example
+    -------
+    >>> check_report(getfixture("tmp_path") / "report", ["scores.txt"])
+    """
+    # Says what to install where matplotlib is missing.
+    from speechbrain_bilevel.metrics import plot_style  # noqa: F401
+
+    targets = [Path(folder, name) for name in FILES]
+    for target in targets:
+        check_target(target)
+    refuse_overwriting(targets, inputs)
 
 
 def as_dict(report):
@@ -61,15 +102,20 @@ def as_dict(report):
     dict
         ``systems``, a list with ``name``, ``scores`` (the file), ``trials``,
         ``metrics``, ``thresholds``, ``attacks`` and ``warning`` of each; then
-        ``comparisons``, ``intervals`` and ``asv``. Error rates are fractions;
+        ``comparisons``, ``cautions``, ``intervals`` and ``asv``. Error rates are fractions;
         figures have a ``value`` and, with resampling, the ``low`` and ``high``
         end of the interval.
 
     Example
     -------
     >>> from speechbrain_bilevel.metrics.results import Report
-    >>> as_dict(Report([], []))
-    {'systems': [], 'comparisons': [], 'intervals': None, 'asv': None}
+    >>> for key, value in as_dict(Report([], [], [], [])).items():
+    ...     print(key, value)
+    systems []
+    comparisons []
+    cautions []
+    intervals None
+    asv None
     """
     intervals = None
     if report.resampled:
@@ -88,6 +134,7 @@ def as_dict(report):
             {**asdict(found), "difference": _estimate(found.difference)}
             for found in report.comparisons
         ],
+        "cautions": report.cautions,
         "intervals": intervals,
         "asv": asv,
     }

@@ -18,8 +18,6 @@ class ResampledSystem:
     ---------
     scores : CMScores
         The system's scores.
-    place : numpy.ndarray
-        Where each of its trials is in the counts, int64, shape [n_trials].
     rates : ASVRates, optional
         Error rates of the ASV system, for the t-DCF.
     threshold : float, optional
@@ -31,20 +29,19 @@ class ResampledSystem:
     >>> attack = np.array(["-", "-", "A07", "A07"])
     >>> score = np.array([2.0, 3.0, 0.0, 2.5])
     >>> scores = CMScores(attack, attack, attack == "-", score)
-    >>> system = ResampledSystem(scores, np.arange(4))
+    >>> system = ResampledSystem(scores)
     >>> system.figures(np.array([0, 2, 1, 1]))["eer"]
     0.0
     """
 
-    def __init__(self, scores, place, rates=None, threshold=None):
+    def __init__(self, scores, rates=None, threshold=None):
         order = np.argsort(scores.score, kind="stable")
         is_bonafide = scores.is_bonafide[order]
         bonafide = scores.score[order][is_bonafide]
         spoof = scores.score[order][~is_bonafide]
         attack = scores.attack[order][~is_bonafide]
         # Where the counts of these trials are, in order of the scores.
-        self.bonafide = place[order][is_bonafide]
-        self.spoof = place[order][~is_bonafide]
+        self.bonafide, self.spoof = order[is_bonafide], order[~is_bonafide]
         self.ranking = Ranking(bonafide, spoof)
         self.attacks = {}
         for name in set(attack.tolist()):

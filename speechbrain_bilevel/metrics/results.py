@@ -115,8 +115,12 @@ class Report:
     ---------
     evaluations : list of Evaluation
         A system each, of different names.
+    groups : list of list of int
+        Which of them have the same trials.
     comparisons : list of Comparison
-        Of systems with the same trials.
+        Of two systems with the same trials each.
+    cautions : list of str
+        What a reader of the intervals has to know.
     resampled : str, optional
         "speakers" or "utterances": what the intervals are over; None if there
         are none.
@@ -131,7 +135,9 @@ class Report:
     """
 
     evaluations: list
+    groups: list
     comparisons: list
+    cautions: list
     resampled: Optional[str] = None
     draws: int = 0
     seed: int = 0

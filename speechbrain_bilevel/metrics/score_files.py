@@ -72,7 +72,7 @@ def read_cm_scores(path, trials=None, partition=None, need_keys=True):
     _refuse_repeats(path, [row["utt"] for row in rows])
     if trials is not None:
         rows = _with_protocol(path, rows, trials, partition)
-    has_keys = trials is not None or (not rows or "key" in rows[0])
+    has_keys = trials is not None or "key" in rows[0]
     if need_keys and not has_keys:
         raise InputError(
             f"{path}: has no keys, so nothing tells which trials are bona "
@@ -236,14 +236,15 @@ def _with_protocol(path, rows, trials, partition):
 def _with_asv_protocol(path, protocol, partition):
     """The rows of the partition, with the keys of the protocol."""
 
-    def by_name(rows):
+    def read(path, layout):
+        rows = read_rows(path, layout)
         # The same utterance is tried for several speakers.
-        return {f"{row['speaker']} {row['utt']}": row for row in rows}
+        names = [f"{row['speaker']} {row['utt']}" for row in rows]
+        _refuse_repeats(path, names)
+        return dict(zip(names, rows))
 
-    rows = read_rows(path, BARE_ASV_LAYOUT)
-    scored = by_name(rows)
-    _refuse_repeats(path, [f"{row['speaker']} {row['utt']}" for row in rows])
-    trials = by_name(read_rows(protocol, ASV_PROTOCOL_LAYOUT))
+    scored = read(path, BARE_ASV_LAYOUT)
+    trials = read(protocol, ASV_PROTOCOL_LAYOUT)
     _check_utts(path, scored, trials.keys())
     return [
         {**scored[name], "key": trial["key"]}

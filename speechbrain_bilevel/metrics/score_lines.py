@@ -4,13 +4,12 @@ A file from a stranger is read line by line, so that it may be of any size; all
 its bad lines are counted and the first ones are shown.
 """
 
-import csv
-import math
 from dataclasses import dataclass
 from typing import Optional
 
+from speechbrain_bilevel.dataio.trials import LABELS
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.text import read_lines, shorten
+from speechbrain_bilevel.text import read_lines, shorten, split
 
 CM_COLUMNS = ("utt", "source", "key", "score")
 BARE_COLUMNS = ("utt", "score")
@@ -25,8 +24,12 @@ HEADER_NAMES = {
     "score": ("score", "cm-score", "cm_score", "llr"),
 }
 
+_KNOWN_NAMES = {name for names in HEADER_NAMES.values() for name in names}
+
 _EXPECTED = "Expected a score file in plain text, one trial a line"
 _SHOWN = 5
+# Sums and squares of smaller ones are finite.
+_TOO_LARGE = 1e100
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,6 @@ class Layout:
         >>> Layout(("utt", "score"), ()).parse("LA_1 2.5")
         {'utt': 'LA_1', 'score': 2.5}
         """
-        if "\0" in line:
-            raise InputError("not UTF-8 text but something with zero bytes")
         fields = split(line, self.separator)
         if len(fields) != len(self.columns):
             raise InputError(
@@ -86,6 +87,8 @@ class Layout:
             raise InputError("the utterance has no name")
         if row.get("source") == "":
             row["source"] = "-"
+        if "key" in row and self.keys == CM_KEYS:
+            row["key"] = LABELS.get(row["key"].lower(), row["key"])
         if "key" in row and row["key"] not in self.keys:
             raise InputError(
                 f"unknown key {shorten(row['key'])}; expected "
@@ -105,11 +108,11 @@ class Layout:
                 f"the score {shorten(text)} is not a number; expected one in "
                 f"{self._column('score')}"
             ) from None
-        if not math.isfinite(score):
+        if not abs(score) < _TOO_LARGE:
             trial = f" for {shorten(row['utt'])}" if "utt" in row else ""
             raise InputError(
-                f"the score is {shorten(text)}; expected a finite number"
-                f"{trial}. Find out what the system made of this trial and "
+                f"the score is {shorten(text)}; expected a finite number of "
+                f"ordinary size{trial}. Find out what the system made of this trial and "
                 "score it again"
             )
         return score
@@ -148,9 +151,16 @@ def cm_layout(line):
     (('utt', 'score'), ',', True)
     """
     for separator in ",", "\t":
-        columns = _header_columns(split(line, separator))
+        columns = separator in line and _header_columns(split(line, separator))
         if columns:
             return Layout(columns, CM_KEYS, separator), True
+    names = {name.lower() for name in line.split()}
+    if names & set(HEADER_NAMES["score"]) and len(names & _KNOWN_NAMES) > 1:
+        raise InputError(
+            f"{shorten(line)} looks like a header; expected one only where "
+            "commas or tabs separate the columns: leave it out, or separate "
+            "them so"
+        )
     n_columns = len(line.split())
     for columns in CM_COLUMNS, BARE_COLUMNS:
         if n_columns == len(columns):
@@ -229,31 +239,9 @@ def read_rows(path, layout=None):
         raise InputError(
             f"{path}: {n_bad} lines cannot be used:\n  " + "\n  ".join(faults)
         )
+    if not rows:
+        raise InputError(f"{path}: no trial in it. {_EXPECTED}")
     return rows
-
-
-def split(line, separator=None):
-    """The fields of a line, without the blanks around them.
-
-    Arguments
-    ---------
-    line : str
-    separator : str, optional
-        "," or a tab, with quotes as in CSV; None for blanks.
-
-    Returns
-    -------
-    list of str
-
-    Example
-    -------
-    >>> split('"Doe, Jane.wav", 1', ",")
-    ['Doe, Jane.wav', '1']
-    """
-    if separator is None:
-        return line.split()
-    reader = csv.reader([line], delimiter=separator, skipinitialspace=True)
-    return [field.strip() for field in next(reader)]
 
 
 def _header_columns(names):
@@ -263,7 +251,13 @@ def _header_columns(names):
     for column, synonyms in HEADER_NAMES.items():
         found = [name for name in synonyms if name in names]
         if found:
+            # There may be the ASV system's score, too, under another name.
             columns[names.index(found[0])] = column
+        if any(names.count(name) > 1 for name in found):
+            raise InputError(
+                f"{shorten(found[0])} names more than one column; rename the "
+                "others"
+            )
     return tuple(columns) if {"utt", "score"} <= set(columns) else None
 
 

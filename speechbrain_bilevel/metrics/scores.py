@@ -1,9 +1,12 @@
 """Scores of a countermeasure (CM) and of a speaker verification system (ASV)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import numpy as np
+
+from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.text import listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,3 +80,67 @@ class ASVScores:
     nontarget: np.ndarray
     spoof: np.ndarray
     path: str = "ASV scores"
+
+
+def by_name(scores):
+    """The same trials, sorted by name instead of as in the file.
+
+    Arguments
+    ---------
+    scores : CMScores
+
+    Returns
+    -------
+    CMScores
+
+    Example
+    -------
+    >>> scores = CMScores(np.array(["b", "a"]), None, None, np.array([1, 2]))
+    >>> by_name(scores).score
+    array([2, 1])
+    """
+    return reordered(scores, np.argsort(scores.utt, kind="stable"))
+
+
+def reordered(scores, order):
+    """The same trials in another order, or some of them.
+
+    Arguments
+    ---------
+    scores : CMScores
+    order : numpy.ndarray
+        Positions of the trials, shape [n].
+
+    Returns
+    -------
+    CMScores
+    """
+    columns = ("utt", "attack", "is_bonafide", "score", "speaker")
+    values = {name: getattr(scores, name) for name in columns}
+    return replace(
+        scores, **{k: v[order] for k, v in values.items() if v is not None}
+    )
+
+
+def refuse_other_keys(first, other):
+    """Refuses two systems whose files contradict each other.
+
+    Arguments
+    ---------
+    first : CMScores
+    other : CMScores
+        With the same trials, in any order.
+
+    Raises
+    ------
+    InputError
+        If a trial is bona fide in one and spoof in the other.
+    """
+    first, other = by_name(first), by_name(other)
+    differ = first.is_bonafide != other.is_bonafide
+    if differ.any():
+        raise InputError(
+            f"{other.path}: trials with another key than in {first.path}: "
+            f"{listed(first.utt[differ].tolist())}. Expected the same keys: "
+            "find out which file is wrong"
+        )

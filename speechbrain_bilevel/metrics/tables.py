@@ -3,6 +3,7 @@
 from itertools import zip_longest
 
 from speechbrain_bilevel.metrics.results import METRICS
+from speechbrain_bilevel.text import printable
 
 _THRESHOLD_OF = {
     "eer": "eer",
@@ -40,8 +41,8 @@ def format_report(report):
     >>> scores = CMScores(attacks, attacks, is_bonafide, score, "s.txt")
     >>> print(format_report(evaluate([scores])))
     s.txt: 2 bona fide and 3 spoofed trials
-    EER %               41.666666667  threshold 2
-    minDCF, ASVspoof 5   0.333333333  threshold 1
+    EER %               41.666666667  threshold 2.0
+    minDCF, ASVspoof 5   0.333333333  threshold 1.0
     actDCF, ASVspoof 5   1.000000000  if scores are log-likelihood ratios
     Cllr, bits           1.165835045  if scores are log-likelihood ratios
     <BLANKLINE>
@@ -76,20 +77,44 @@ def warning(evaluation):
         Empty where there is nothing to warn of.
     """
     rate = evaluation.metrics["eer"].value
+    return eer_warning(evaluation.name, rate, evaluation.eer_negated)
+
+
+def eer_warning(name, rate, rate_negated):
+    """The same of any scores.
+
+    Arguments
+    ---------
+    name : str
+        What to call them.
+    rate : float
+        EER of the scores.
+    rate_negated : float
+        EER of the scores with the opposite sign.
+
+    Returns
+    -------
+    str
+        Empty where there is nothing to warn of.
+
+    Example
+    -------
+    >>> eer_warning("mine", 0.2, 0.8)
+    ''
+    """
     if rate <= 0.5:
         return ""
-    opposite = f"{100 * evaluation.eer_negated:.3f} %"
-    if evaluation.eer_negated < 0.5:
+    name, opposite = printable(name, 60), f"{100 * rate_negated:.3f} %"
+    if rate_negated < 0.5:
         return (
-            f"!!! WARNING: {evaluation.name}: EER ABOVE 50 %, THE SCORES LOOK "
-            "NEGATED !!!\n"
+            f"!!! WARNING: {name}: EER ABOVE 50 %, THE SCORES LOOK NEGATED !!!\n"
             "    Expected: a higher score for bona fide than for spoof.\n"
             f"    With the opposite sign the EER would be {opposite}. Nothing "
             "was flipped:\n"
             "    if the sign is wrong, correct it in the score file."
         )
     return (
-        f"!!! WARNING: {evaluation.name}: EER ABOVE 50 % WITH EITHER SIGN !!!\n"
+        f"!!! WARNING: {name}: EER ABOVE 50 % WITH EITHER SIGN !!!\n"
         f"    With the opposite sign it would be {opposite}: too many trials "
         "share one score,\n"
         "    or there are too few trials."
@@ -102,10 +127,10 @@ def _one_system(system):
         title, scale = METRICS[name]
         note = ""
         if name in _THRESHOLD_OF:
-            note = f"threshold {system.thresholds[_THRESHOLD_OF[name]]:.6g}"
+            note = f"threshold {system.thresholds[_THRESHOLD_OF[name]]!r}"
         elif name in ("act_dcf", "cllr"):
             note = "if scores are log-likelihood ratios"
-        value = f"{scale * estimate.value:.9f}"
+        value = _number(scale * estimate.value, 9)
         figures.append([title, value, _interval(estimate, scale), note])
     attacks = [["attack", "trials", "EER %", "", ""]]
     worst = max(attack.eer.value for attack in system.attacks.values())
@@ -113,10 +138,11 @@ def _one_system(system):
         is_worst = attack.eer.value == worst > 0 and len(system.attacks) > 1
         cells = [str(attack.trials), f"{100 * attack.eer.value:.3f}"]
         cells += [_interval(attack.eer, 100), "<- worst" if is_worst else ""]
-        attacks.append([name, *cells])
+        attacks.append([printable(name, 40), *cells])
     return [
-        f"{system.name}: {system.n_bonafide} bona fide and {system.n_spoof} "
-        "spoofed trials\n" + _aligned(figures, left=(0, 2, 3)),
+        f"{printable(system.name, 60)}: {system.n_bonafide} bona fide and "
+        f"{system.n_spoof} spoofed trials\n"
+        + _aligned(figures, left=(0, 2, 3)),
         _aligned(attacks, left=(0, 3, 4)),
     ]
 
@@ -124,7 +150,7 @@ def _one_system(system):
 def _side_by_side(systems):
     """A column each; ``-`` where a system has no such figure."""
     rows = [
-        ["", *(system.name for system in systems)],
+        ["", *(printable(system.name, 40) for system in systems)],
         ["bona fide", *(str(system.n_bonafide) for system in systems)],
         ["spoof", *(str(system.n_spoof) for system in systems)],
     ]
@@ -138,7 +164,7 @@ def _side_by_side(systems):
     for attack in sorted(set().union(*(system.attacks for system in systems))):
         results = (system.attacks.get(attack) for system in systems)
         cells = (_cell(result and result.eer, 100, 3) for result in results)
-        rows.append([attack, *cells])
+        rows.append([printable(attack, 40), *cells])
     return _aligned(rows, left=(0,))
 
 
@@ -147,7 +173,9 @@ def _comparisons(comparisons):
     for found in comparisons:
         title, scale = METRICS[found.metric]
         value = f"{scale * found.difference.value:+.4f}"
-        pair = f"{found.first} - {found.second}"
+        pair = " - ".join(
+            printable(name, 40) for name in (found.first, found.second)
+        )
         interval = _interval(found.difference, scale, 4)
         rows.append([pair, title, value, interval, f"{found.p_value:.3g}"])
     return _aligned(rows, left=(0, 1, 3))
@@ -165,11 +193,25 @@ def _notes(report):
             f"95 % intervals: {report.draws} resamples over "
             f"{report.resampled}, seed {report.seed}"
         )
+    notes += [f"caution: {text}" for text in report.cautions]
+    if len(report.groups) > 1:
+        groups = (
+            ", ".join(printable(report.evaluations[i].name, 40) for i in group)
+            for group in report.groups
+        )
+        notes.append(
+            "caution: these have different trials, so that their figures "
+            "cannot be compared: " + " | ".join(groups)
+        )
     if report.asv_rates:
         notes.append(
             f"t-DCF: ASV EER {100 * report.asv_rates.eer:.5f} % at threshold "
-            f"{report.asv_rates.threshold:.6g}"
+            f"{report.asv_rates.threshold!r}"
         )
+        if report.asv_rates.eer > 0.5:
+            notes.append(
+                "!!! WARNING: ASV EER ABOVE 50 %, THE ASV SCORES LOOK NEGATED"
+            )
     else:
         notes.append("min t-DCF not computed: it needs the ASV scores")
     return "\n".join(notes)
@@ -178,18 +220,23 @@ def _notes(report):
 def _cell(estimate, scale, digits):
     if estimate is None:
         return "-"
-    text = f"{scale * estimate.value:.{digits}f}"
+    text = _number(scale * estimate.value, digits)
     if estimate.low is None:
         return text
-    ends = estimate.low, estimate.high
-    return text + " ({}-{})".format(*(f"{scale * x:.{digits}f}" for x in ends))
+    low, high = scale * estimate.low, scale * estimate.high
+    return f"{text} ({_number(low, digits)}-{_number(high, digits)})"
 
 
 def _interval(estimate, scale, digits=3):
     if estimate.low is None:
         return ""
     low, high = scale * estimate.low, scale * estimate.high
-    return f"{low:.{digits}f} to {high:.{digits}f}"
+    return f"{_number(low, digits)} to {_number(high, digits)}"
+
+
+def _number(value, digits):
+    """In print; Cllr of scores that are no ratios may be enormous."""
+    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.6g}"
 
 
 def _aligned(rows, left):

@@ -12,6 +12,7 @@ import pytest
 
 from speechbrain_bilevel.metrics.evaluation import evaluate
 from speechbrain_bilevel.metrics.html import render
+from speechbrain_bilevel.metrics.plots import draw
 from speechbrain_bilevel.metrics.scores import ASVScores, CMScores
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -79,7 +80,7 @@ def page():
     report = evaluate(
         systems, asv, resample="utterances", draws=20, names=SYSTEMS
     )
-    return render(report)
+    return render(report, draw(report))
 
 
 @pytest.fixture(scope="module", params=[1280, 390])

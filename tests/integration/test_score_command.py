@@ -71,7 +71,9 @@ def score(run, monkeypatch):
     def score(*arguments, **trials):
         read.clear()
         monkeypatch.setattr(trial_batches, "read_window", listen)
-        code, _, err = run(*words(*arguments, **trials))
+        code, out, err = run(*words(*arguments, **trials))
+        if code == 0:
+            assert out.endswith(" trials\n")
         return code, err, list(read)
 
     return score
@@ -126,8 +128,8 @@ def test_a_killed_run_is_gone_on_with(folder, tmp_path, score):
     code, err = launch(["-c", KILLED], words(folder, scores))
     assert code == -signal.SIGKILL, err[-5000:]
     assert not scores.exists()
-    lines = (tmp_path / "a.txt.part0").read_text().splitlines()
-    done = [line.split()[0] for line in lines[1:]]
+    (part,) = tmp_path.glob("a.txt.*.part0")
+    done = [line.split()[0] for line in part.read_text().splitlines()]
     assert len(done) == 3 * 4
     code, _, read = score(folder, scores)
     assert code == 0
@@ -159,9 +161,9 @@ def test_two_processes_name_a_bad_file_once(folder, tmp_path, score):
 
 
 def test_trimmed_silence_has_scores_of_its_own(folder, tmp_path, score):
-    scores = tmp_path / "a.txt"
-    assert score(folder, scores)[0] == 0
-    whole = read_cm_scores(scores).score
+    scores, whole = tmp_path / "a.txt", tmp_path / "whole.txt"
+    assert score(folder, whole)[0] == 0
+    whole = read_cm_scores(whole).score
     code, _, read = score(folder, scores, "--trim-silence")
     assert code == 0 and len(read) == TRIALS
     trimmed = read_cm_scores(scores).score
@@ -207,5 +209,5 @@ def test_wrong_use_ends_with_2(folder, tmp_path, score, arguments, message):
 def test_the_list_itself_is_not_overwritten(folder, score):
     before = (folder / "list.csv").read_bytes()
     code, err, _ = score(folder, folder / "list.csv")
-    assert code == 2 and "is the list of trials; give another name" in err
+    assert code == 2 and "is there already, and not with these" in err
     assert (folder / "list.csv").read_bytes() == before

@@ -19,9 +19,9 @@ def evaluate(run, tmp_path, monkeypatch):
     """Runs the command in a folder with two systems' scores."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    trials = [(f"b{n}", f"S{n % 4}", "-", "bonafide") for n in range(20)]
+    trials = [(f"b{n}", f"S{n % 12}", "-", "bonafide") for n in range(20)]
     trials += [
-        (f"s{n}", f"S{n % 4}", f"A0{7 + n % 2}", "spoof") for n in range(30)
+        (f"s{n}", f"S{n % 12}", f"A0{7 + n % 2}", "spoof") for n in range(30)
     ]
     Path("eval.trl.txt").write_text(
         "".join(f"{s} {u} - {a} {k}\n" for u, s, a, k in trials)
@@ -179,9 +179,12 @@ def test_negated_scores_are_announced(evaluate):
             ["short.txt", "--protocol", "eval.trl.txt"],
             "missing trials: 49 (b1,",
         ),
-        (["good.txt", "--draws", "-1"], "expected 0 or more"),
-        (["good.txt", "--threshold", "x"], "invalid float value"),
-        (["good.txt", "--output", "asv.txt"], "asv.txt: the report cannot be"),
+        (["good.txt", "--draws", "-1"], "is not a whole number from 0"),
+        (["good.txt", "--threshold", "x"], "is not a finite number"),
+        (
+            ["good.txt", "--output", "asv.txt"],
+            "asv.txt/metrics.json: cannot be written",
+        ),
         ([], "SCORES"),
     ],
 )

@@ -210,13 +210,16 @@ def test_another_key_for_the_same_trial_is_refused(run, folder):
             "eval_a.txt eval_b.txt --learn dev_a.txt dev_b.txt dev_a.txt",
             "--learn has 3 values for 2 score files",
         ),
-        ("eval_a.txt eval_b.txt --weights 1 nan", "1.0 nan; expected finite"),
-        ("eval_a.txt eval_b.txt --weights 0 0", "that are not all 0"),
-        ("eval_a.txt eval_b.txt --weights 1 x", "invalid float value: 'x'"),
+        (
+            "eval_a.txt eval_b.txt --weights 1 nan",
+            "'nan' is not a finite number",
+        ),
+        ("eval_a.txt eval_b.txt --weights 0 0", "--weights are all 0"),
+        ("eval_a.txt eval_b.txt --weights 1 x", "'x' is not a finite number"),
         ("eval_a.txt --weights 1", "there is `calibrate`"),
         (
             "eval_a.txt eval_b.txt --weights 1 1 --dev-protocol p.txt",
-            "--dev-protocol belongs to --learn",
+            "--dev-partition belong to --learn",
         ),
         (
             "eval_a.txt gone.txt --weights 1 1",
@@ -248,14 +251,14 @@ def test_an_input_is_never_written_over(run, folder, name):
         *("--protocol", folder / "p.eval.txt"),
         *("--output", folder / "sub" / ".." / name),
     )
-    assert code == 2 and f"is the input {folder / name}" in err
+    assert code == 2 and f"would replace the input {folder / name}" in err
     assert (folder / name).read_bytes() == before
 
 
 def test_an_output_that_cannot_be_written_is_an_error(run, folder):
     code, out, err = run(
         *("calibrate", folder / "eval_a.txt", "--learn", folder / "dev_a.txt"),
-        *("--output", folder / "gone" / "llr.txt"),
+        *("--output", folder / "eval_a.txt" / "llr.txt"),
     )
     assert code == 2 and out == "" and "cannot be written" in err
 

@@ -20,7 +20,7 @@ from speechbrain_bilevel.metrics.eer import det_curve, eer
 from speechbrain_bilevel.metrics.evaluation import evaluate
 from speechbrain_bilevel.metrics.ranking import Ranking, cumulate
 from speechbrain_bilevel.metrics.results import Estimate
-from speechbrain_bilevel.metrics.scores import CMScores
+from speechbrain_bilevel.metrics.scores import CMScores, by_name
 from speechbrain_bilevel.metrics.tdcf import ASVRates, act_tdcf, min_tdcf
 
 RATES = ASVRates(0.1, 0.0, p_miss=0.2, p_fa=0.1, p_fa_spoof=0.5)
@@ -63,6 +63,9 @@ def test_each_figure_of_a_draw_is_the_reference_function_s(resample):
         A08=rng.normal(-1, 1, 15).round(1),
     )
     (figures,) = resampled_figures([scores], RATES, resample, 20, 3, 0.25)
+    # Trials are drawn in the order of their names.
+    scores = by_name(scores)
+    speakers = scores.speaker
     if resample == "speakers":
         draws = speaker_draws(speakers, scores.is_bonafide, 20, 3)
     else:
@@ -208,7 +211,7 @@ def test_a_clear_difference_is_found_and_a_common_one_cancels():
 
 
 def test_a_system_does_not_differ_from_itself():
-    scores = cm_scores([2, 3, 0], A07=[0, 1, 2.5])
+    scores = cm_scores([2, 3, 0] * 4, A07=[0, 1, 2.5] * 4)
     report = evaluate([scores, scores], resample="utterances", draws=50)
     assert {c.p_value for c in report.comparisons} == {1.0}
     assert p_value(np.zeros(9)) == 1.0
@@ -235,11 +238,18 @@ def test_trials_are_paired_by_name_not_by_line():
 def test_other_trials_are_not_compared():
     first = cm_scores([2, 3], A07=[0, 1])
     second = cm_scores([2, 3], A07=[0, 1, 2])
+    report = evaluate([first, second], resample="utterances", draws=5)
+    assert report.comparisons == [] and report.groups == [[0], [1]]
+
+
+def test_files_that_contradict_each_other_are_refused():
+    first = cm_scores([2, 3], A07=[0, 1])
     swapped = CMScores(
         first.utt, first.attack, ~first.is_bonafide, first.score, "swapped"
     )
-    report = evaluate([first, second, swapped], resample="utterances", draws=5)
-    assert report.comparisons == []
+    message = r"swapped: trials with another key than in cm.txt: 4 \(u0, u1"
+    with pytest.raises(InputError, match=message):
+        evaluate([first, swapped])
 
 
 def test_equal_seeds_give_equal_intervals():

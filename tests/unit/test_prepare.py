@@ -15,6 +15,7 @@ import soundfile
 from asvspoof2019_prepare import prepare_asvspoof2019
 from speechbrain.dataio.dataset import DynamicItemDataset
 
+from speechbrain_bilevel import files
 from speechbrain_bilevel.dataio.protocols import (
     ASVSPOOF2019_LA_COUNTS,
     PARTITIONS,
@@ -279,15 +280,14 @@ def test_failure_leaves_an_earlier_preparation_whole(corpus, saved):
 
 
 def test_full_disk_leaves_nothing_half_written(corpus, saved, monkeypatch):
-    write_text = pathlib.Path.write_text
+    open_temporary = files._open_temporary
 
-    def fail_on_eval(path, text, **options):
+    def fail_on_eval(path):
         if "eval" in path.name:
-            write_text(path, text[:10], **options)
             raise OSError(28, "No space left on device")
-        return write_text(path, text, **options)
+        return open_temporary(path)
 
-    monkeypatch.setattr(pathlib.Path, "write_text", fail_on_eval)
+    monkeypatch.setattr(files, "_open_temporary", fail_on_eval)
     with pytest.raises(InputError, match="No space left on device"):
         prepare_asvspoof2019(corpus, saved)
     assert names(saved) == []

@@ -82,7 +82,7 @@ def test_harmless_variations_read_the_same(tmp_path, content):
         ("S3 .. - A01 spoof", "'..' is not a plain name"),
         ("S3 /etc/x - A01 spoof", "'/etc/x' is not a plain name"),
         ("S3 $HOME - A01 spoof", "'$HOME' is not a plain name"),
-        ("S3 a\0b - A01 spoof", "is not a plain name"),
+        ("S3 a\x07b - A01 spoof", "is not a plain name"),
         ("S3 T3 - A,1 spoof", "'A,1' is not a plain name"),
         ("S,3 T3 - A01 spoof", "'S,3' is not a plain name"),
         ("", "0 columns"),

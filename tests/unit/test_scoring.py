@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from speechbrain_bilevel.dataio.trial_batches import TrialBatches
 from speechbrain_bilevel.dataio.trials import Trial
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.metrics.score_files import read_cm_scores
+from speechbrain_bilevel.nnet.transformer import SelfAttention
 from speechbrain_bilevel.score_collection import ScoreFile
 from speechbrain_bilevel.scoring import score_trials
 
@@ -56,7 +58,8 @@ def complete(path, network):
 
 def names(path):
     """The files beside the score file, itself included."""
-    return sorted(os.listdir(path.parent))
+    found = sorted(os.listdir(path.parent))
+    return [re.sub(r"\.[0-9a-f]{16}\.part", ".part", name) for name in found]
 
 
 def test_all_scores_are_written_in_the_order_of_the_trials(path, network):
@@ -84,18 +87,6 @@ def test_a_torn_last_line_is_scored_again(path, network, kept):
     again = ScoreFile(path, TRIALS, network)
     assert again.missing == (["b2", "s2"] if kept < len(LAST) else ["s2"])
     add(again, *again.missing)
-    assert again.finish()
-    assert path.read_text() == TEXT
-
-
-@pytest.mark.parametrize("kept", [0, 1, 63, 64])
-def test_a_torn_first_line_starts_anew(path, network, kept):
-    scores = ScoreFile(path, TRIALS, network)
-    add(scores, "b1")
-    os.truncate(scores.part, kept)
-    again = ScoreFile(path, TRIALS, network)
-    assert again.missing == list(SCORES)
-    add(again, *SCORES)
     assert again.finish()
     assert path.read_text() == TEXT
 
@@ -202,7 +193,7 @@ def test_ranks_wait_for_each_other_before_they_add(path, network, monkeypatch):
 
 
 def test_scores_keep_every_bit(path, network):
-    values = [0.1 + 0.2, 5e-324, -1.7976931348623157e308, -0.0]
+    values = [0.1 + 0.2, 5e-324, -9.999999999999999e99, -0.0]
     scores = ScoreFile(path, TRIALS, network)
     scores.add(["b1", "s1"], values[:2])
     again = ScoreFile(path, TRIALS, network)
@@ -244,6 +235,68 @@ def test_a_place_that_cannot_be_written_is_told(path, network):
     gone = path.parent / "gone" / "scores.txt"
     with pytest.raises(InputError, match="No such file or directory"):
         add(ScoreFile(gone, TRIALS, network), "b1")
+
+
+@pytest.mark.parametrize("name", ["scores[1].txt", "a*?.txt", "-"])
+def test_a_name_is_no_pattern(tmp_path, network, name):
+    path = tmp_path / name
+    scores = ScoreFile(path, TRIALS, network)
+    add(scores, "b1")
+    again = ScoreFile(path, TRIALS, network)
+    add(again, *again.missing)
+    assert again.finish() and path.read_text() == TEXT
+
+
+def test_files_that_look_like_parts_are_left_alone(path, network):
+    scores = ScoreFile(path, TRIALS, network)
+    others = [".part0", ".part1.csv", ".partners.md", ".0123456789abcdef.part"]
+    for ending in others:
+        path.with_name(f"scores.txt{ending}").write_text("b1 9.0\n")
+    scores.part.with_name(scores.part.name[:-1] + "7").mkdir()
+    add(scores, *SCORES)
+    assert scores.finish()
+    assert path.read_text() == TEXT
+    assert len(names(path)) == 2 + len(others) + 1
+
+
+def test_a_part_that_a_power_cut_has_spoilt_is_read_as_far_as_it_can_be(
+    path, network
+):
+    scores = ScoreFile(path, TRIALS, network)
+    add(scores, "b1", "s1")
+    with open(scores.part, "ab") as file:
+        file.write(b"\0" * 30 + b"\n\xff\xfe zz\nb2\n")
+    again = ScoreFile(path, TRIALS, network)
+    assert again.missing == ["b2", "s2"]
+    add(again, *again.missing)
+    assert again.finish() and path.read_text() == TEXT
+
+
+def test_a_kill_before_the_parts_are_gone(path, network, monkeypatch):
+    scores = ScoreFile(path, TRIALS, network)
+    add(scores, *SCORES)
+    monkeypatch.setattr(scores, "_parts", lambda _: 1 / 0)
+    scores.done = dict(SCORES)
+    scores._read_parts = lambda: dict(SCORES)
+    with pytest.raises(ZeroDivisionError):
+        scores.finish()
+    assert len(names(path)) == 3
+    again = ScoreFile(path, TRIALS, network)
+    assert again.missing == [] and again.finish()
+    assert names(path) == ["scores.txt", "scores.txt.json"]
+
+
+def test_networks_of_equal_weights_are_told_apart(path):
+    two, four = (SelfAttention(size=8, heads=heads) for heads in (2, 4))
+    four.load_state_dict(two.state_dict())
+    add(ScoreFile(path, TRIALS, two), "b1")
+    assert ScoreFile(path, TRIALS, two).missing == ["s1", "b2", "s2"]
+    assert ScoreFile(path, TRIALS, four).missing == list(SCORES)
+
+
+def test_weights_of_half_precision(path, network):
+    before = ScoreFile(path, TRIALS, network).fingerprint
+    assert ScoreFile(path, TRIALS, network.bfloat16()).fingerprint != before
 
 
 class Listener:
@@ -372,7 +425,7 @@ def test_a_score_that_is_none_is_named(path, recordings, score):
             return None, scores, None, None
 
     with pytest.raises(
-        InputError, match=f"(?s)^1 of .*t1: its score is {score}"
+        InputError, match=f"(?s)^1 of .*/1.wav: its score is {score}"
     ):
         score_trials(Broken(), recordings, path)
     again = Listener()
@@ -381,32 +434,53 @@ def test_a_score_that_is_none_is_named(path, recordings, score):
     assert path.read_text() == text_of(*range(10))
 
 
+def score_two_of_ten(recordings, path):
+    """A run that was stopped, by a bad file, with two scores."""
+    for trial in recordings[2:]:
+        os.rename(trial.path, trial.path + ".away")
+    with pytest.raises(InputError, match="^8 of 10 trials have no score"):
+        score_trials(Listener(), recordings, path)
+    for trial in recordings[2:]:
+        os.rename(trial.path + ".away", trial.path)
+
+
 @pytest.mark.parametrize(
-    "setting, value",
-    [("samples", 5), ("as_published", True), ("precision", "bf16")],
+    "other", ["nothing", "samples", "as_published", "precision", "trimmed"]
 )
-def test_other_settings_of_the_detector_start_anew(
-    path, recordings, setting, value
-):
-    score_trials(Listener(), recordings, path)
-    other = Listener(**{setting: value})
-    score_trials(other, recordings, path)
-    assert len(other.scored()) == 10
-
-
-@pytest.mark.parametrize("other", ["trimmed", "audio"])
-def test_other_audio_starts_anew(path, recordings, tmp_path, other):
-    score_trials(Listener(), recordings, path)
-    if other == "audio":
-        codec = tmp_path / "codec"
-        os.rename(tmp_path / "audio", codec)
-        recordings = [
-            dataclasses.replace(t, path=str(codec / os.path.basename(t.path)))
-            for t in recordings
-        ]
-    detector = Listener()
+def test_other_settings_start_anew(path, recordings, other):
+    score_two_of_ten(recordings, path)
+    settings = {"samples": 5, "as_published": True, "precision": "bf16"}
+    changed = {other: settings[other]} if other in settings else {}
+    detector = Listener(**changed)
     score_trials(detector, recordings, path, trim_silence=other == "trimmed")
+    assert len(detector.scored()) == (8 if other == "nothing" else 10)
+    assert names(path) == ["audio", "scores.txt", "scores.txt.json"]
+
+
+def test_other_audio_starts_anew(path, recordings, tmp_path):
+    score_two_of_ten(recordings, path)
+    codec = tmp_path / "codec"
+    os.rename(tmp_path / "audio", codec)
+    recordings = [
+        dataclasses.replace(t, path=str(codec / os.path.basename(t.path)))
+        for t in recordings
+    ]
+    detector = Listener()
+    score_trials(detector, recordings, path)
     assert len(detector.scored()) == 10
+
+
+@pytest.mark.parametrize("there", ["other scores", "something else"])
+def test_what_is_there_already_is_not_replaced(path, recordings, there):
+    if there == "other scores":
+        score_trials(Listener(), recordings, path)
+    else:
+        path.write_text("precious")
+    before = path.read_bytes()
+    detector = Listener(precision="bf16")
+    with pytest.raises(InputError, match="is there already, and not with the"):
+        score_trials(detector, recordings, path)
+    assert detector.heard == [] and path.read_bytes() == before
 
 
 def test_one_file_is_the_same_from_another_folder(
@@ -427,13 +501,13 @@ def test_one_name_for_two_trials_is_refused(path, recordings):
         score_trials(Listener(), recordings + recordings[2:3], path)
 
 
-@pytest.mark.parametrize("place", ["folder", "gone/a.txt", "file/a.txt"])
+@pytest.mark.parametrize("place", ["folder", "file/a.txt", "file/b/a.txt"])
 def test_an_unwritable_place_is_found_before_the_work(
     tmp_path, recordings, place
 ):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     detector = Listener()
-    with pytest.raises(InputError, match=f"{place}: the scores could not be"):
+    with pytest.raises(InputError, match=f"{place}: cannot be written"):
         score_trials(detector, recordings, tmp_path / place)
     assert detector.heard == []
