@@ -211,3 +211,21 @@ def test_the_list_itself_is_not_overwritten(folder, score):
     code, err, _ = score(folder, folder / "list.csv")
     assert code == 2 and "is there already, and not with these" in err
     assert (folder / "list.csv").read_bytes() == before
+
+
+def test_a_protocol_finds_its_audio_where_the_corpus_has_it(
+    folder, tmp_path, score
+):
+    lines, flac = [], "ASVspoof2021_DF_eval_part0{}/ASVspoof2021_DF_eval/flac"
+    for n in range(4):
+        place = tmp_path / "DF" / flac.format(n) / f"DF_E_{n}.flac"
+        place.parent.mkdir(parents=True)
+        place.symlink_to(folder / f"{n}.flac")
+        lines.append(f"S DF_E_{n} a b A1 spoof trim eval v - - - -")
+    protocol = tmp_path / "DF" / "keys" / "trial_metadata.txt"
+    protocol.parent.mkdir()
+    protocol.write_text("\n".join(lines))
+    there = ["--data-folder", str(tmp_path / "DF")]
+    code, err, read = score(folder, tmp_path / "a", *there, trials=protocol)
+    assert code == 0, err
+    assert read == [f"DF_E_{n}.flac" for n in range(4)]

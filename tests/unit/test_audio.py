@@ -356,3 +356,28 @@ def test_a_window_of_silence_is_not_shown_to_a_network(tmp_path):
         read_window(path, 4000)
     trimmed = read_window(path, 4000, trim_silence=True)
     assert trimmed.abs().mean() > 0.2
+
+
+def test_a_flac_without_its_length_is_read(tmp_path):
+    # As a program writes it that does not know yet how much will come.
+    silence = np.zeros(8000)
+    wav = np.concatenate([silence, noise(16000), silence])
+    path = save(tmp_path / "stream.flac", wav, subtype="PCM_16")
+    expected = read_audio(path, 50000), read_audio(path, 50000, True)
+    with open(path, "r+b") as file:
+        file.seek(21)
+        # The number of samples: the last 36 bits of the 8 bytes before here.
+        (byte,) = file.read(1)
+        file.seek(21)
+        file.write(bytes([byte & 0xF0, 0, 0, 0, 0]))
+    assert soundfile.info(path).frames > 2**36
+    assert len(expected[0]) == 32000 and len(expected[1]) < 17000
+    assert torch.equal(read_audio(path, 50000), expected[0])
+    assert torch.equal(read_audio(path, 50000, True), expected[1])
+
+
+def test_channels_that_cancel_out_are_told(tmp_path):
+    left = noise(1600)
+    path = save(tmp_path / "a.wav", np.stack([left, -left], axis=1))
+    with pytest.raises(InputError, match="silence throughout, all channels to"):
+        read_audio(path, 1000)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import disk_full_after
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "recipes/ASVspoof2019/LA/evaluate_tdcf.py"
@@ -193,6 +195,160 @@ def test_wrong_use_ends_with_2(evaluate, arguments, message):
     code, _, err = evaluate(*arguments)
     assert code == 2
     assert message in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.txt", "scores.png", "metrics.json", "tdcf.png"]
+)
+@pytest.mark.parametrize("read_as", ["scores", "protocol", "asv"])
+def test_an_input_is_never_written_over(evaluate, name, read_as):
+    Path("out").mkdir()
+    source = {"scores": "good", "protocol": "eval.trl", "asv": "asv"}[read_as]
+    text = Path(f"{source}.txt").read_text()
+    Path("out", name).write_text(text)
+    Path("link.txt").symlink_to(Path("out", name))
+    arguments = {
+        "scores": ["link.txt"],
+        "protocol": ["good.txt", "--protocol", "link.txt"],
+        "asv": ["good.txt", "--asv-scores", "link.txt"],
+    }[read_as]
+    code, out, err = evaluate(*arguments, "--draws", 0, "--output", "out")
+    assert (code, out) == (2, "") and "would replace the input link.txt" in err
+    assert Path("out", name).read_text() == text
+    assert len(os.listdir("out")) == 1
+
+
+def test_a_report_is_replaced_whole_or_not_at_all(evaluate):
+    def report():
+        return {path.name: path.read_bytes() for path in Path("r").iterdir()}
+
+    options = "--draws", 0, "--output", "r"
+    assert evaluate("good.txt", *options, "--asv-scores", "asv.txt")[0] == 0
+    before = report()
+    # Room for the figures, not for all plots.
+    with disk_full_after(sorted(map(len, before.values()))[-3]):
+        code, _, err = evaluate("bad.txt", *options)
+    assert code == 2 and "the report cannot be written (File too" in err
+    assert report() == before
+    assert evaluate("bad.txt", *options)[0] == 0
+    # No figure of an earlier report stays beside the new ones.
+    assert set(before) - set(report()) == {"tdcf.png"}
+
+
+def test_a_printed_threshold_is_exact(evaluate):
+    # A softmax in double precision: all differences are in the last digits.
+    rng = np.random.default_rng(0)
+    Path("softmax.txt").write_text(
+        "".join(
+            f"u{n} {a} {k} {1 - 10.0 ** -(10 + x)!r}\n"
+            for n, x in enumerate(rng.normal(0, 1, 100).tolist())
+            for a, k in [("-", "bonafide") if x > -0.3 else ("A07", "spoof")]
+        )
+    )
+    _, out, _ = evaluate("softmax.txt", "--draws", 0)
+    (line,) = [x for x in out.splitlines() if x.startswith("EER %  ")]
+    _, out, _ = evaluate(
+        "softmax.txt", "--draws", 0, "--threshold", line.split()[-1]
+    )
+    lines = [x.split() for x in out.splitlines() if "at the given" in x]
+    assert [float(words[6]) for words in lines] == [0.0, 0.0]
+
+
+def test_thresholds_may_be_small_and_negative(evaluate):
+    code, out, _ = evaluate("good.txt", "--draws", 0, "--threshold", "-1e-3")
+    assert code == 0 and "threshold -0.001" in out
+
+
+def test_names_with_points_are_kept(evaluate):
+    for name in ("lr_0.1", "lr_0.01"):
+        Path(name).write_text(Path("good.txt").read_text())
+    _, out, _ = evaluate("lr_0.1", "lr_0.01", "--draws", 0)
+    assert out.split()[:2] == ["lr_0.1", "lr_0.01"]
+
+
+def test_few_speakers_are_no_ground_for_intervals(evaluate):
+    lines = Path("eval.trl.txt").read_text().splitlines()
+    few = (f"S{n % 3} {line.split(' ', 1)[1]}" for n, line in enumerate(lines))
+    Path("few.txt").write_text("\n".join(few))
+    options = "--draws", 30, "--protocol", "few.txt"
+    code, out, _ = evaluate("good.txt", *options)
+    assert code == 0 and "resamples over utterances" in out
+    assert "caution: good: trials of one speaker resemble" in out
+    code, out, _ = evaluate("good.txt", *options, "--resample", "speakers")
+    assert code == 0 and "a class has 3 speakers only; the int" in out
+
+
+def test_unknown_speakers_are_not_one_speaker(evaluate):
+    lines = Path("eval.trl.txt").read_text().splitlines()
+    Path("some.txt").write_text(
+        "\n".join("-" + line[line.index(" ") :] for line in lines[:5])
+        + "\n"
+        + "\n".join(lines[5:])
+    )
+    options = "--draws", 30, "--protocol", "some.txt"
+    code, out, _ = evaluate("good.txt", *options)
+    assert code == 0 and "resamples over utterances" in out
+    code, _, err = evaluate("good.txt", *options, "--resample", "speakers")
+    assert code == 2 and "good.txt: 5 of 50 trials have no speaker" in err
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--asv-protocol", "eval.trl.txt"], "--asv-protocol belongs to --asv"),
+        (["--partition", "eval"], "--partition is one of a protocol"),
+        (["--threshold", "nan"], "'nan' is not a finite number"),
+    ],
+)
+def test_an_option_without_effect_is_refused(evaluate, options, message):
+    code, out, err = evaluate("good.txt", *options)
+    assert (code, out) == (2, "") and message in err
+
+
+def test_names_from_strangers_do_not_steer_the_terminal(evaluate):
+    Path("evil.txt").write_text(
+        Path("good.txt").read_text().replace("A07", "\x1b[31mA07")
+    )
+    code, out, _ = evaluate("evil.txt", "good.txt", "--draws", 0)
+    assert code == 0 and "\x1b" not in out and "\ufffd[31mA07" in out
+    code, _, err = evaluate("evil.txt", "--protocol", "gone\x1b[2J.txt")
+    assert code == 2
+    Path("named.txt").write_text("utt,score\n\x1b[31mu,1\n")
+    code, _, err = evaluate("named.txt", "--protocol", "eval.trl.txt")
+    assert code == 2 and "\x1b" not in err
+
+
+def start(*arguments, **options):
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "speechbrain_bilevel.cli", "evaluate"]
+    return subprocess.Popen(
+        [*command, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_an_output_that_nobody_reads_is_no_crash(evaluate):
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start("good.txt", "--output", "report", stdout=writer)
+    os.close(writer)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGPIPE and err == ""
+    assert Path("report/report.html").exists()
+
+
+def test_ctrl_c_ends_without_traceback(evaluate):
+    os.mkfifo("scores")
+    process = start("scores", stdout=subprocess.PIPE)
+    # Waits until the command reads it.
+    with open("scores", "w"):
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "stopped" in err and "Traceback" not in err
 
 
 # ------------------------------------------------------ evaluate_tdcf.py

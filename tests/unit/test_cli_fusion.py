@@ -292,3 +292,67 @@ def test_systems_of_one_file_name_are_told_apart_by_folder(run, folder):
     )
     names = [row[0] for row in table_rows(out)]
     assert code == 0 and names == ["x", "y", "fusion"]
+
+
+def test_one_protocol_may_hold_both_partitions(run, folder):
+    lines = []
+    for part in "dev", "eval":
+        for row in rows_of(part, 0):
+            utt, attack, key, _ = row.split()
+            lines.append(f"S {utt} - - {attack} {key} - {part}")
+    everything = "\n".join(lines).replace("- dev", "- progress")
+    (folder / "progress.txt").write_text(everything)
+    (folder / "list.csv").write_text(
+        "id,path,label,partition\n"
+        + "".join(
+            f"{utt},x.wav,{key},{part}\n"
+            for _, utt, _, _, _, key, _, part in map(str.split, lines)
+        )
+    )
+
+    def calibrate(protocol, *options):
+        return run(
+            *("calibrate", folder / "eval_a_bare.txt"),
+            *("--learn", folder / "dev_a_bare.txt", "--output", folder / "out"),
+            *("--protocol", folder / protocol),
+            *("--dev-protocol", folder / protocol, *options),
+        )
+
+    code, out, err = calibrate("list.csv")
+    assert (code, err) == (0, "") and "dev: 20 bona fide, 40 spoof" in out
+    code, _, err = calibrate("progress.txt")
+    assert code == 2 and "missing trials: 60 (eval_0" in err
+    code, with_options, err = calibrate(
+        "progress.txt", "--dev-partition", "progress", "--partition", "eval"
+    )
+    assert (code, err) == (0, "") and with_options == out
+    code, _, err = run(
+        *("calibrate", folder / "eval_a.txt", "--learn", folder / "dev_a.txt"),
+        *("--output", folder / "out", "--dev-partition", "dev"),
+    )
+    assert code == 2 and "partition dev: without a protocol" in err
+
+
+def test_negated_scores_are_announced(run, folder):
+    rows = (row.split() for row in rows_of("eval", 1))
+    (folder / "negated.txt").write_text(
+        "".join(f"{u} {a} {k} {-float(x)}\n" for u, a, k, x in rows)
+    )
+    code, _, err = run(
+        *("calibrate", folder / "negated.txt", "--learn", folder / "dev_a.txt"),
+        *("--output", folder / "out"),
+    )
+    assert code == 0
+    assert "negated: EER ABOVE 50 %, THE SCORES LOOK NEGATED" in err
+    assert "calibrated: EER ABOVE 50 %" in err
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "utt,source,key,score\n"])
+def test_an_empty_file_is_not_calibrated(run, folder, content):
+    (folder / "empty.txt").write_text(content)
+    code, _, err = run(
+        *("calibrate", folder / "empty.txt", "--learn", folder / "dev_a.txt"),
+        *("--output", folder / "out"),
+    )
+    assert code == 2 and "empty.txt: no trial in it" in err
+    assert not (folder / "out").exists()

@@ -13,14 +13,16 @@ from speechbrain_bilevel.metrics.bootstrap import (
 )
 from speechbrain_bilevel.metrics.confidence import (
     interval,
+    n_speakers,
     p_value,
     resampled_figures,
+    usual_resampling,
 )
 from speechbrain_bilevel.metrics.eer import det_curve, eer
 from speechbrain_bilevel.metrics.evaluation import evaluate
 from speechbrain_bilevel.metrics.ranking import Ranking, cumulate
 from speechbrain_bilevel.metrics.results import Estimate
-from speechbrain_bilevel.metrics.scores import CMScores, by_name
+from speechbrain_bilevel.metrics.scores import CMScores, by_name, reordered
 from speechbrain_bilevel.metrics.tdcf import ASVRates, act_tdcf, min_tdcf
 
 RATES = ASVRates(0.1, 0.0, p_miss=0.2, p_fa=0.1, p_fa_spoof=0.5)
@@ -261,3 +263,79 @@ def test_equal_seeds_give_equal_intervals():
         return report.evaluations[0].metrics
 
     assert found(1) == found(1) != found(2)
+
+
+def test_corrected_intervals_of_a_minimum_hold_the_truth_more_often():
+    # Unit normals 4 apart; the cost is lowest where its derivative is 0.
+    shift, n_bonafide, n_spoof, draws = 4.0, 200, 1000, 200
+    thresholds = np.linspace(0, shift, 100_000)
+    costs = 1.9 * norm.cdf(thresholds - shift) + norm.sf(thresholds)
+    truth, held, held_plain, runs = costs.min(), 0, 0, 150
+    rng = np.random.default_rng(0)
+    for run in range(runs):
+        scores = cm_scores(
+            rng.normal(shift, 1, n_bonafide), A07=rng.normal(0, 1, n_spoof)
+        )
+        (figures,) = resampled_figures(
+            [scores], None, "utterances", draws, seed=run
+        )
+        value, _ = min_dcf(scores.bonafide, scores.spoof)
+        estimate = interval(value, figures["min_dcf"])
+        held += estimate.low <= truth <= estimate.high
+        low, high = np.quantile(figures["min_dcf"], [0.025, 0.975])
+        held_plain += low <= truth <= high
+    assert held - held_plain > 0.05 * runs
+    assert held > 0.75 * runs
+
+
+def test_draws_do_not_depend_on_the_order_of_the_lines():
+    rng = np.random.default_rng(0)
+    scores = cm_scores(rng.normal(1, 1, 30), A07=rng.normal(0, 1, 40))
+    shuffled = reordered(scores, rng.permutation(70))
+    found = [
+        resampled_figures([each], None, "utterances", 20, seed=0)[0]
+        for each in (scores, shuffled)
+    ]
+    for name, values in found[0].items():
+        np.testing.assert_allclose(found[1][name], values, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "bonafide_speakers, spoof_speakers, usual, known",
+    [
+        (10, 12, "speakers", 10),
+        (9, 30, "utterances", 9),
+        (1, 1, "utterances", 1),
+    ],
+)
+def test_speakers_are_resampled_where_there_are_enough(
+    bonafide_speakers, spoof_speakers, usual, known
+):
+    speakers = [f"S{n % bonafide_speakers}" for n in range(30)]
+    speakers += [f"S{n % spoof_speakers}" for n in range(30)]
+    scores = cm_scores(range(30), speakers=speakers, A07=range(30))
+    assert n_speakers(scores) == known
+    assert usual_resampling([scores]) == usual
+    scores.speaker[3] = "-"
+    assert n_speakers(scores) == 0
+    assert usual_resampling([scores]) == "utterances"
+
+
+def test_few_trials_have_no_intervals():
+    rng = np.random.default_rng(0)
+    few = cm_scores(rng.normal(2, 1, 9), A07=rng.normal(0, 1, 50))
+    report = evaluate([few, few], resample="utterances", draws=20)
+    for system in report.evaluations:
+        assert {x.low for x in system.metrics.values()} == {None}
+        assert system.attacks["A07"].eer.low is None
+    assert report.comparisons == []
+    assert "no intervals and no tests with fewer" in report.cautions[0]
+    # Of an attack, only its own are left out.
+    some = cm_scores(
+        rng.normal(2, 1, 20), A07=rng.normal(0, 1, 9), A08=rng.normal(0, 1, 10)
+    )
+    report = evaluate([some], resample="utterances", draws=20)
+    (system,) = report.evaluations
+    assert system.metrics["eer"].low is not None and report.cautions == []
+    assert system.attacks["A07"].eer.low is None
+    assert system.attacks["A08"].eer.low is not None

@@ -158,3 +158,19 @@ def test_official_protocols_through_the_folder(shared, tmp_path):
         labels = collections.Counter(trial.label for trial in trials)
         assert labels == counts
         assert read_protocol(target) == trials
+
+
+def test_the_wanted_protocol_is_named_when_it_cannot_be_read(la2019):
+    path = asvspoof2019_protocol_path(la2019, "eval")
+    path.write_bytes(LA2019.encode("utf-16"))
+    message = refusal(find_trials, la2019, "eval")
+    assert f"{path}, line 1: not UTF-8 text" in message
+    assert len(find_trials(la2019, "dev")) == 2
+
+
+def test_a_list_of_one_s_own_is_not_taken_for_the_corpus(la2019):
+    write(la2019 / "meta.csv", "path,label\na.wav,fake\n")
+    assert len(find_trials(la2019, "dev")) == 2
+    wild = 'file, speaker,"label"\n0.wav,Alec Guinness,spoof\n'
+    write(la2019 / "meta.csv", wild)
+    assert "protocols of 2 corpora" in refusal(find_trials, la2019, "dev")

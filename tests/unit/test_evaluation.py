@@ -161,3 +161,32 @@ def test_json_holds_every_figure():
         "eer",
         "min_tdcf_legacy",
     }
+
+
+def test_systems_with_different_trials_are_not_ranked():
+    systems = [cm_scores([2, 3], A07=[0, 1]), cm_scores([2, 3], A07=[0, 1, 2])]
+    table = format_report(evaluate(systems, names=["a", "b"]))
+    assert "caution: these have different trials" in table
+    assert table.splitlines()[-2].endswith("compared: a | b")
+
+
+def test_an_attack_on_every_line_is_refused():
+    attacks = {f"file{n}": [0.0] for n in range(1001)}
+    message = r"cm.txt: attacks: 1001 \(file0, .* at most 1000 can be told"
+    with pytest.raises(InputError, match=message):
+        evaluate([cm_scores([1.0], **attacks)])
+
+
+def test_asv_scores_that_look_negated_are_announced():
+    asv = ASVScores(np.ones(9), np.ones(9), np.ones(9), "asv.txt")
+    table = format_report(evaluate([cm_scores([2, 3], A07=[0, 1])], asv))
+    assert "ASV EER ABOVE 50 %" in table
+
+
+def test_enormous_figures_are_short():
+    scores = cm_scores([-1e99] * 20, A07=[1e99] * 20)
+    report = evaluate([scores, scores], resample="utterances", draws=10)
+    table = format_report(report)
+    assert max(map(len, table.splitlines())) < 120
+    assert "1.4427e+99" in table
+    json.dumps(as_dict(report), allow_nan=False)

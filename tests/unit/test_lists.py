@@ -192,3 +192,23 @@ def test_old_line_ends_are_no_crash(refusal):
 def test_is_called_a_list(read, tmp_path):
     read("path,label\na.wav,real\n")
     assert recognise(tmp_path / "mine.csv").name == "list"
+
+
+@pytest.mark.parametrize(
+    "row, fault",
+    [
+        ('0.flac,spoof,"good', "line 2: the quotes"),
+        ('0.flac,spoof,"good" enough', "line 2: the quotes"),
+        ("0.flac,bonafide,spoof", "is bonafide but has the attack spoof"),
+        ("0.flac,spoof,bona-fide", "is spoof but has the attack bona-fide"),
+        ("$data_folder/0.flac,spoof,A1", "has a $"),
+        ("$data_root/../0.flac,spoof,A1", "has '..' in it"),
+    ],
+)
+def test_what_contradicts_itself_is_no_trial(refusal, row, fault):
+    message = refusal(f"path,label,attack\n{row}\n1.flac,real,-\n")
+    assert "1 of 2 lines" in message and fault in message
+
+
+def test_the_line_of_the_header_is_told(refusal):
+    assert ", line 3: 'wav' and 'path' mean" in refusal("\n\npath,wav,label\n")

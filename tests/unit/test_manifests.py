@@ -264,3 +264,16 @@ def test_mini_corpus(shared, manifest):
     summary = write_manifest(shared / "data" / "MiniLA" / "LA", manifest)
     assert summary.corpus == "ASVspoof2019 LA"
     assert (summary.n_bonafide, summary.n_spoof) == (333, 692)
+
+
+def test_a_rate_that_cannot_be_right(listed, manifest):
+    write_audio(listed.parent / "d.flac", rate=500)
+    message = refusal(manifest, listed)
+    assert "wrong rate: 1\n    d.flac (500 Hz, not 1000 to 400000)" in message
+
+
+def test_another_folder_may_be_meant_where_nothing_is_found(listed, manifest):
+    moved = listed.rename(listed.parent / "calls" / "list.csv")
+    message = refusal(manifest, moved)
+    assert "missing: 4" in message
+    assert message.endswith("paths start at that folder; is it the right one?")

@@ -322,3 +322,22 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, plot_style.__name__)
     with pytest.raises(InputError, match=r"speechbrain_bilevel\[plots\]"):
         importlib.import_module(plot_style.__name__)
+
+
+def test_of_very_many_attacks_the_worst_are_drawn():
+    rng = np.random.default_rng(0)
+    attacks = {f"A{n:03}": rng.normal(n / 50, size=50) for n in range(100)}
+    report = report_of(cm_scores(rng.normal(2, size=50), **attacks))
+    axes = plots.draw(report)["attacks"].axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    rates = {k: v.eer.value for k, v in report.evaluations[0].attacks.items()}
+    worst = sorted(rates, key=rates.get, reverse=True)[:60]
+    assert names == sorted(worst)
+
+
+def test_one_trial_far_away_does_not_hide_the_others():
+    scores = normal(2, n=30)
+    scores.score[0] = 1e30
+    axes = plots.draw(report_of(scores))["scores"].axes[0]
+    assert axes.get_xlim()[1] < 10
+    assert "end bars" in axes.get_xlabel()

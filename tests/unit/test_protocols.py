@@ -200,3 +200,26 @@ def test_what_is_no_protocol_says_what_is(tmp_path, line):
         "5 columns: speaker utterance - attack label (ASVspoof2019" in message
     )
     assert "path (or wav or file) and label" in message
+
+
+@pytest.mark.parametrize(
+    "name, utterance, partition",
+    [
+        ("subset.txt", "LA_T_1", "train"),
+        ("subset.txt", "LA_D_1", "dev"),
+        ("subset.txt", "LA_E_1", "eval"),
+        ("subset.txt", "T1", "eval"),
+        ("my.train.txt", "LA_D_1", "train"),
+    ],
+)
+def test_the_partition_shows_by_the_name_or_the_first_utterance(
+    tmp_path, name, utterance, partition
+):
+    path = tmp_path / name
+    path.write_text(f"\nS1 {utterance} - A01 spoof\n")
+    with pytest.raises(InputError, match="line 1: 0 columns"):
+        read_protocol(path)
+    path.write_text(f"S1 {utterance} - A01 spoof\n")
+    (trial,) = read_protocol(path)
+    assert trial.partition == partition
+    assert trial.path == f"ASVspoof2019_LA_{partition}/flac/{utterance}.flac"

@@ -183,3 +183,40 @@ def test_attacks_of_a_table_can_be_written_in_columns(tmp_path):
     assert path.read_text() == (
         "a - bonafide 1.0\nb voice_conversion spoof 0.0\n"
     )
+
+
+def test_keys_may_be_called_as_in_lists(tmp_path):
+    table = "utt,label,score\na,bona-fide,2\nb,Real,1\nc,fake,0\n"
+    scores = read_cm_scores(write(tmp_path, table))
+    assert scores.is_bonafide.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("utt score\nb1 1\n", "line 1: 'utt score' looks like a header"),
+        ("filename cm-score\nb1 1\n", "looks like a header; expected one on"),
+        ("utt,score,score\na,1,2\n", "'score' names more than one column"),
+        ('utt,score\n"a,1\nb,2\n', "line 2: the quotes .* do not pair"),
+        ("b1 1\rb2 2\r", "line 1: its lines end with carriage returns alone"),
+        ("b1 1e101\n", "finite number of ordinary size for 'b1'"),
+        ("b1 -inf\n", "the score is '-inf'; expected a finite"),
+    ],
+)
+def test_what_is_likely_meant_is_said(tmp_path, content, message):
+    with pytest.raises(InputError, match=message):
+        read_cm_scores(write(tmp_path, content), EVAL)
+
+
+def test_the_score_of_the_countermeasure_is_taken_of_several(tmp_path):
+    table = "filename\tcm-score\tasv-score\nb2\t3\t9\nb1\t2\t9\ns1\t1\t9\n"
+    scores = read_cm_scores(write(tmp_path, table), EVAL)
+    assert scores.score.tolist() == [3.0, 2.0, 1.0]
+
+
+def test_an_asv_protocol_that_contradicts_itself_is_refused(tmp_path):
+    twice = ASV_TRIALS + "S1 u1 alaw ita_tx bonafide nontarget notrim eval\n"
+    protocol = write(tmp_path, twice, "trial_metadata.txt")
+    message = r"trial_metadata.txt: utterances given more than once: 1 \(S1 u1"
+    with pytest.raises(InputError, match=message):
+        read_asv_scores(write(tmp_path, ASV_SCORES), protocol)

@@ -120,3 +120,14 @@ def test_nothing_loud_is_cut(seed):
             # Any 25 ms of it lie in at most four silent frames.
             power = sliding_window_view(cut**2, 400).mean(axis=1).max()
             assert power < 4e-4 * loudest
+
+
+@pytest.mark.parametrize("offset", [0.01, -0.5])
+def test_an_offset_is_no_sound(offset):
+    wav = around(0.05 * tone(16000), 8000, 8000)
+    bounds = speech_bounds([wav], 16000)
+    assert bounds != (0, len(wav))
+    assert speech_bounds([wav + offset], 16000) == bounds
+    silence = np.full(16000, offset)
+    assert speech_bounds([silence], 16000) == (0, 16000)
+    assert speech_bounds([silence.astype(np.float32)], 16000) == (0, 16000)

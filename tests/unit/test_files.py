@@ -1,0 +1,105 @@
+"""Written files: whole or not at all, and nobody else's is touched."""
+
+import os
+import stat
+
+import pytest
+from full_disk import disk_full_after
+
+from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.files import (
+    check_target,
+    refuse_overwriting,
+    write_atomically,
+)
+
+
+def test_a_full_disk_leaves_all_as_it_was(tmp_path):
+    write_atomically(tmp_path, {"a": "old", "b": "old"})
+    with disk_full_after(10), pytest.raises(OSError, match="too large"):
+        write_atomically(tmp_path, {"a": "new", "b": 20 * "new"})
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "old"
+
+
+def test_a_folder_among_the_targets_leaves_all_as_it_was(tmp_path):
+    (tmp_path / "b").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path, {"a": "new", "b": "new"})
+    assert os.listdir(tmp_path) == ["b"]
+
+
+def test_links_are_followed(tmp_path):
+    (tmp_path / "big").mkdir()
+    (tmp_path / "link").symlink_to("big/real")
+    write_atomically(tmp_path, {"link": "text"})
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "big" / "real").read_text() == "text"
+
+
+def test_pipes_and_devices_are_left_alone(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no regular file"):
+        write_atomically(tmp_path, {"pipe": "text"})
+    assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+    for path in tmp_path / "pipe", "/dev/null":
+        with pytest.raises(InputError, match="no regular file but a device"):
+            check_target(path)
+
+
+def test_no_name_of_ours_is_one_of_a_user_s(tmp_path):
+    others = [f"{dot}a{end}" for dot in ("", ".") for end in (".tmp", ".part")]
+    for name in others:
+        (tmp_path / name).write_text("precious")
+    write_atomically(tmp_path, {"a": "text"})
+    assert all((tmp_path / name).read_text() == "precious" for name in others)
+    assert len(os.listdir(tmp_path)) == 1 + len(others)
+
+
+def test_files_are_as_readable_as_others(tmp_path):
+    (tmp_path / "other").touch()
+    write_atomically(tmp_path / "new" / "folder", {"a": "text"})
+    modes = [
+        path.stat().st_mode
+        for path in (tmp_path / "other", tmp_path / "new" / "folder" / "a")
+    ]
+    assert modes[0] == modes[1]
+
+
+@pytest.mark.parametrize(
+    "name, fault",
+    [
+        (".", "Is a directory"),
+        ("file/x", "Not a directory"),
+        ("file/x/y", "Not a directory"),
+        (300 * "x", "File name too long"),
+    ],
+)
+def test_a_target_is_checked_before_the_work(tmp_path, name, fault):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=rf"cannot be written \({fault}\)"):
+        check_target(tmp_path / name)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_good_target_is_left_as_it_is(tmp_path):
+    (tmp_path / "file").write_text("text")
+    check_target(tmp_path / "file")
+    check_target(tmp_path / "not" / "there" / "yet")
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "text"
+
+
+@pytest.mark.parametrize("kind", ["same", "symbolic", "hard"])
+def test_an_input_is_known_by_all_its_names(tmp_path, kind):
+    scores, target = tmp_path / "scores.txt", tmp_path / "target"
+    scores.touch()
+    if kind == "same":
+        target = tmp_path / "x" / ".." / "scores.txt"
+        (tmp_path / "x").mkdir()
+    elif kind == "symbolic":
+        target.symlink_to(scores)
+    else:
+        os.link(scores, target)
+    with pytest.raises(InputError, match="would replace the input .*scores.tx"):
+        refuse_overwriting([tmp_path / "new", target], [None, scores])
