@@ -4,6 +4,7 @@ Every reader returns the same row type, ``Trial``, so that whatever comes after
 it (manifests, samplers, scores) does not know which corpus a trial is from.
 """
 
+import os
 from pathlib import Path
 
 from speechbrain_bilevel.dataio.columns import read_columns
@@ -118,6 +119,13 @@ def recognise(path):
     >>> recognise(path).name
     'In-the-Wild'
     """
+    if os.path.exists(path) and not (
+        os.path.isfile(path) or os.path.isdir(path)
+    ):
+        raise InputError(
+            f"{path}: a pipe or a device; expected a file, since it is read "
+            "more than once"
+        )
     first = _first_line(path)
     if is_list_header(first):
         is_wild = ",".join(split(first, ",")) == IN_THE_WILD.layout

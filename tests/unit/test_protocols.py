@@ -1,6 +1,7 @@
 """Protocols: what is read, and what a user is told about a bad one."""
 
 import collections
+import os
 import shutil
 
 import pytest
@@ -223,3 +224,12 @@ def test_the_partition_shows_by_the_name_or_the_first_utterance(
     (trial,) = read_protocol(path)
     assert trial.partition == partition
     assert trial.path == f"ASVspoof2019_LA_{partition}/flac/{utterance}.flac"
+
+
+def test_a_pipe_is_no_protocol(tmp_path):
+    # It would be empty when it is read again.
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(
+        InputError, match="pipe: a pipe or a device; expected a"
+    ):
+        read_protocol(tmp_path / "pipe")
