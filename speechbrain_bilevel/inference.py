@@ -1,32 +1,36 @@
 """``SpoofDetector``: is this recording bona fide or spoof?"""
 
-import os
-from pathlib import Path
+import itertools
+import math
 
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
+from tqdm import tqdm
 
-from speechbrain_bilevel.dataio.audio import fit_length, read_window
+from speechbrain_bilevel.dataio.audio import SAMPLE_RATE, read_window
+from speechbrain_bilevel.dataio.audio_paths import find_audio
+from speechbrain_bilevel.dataio.windows import read_windows
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.nnet.losses import (
-    BONAFIDE,
-    SPOOF,
-    detection_score,
-)
-
-_FILES = ("hyperparams.yaml", "network.ckpt", "label_encoder.ckpt")
+from speechbrain_bilevel.hub.loading import load_pretrained
+from speechbrain_bilevel.nnet.detection import Decision, Windows
+from speechbrain_bilevel.nnet.losses import BONAFIDE, SPOOF
+from speechbrain_bilevel.verdicts import LABELS, LongVerdict, Segment, Verdict
 
 
 class SpoofDetector(EncoderClassifier):
     """A trained countermeasure, with SpeechBrain's EncoderClassifier interface.
 
-    The score of a recording is the difference of its logits: positive is bona
-    fide, negative is spoof, and the farther from 0 the surer. It is not a
-    calibrated probability. A network trained ``as_published`` scores with the
-    softmax output of bona fide instead; there, 0.5 is the border.
+    A score above 0 is bona fide, below 0 spoof. Of a calibrated detector
+    (``hparams.calibration``) it is the log-likelihood ratio, natural
+    logarithm: at +2.3 what was heard is ten times as probable from bona fide
+    as from spoofed speech, given speech and attacks like those it was
+    calibrated on. Else it is the difference of the network's logits, on no
+    known scale; a network trained ``as_published`` and not calibrated scores
+    with the softmax output of bona fide instead, and there 0.5 is the border.
 
-    The network sees the beginning of a recording only (``hparams.samples``
-    samples at 16 kHz); a shorter one is repeated.
+    The network sees ``hparams.samples`` samples at 16 kHz: of a longer
+    recording the beginning, unless ``segments`` is asked; a shorter one is
+    repeated.
 
     Arguments
     ---------
@@ -65,19 +69,32 @@ class SpoofDetector(EncoderClassifier):
                 f"bonafide as {BONAFIDE}"
             )
         self.hparams.label_encoder.expect_len(2)
+        self.windows = Windows(self.hparams.samples)
+        self.decision = Decision(
+            self.hparams.as_published,
+            getattr(self.hparams, "calibration", None),
+        )
 
     @classmethod
-    def from_hparams(cls, source, *args, **kwargs):
+    def from_hparams(cls, source, *args, trust_code=False, **kwargs):
         """Loads a pretrained folder, or a repository of the Hugging Face hub.
+
+        A YAML builds objects, and could run any code. Unless ``trust_code``,
+        only what belongs in a detector is built (see ``hub.allowed``), and
+        weights are loaded without pickled code.
 
         Arguments
         ---------
         source : str or Path
-            A folder that ``train.py`` or ``hub.export_detector`` wrote, or
-            "user/name".
+            A folder that ``train.py`` or ``speechbrain-bilevel export`` wrote,
+            or "user/name".
         *args
         **kwargs
             See ``speechbrain.inference.interfaces.Pretrained.from_hparams``.
+            The token of ``huggingface_hub`` is used where there is one.
+        trust_code : bool
+            Load as SpeechBrain does, and run whatever the YAML says: for
+            folders whose author you would let use your machine.
 
         Returns
         -------
@@ -86,41 +103,12 @@ class SpoofDetector(EncoderClassifier):
         Raises
         ------
         InputError
-            If the folder is missing, incomplete or damaged, or its weights
-            are of another network, or the hub does not have the repository.
+            If the folder is missing, incomplete or damaged, its weights are of
+            another network, its YAML builds what is not allowed, or the hub
+            does not have the repository.
         """
-        source = str(source)
-        folder = Path(source)
-        if folder.is_dir():
-            for name in _FILES:
-                if not (folder / name).is_file():
-                    raise InputError(
-                        f"{source}: no {name} in it; expected a pretrained "
-                        "folder, as train.py writes into its output folder"
-                    )
-        elif (
-            folder.is_absolute()
-            or source.startswith(".")
-            or (source.count(os.sep) != 1 and "://" not in source)
-        ):
-            raise InputError(
-                f"{source}: no such folder; expected a pretrained folder or "
-                "the user/name of a hub repository"
-            )
-        try:
-            return super().from_hparams(source, *args, **kwargs)
-        except RuntimeError as error:
-            raise InputError(
-                f"{source}: network.ckpt does not fit the network of "
-                f"hyperparams.yaml ({error})"
-            ) from error
-        # YAML, pickle and the hub have errors of their own for bad input.
-        except Exception as error:
-            raise InputError(
-                f"{source}: cannot be loaded ({type(error).__name__}: "
-                f"{error}); it is damaged, or neither a pretrained folder nor "
-                "the user/name of a hub repository"
-            ) from error
+        load = super().from_hparams if trust_code else None
+        return load_pretrained(cls, load, source, *args, **kwargs)
 
     def encode_batch(self, wavs, wav_lens=None, normalize=False):
         """The network's embedding of each waveform.
@@ -165,13 +153,12 @@ class SpoofDetector(EncoderClassifier):
         """
         with self.inference_ctx:
             logits = self.mods.network(self._windows(wavs, wav_lens))
-        log_posteriors = logits.float().log_softmax(dim=-1)
-        score = detection_score(logits, self.hparams.as_published)
-        # Not of the posteriors, whose rounding makes ties of close logits.
-        index = logits.argmax(dim=-1)
+        log_posteriors, score = self.decision(logits)
+        index = (score > self.decision.border).long()
         label = self.hparams.label_encoder.decode_torch(index)
         return log_posteriors, score, index, label
 
+    @torch.no_grad()
     def classify_file(self, path):
         """Judges an audio file of any format, rate, channel count and length.
 
@@ -191,6 +178,184 @@ class SpoofDetector(EncoderClassifier):
             If the file cannot be judged; see ``dataio.audio.read_audio``.
         """
         return self.classify_batch(self.load_audio(path))
+
+    def score_file(self, path):
+        """Judges an audio file by one number, and tells what it means.
+
+        Arguments
+        ---------
+        path : str or Path
+            Any local file that soundfile reads.
+
+        Returns
+        -------
+        Verdict
+            ``score``, ``label``, and ``meaning`` in words.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be judged.
+        """
+        _, score, _, _ = self.classify_file(path)
+        return self._verdict(path, score.item())
+
+    def classify_files(self, paths, batch_size=8, progress=True):
+        """Judges many audio files, by batches.
+
+        Arguments
+        ---------
+        paths : str, Path or list of str or Path
+            Files, folders (of which all audio files are taken, those in
+            folders within them too) and patterns such as ``calls/*.wav``.
+        batch_size : int
+            Files that the network sees at once.
+        progress : bool
+            Whether to show a progress bar, on a terminal.
+
+        Returns
+        -------
+        list of Verdict
+            In the order of the files. One that cannot be judged has an
+            ``error`` and stops no other.
+
+        Raises
+        ------
+        InputError
+            If a folder has no audio file, or nothing matches a pattern.
+        """
+        return list(self.iterate_files(paths, batch_size, progress))
+
+    def iterate_files(self, paths, batch_size=8, progress=True):
+        """As ``classify_files``, but yields each verdict as soon as it is there.
+
+        Yields
+        ------
+        Verdict
+        """
+        files = find_audio(paths)
+        # None: only where it is a terminal that shows it.
+        hidden = None if progress else True
+        with tqdm(
+            desc="Judging", total=len(files), unit="file", disable=hidden
+        ) as bar:
+            for first in range(0, len(files), batch_size):
+                batch = files[first : first + batch_size]
+                yield from self._judge_batch(batch)
+                bar.update(len(batch))
+
+    def _judge_batch(self, paths):
+        """The verdict on each file."""
+        wavs, found = {}, {}
+        for path in paths:
+            try:
+                wavs[path] = self.load_audio(path)
+            except InputError as error:
+                found[path] = Verdict(path, error=str(error))
+        for path, score in zip(wavs, self._scores(wavs.values())):
+            try:
+                found[path] = self._verdict(path, score)
+            except InputError as error:
+                found[path] = Verdict(path, error=str(error))
+        return [found[path] for path in paths]
+
+    @torch.no_grad()
+    def _scores(self, wavs):
+        """The score of each of some waveforms of different lengths."""
+        if not wavs:
+            return []
+        windows = [self._windows(wav, None)[0] for wav in wavs]
+        return self.classify_batch(torch.stack(windows))[1].tolist()
+
+    def segments(self, path, overlap=0.5, batch_size=4, progress=True):
+        """Judges a recording of any length, all of it, by windows.
+
+        The file is read as a stream, so an hour takes no more memory than a
+        minute, but for 2 MB of segments.
+
+        Arguments
+        ---------
+        path : str or Path
+            Any local file that soundfile reads.
+        overlap : float
+            Which part of a window, of ``hparams.samples`` samples, it shares
+            with the next: from 0 to less than 1.
+        batch_size : int
+            Windows that the network sees at once.
+        progress : bool
+            Whether to show a progress bar, on a terminal.
+
+        Returns
+        -------
+        LongVerdict
+            The verdict on the whole, on each window, and the suspicious spans.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read to its end, or is silent throughout.
+        """
+        segments = tuple(
+            self.iterate_segments(path, overlap, batch_size, progress)
+        )
+        scores = [part.score for part in segments if part.score is not None]
+        if not scores:
+            raise InputError(
+                f"{path}: digital silence throughout, all channels together; "
+                "nothing to hear"
+            )
+        return self._verdict(
+            path, math.fsum(scores) / len(scores), LongVerdict, segments
+        )
+
+    def iterate_segments(self, path, overlap=0.5, batch_size=4, progress=True):
+        """As ``segments``, but yields each window's score as soon as it is
+        there, in memory that does not depend on the length of the file.
+
+        Yields
+        ------
+        Segment
+            Its score is None where the window is digital silence.
+        """
+        if not 0 <= overlap < 1:
+            raise InputError(f"overlap {overlap}: expected 0 to less than 1")
+        samples = self.hparams.samples
+        hop = max(1, round(samples * (1 - overlap)))
+        # None: only where it is a terminal that shows it.
+        hidden = None if progress else True
+        with tqdm(
+            desc="Listening", unit="s", unit_scale=True, disable=hidden
+        ) as bar:
+            windows = read_windows(path, samples, hop)
+            while batch := list(itertools.islice(windows, batch_size)):
+                for segment in self._judge_windows(path, batch):
+                    bar.update(segment.end - bar.n)
+                    yield segment
+
+    def _judge_windows(self, path, batch):
+        """A segment for each of some windows of a file."""
+        heard = [torch.from_numpy(wav) for _, wav in batch if wav.any()]
+        scores = iter(self._scores(heard))
+        for start, wav in batch:
+            end = (start + len(wav)) / SAMPLE_RATE
+            score = None
+            if wav.any():
+                score = next(scores)
+                _refuse_infinite(path, score)
+            yield Segment(start / SAMPLE_RATE, end, score)
+
+    def _verdict(self, path, score, kind=Verdict, *segments):
+        _refuse_infinite(path, score)
+        index = BONAFIDE if score > self.decision.border else SPOOF
+        return kind(
+            str(path),
+            LABELS[index],
+            score,
+            self.decision.border,
+            self.decision.calibration is not None,
+            None,
+            *segments,
+        )
 
     def load_audio(self, path):
         """Reads what the network sees of a file.
@@ -216,10 +381,12 @@ class SpoofDetector(EncoderClassifier):
         wavs = wavs.unsqueeze(0) if wavs.ndim == 1 else wavs
         if wav_lens is None:
             wav_lens = torch.ones(len(wavs))
-        lengths = (wav_lens.cpu() * wavs.shape[1]).round().int().clamp(min=1)
-        return torch.stack(
-            [
-                fit_length(wav[:length], self.hparams.samples)
-                for wav, length in zip(wavs, lengths)
-            ]
+        return self.windows(wavs, wav_lens)
+
+
+def _refuse_infinite(path, score):
+    if not math.isfinite(score):
+        raise InputError(
+            f"{path}: its score is {score}; are the network's weights "
+            "damaged, or is its audio extremely loud?"
         )

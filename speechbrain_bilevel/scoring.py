@@ -81,6 +81,7 @@ def score_trials(
     settings = {
         "samples": detector.hparams.samples,
         "as_published": detector.hparams.as_published,
+        "calibration": getattr(detector.hparams, "calibration", None),
         "precision": detector.precision,
         "trim_silence": trim_silence,
         "audio": _digest(os.path.abspath(trial.path) for trial in trials),
@@ -124,7 +125,8 @@ def _score_share(detector, batches, scores, num_workers):
     with progress:
         for utts, rows, wavs, unreadable in loader:
             if utts:
-                found = detector.classify_batch(wavs)[1][rows].tolist()
+                with torch.no_grad():
+                    found = detector.classify_batch(wavs)[1][rows].tolist()
                 found = dict(zip(utts, found))
                 good = {u: s for u, s in found.items() if math.isfinite(s)}
                 scores.add(list(good), list(good.values()))

@@ -1,9 +1,12 @@
 """A tiny V2 and the pretrained folder it makes, for the tests."""
 
+from dataclasses import replace
+
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
-from speechbrain_bilevel.hub import export_detector
+from speechbrain_bilevel.hub.card import model_card
+from speechbrain_bilevel.hub.folder import parts_of, write_folder
 from speechbrain_bilevel.lobes.v2 import V2
 
 SAMPLES = 1600
@@ -21,7 +24,7 @@ SIZES = {
 # As a training leaves it, with more in it than the network.
 TRAINING_YAML = "seed: 1\nnetwork: !new:speechbrain_bilevel.lobes.v2.V2\n"
 TRAINING_YAML += "".join(f"    {key}: {SIZES[key]}\n" for key in SIZES)
-TRAINING_YAML += "lr: 0.1\n"
+TRAINING_YAML += f"lr: 0.1\nsamples: {SAMPLES}\n"
 
 
 def tiny_network(**sizes):
@@ -40,13 +43,11 @@ def label_encoder(*labels):
     return encoder
 
 
-def export(folder, network, encoder=None, as_published=False):
+def export(folder, network, as_published=False, calibration=None):
     """Writes a pretrained folder, as the recipe does."""
-    hyperparams = folder.parent / "hyperparams.yaml"
-    hyperparams.write_text(TRAINING_YAML)
-    if encoder is None:
-        encoder = label_encoder("spoof", "bonafide")
-    export_detector(
-        folder, network, encoder, hyperparams, SAMPLES, as_published
-    )
+    yaml = folder.parent / "training.yaml"
+    yaml.write_text(TRAINING_YAML + f"as_published: {as_published}\n")
+    parts = parts_of(yaml, network.state_dict())
+    parts = replace(parts, calibration=calibration)
+    write_folder(folder, parts, model_card(folder.name, parts))
     return folder

@@ -12,6 +12,7 @@ from speechbrain_bilevel.cli.detect import add_classify
 from speechbrain_bilevel.cli.evaluate import add_evaluate
 from speechbrain_bilevel.cli.fusion import add_calibrate, add_fuse
 from speechbrain_bilevel.cli.score import add_score
+from speechbrain_bilevel.cli.sharing import add_export, add_import, add_push
 from speechbrain_bilevel.errors import exit_on_input_error
 
 
@@ -58,6 +59,9 @@ def _parser():
         add_calibrate,
         add_fuse,
         add_score,
+        add_export,
+        add_push,
+        add_import,
     ):
         add_command(commands)
     return parser

@@ -4,9 +4,12 @@ import contextlib
 import dataclasses
 import datetime
 import os
-import re
 
-from speechbrain_bilevel.cli.arguments import whole_number
+from speechbrain_bilevel.cli.arguments import (
+    add_detector_arguments,
+    run_options,
+    whole_number,
+)
 from speechbrain_bilevel.errors import InputError
 
 
@@ -31,12 +34,7 @@ def add_score(commands):
         help="protocol of a corpus, manifest, or list with a header",
     )
     parser.add_argument("scores", metavar="SCORES", help="score file to write")
-    parser.add_argument(
-        "--source",
-        required=True,
-        metavar="FOLDER",
-        help="pretrained folder, or user/name of a hub repository",
-    )
+    add_detector_arguments(parser)
     parser.add_argument(
         "--data-folder",
         metavar="FOLDER",
@@ -62,10 +60,6 @@ def add_score(commands):
         metavar="N",
         help="processes that read audio; by default 0, the main process reads",
     )
-    parser.add_argument(
-        "--device",
-        help="cpu, cuda or cuda:N; by default the GPU if there is one",
-    )
     parser.set_defaults(run=_score)
 
 
@@ -78,7 +72,9 @@ def _score(args):
     trials = _read_trials(args.trials, args.data_folder)
     with _process_group():
         detector = SpoofDetector.from_hparams(
-            args.source, run_opts={"device": _device(args.device)}
+            args.source,
+            trust_code=args.trust_code,
+            run_opts=run_options(args),
         )
         score_trials(
             detector,
@@ -130,27 +126,3 @@ def _read_trials(path, data_folder):
             f"{trials[0].path}; tell by --data-folder where paths start"
         )
     return trials
-
-
-def _device(name):
-    """The device of this process, as SpeechBrain wants it named."""
-    import torch
-    from speechbrain.utils.distributed import get_local_rank, infer_device
-
-    name = infer_device() if name is None else name
-    if name == "cpu":
-        return name
-    if not re.fullmatch(r"cuda(:\d+)?", name):
-        raise InputError(
-            f"--device {name}: no device; expected cpu, cuda or cuda:N"
-        )
-    index = torch.device(name).index
-    if index is None:
-        index = get_local_rank() or 0
-    if index >= torch.cuda.device_count():
-        raise InputError(
-            f"--device {name}: this would be GPU number {index}, counted from "
-            f"0, and {torch.cuda.device_count()} can be used; give another, or "
-            "start fewer processes"
-        )
-    return f"cuda:{index}"

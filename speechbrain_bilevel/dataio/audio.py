@@ -1,5 +1,6 @@
 """Audio files of strangers -> waveforms that a network can take."""
 
+import contextlib
 import math
 import os
 from pathlib import Path
@@ -20,8 +21,8 @@ LOWEST_RATE, HIGHEST_RATE = 1_000, 400_000
 NO_LENGTH = 2**36
 # Frames are averaged over channels in blocks of this many values.
 _BLOCK = 1 << 18
-# What the resampling filter sees beyond the last frame, in seconds.
-_MARGIN = 0.05
+#: What the resampling filter sees beyond a frame at most, in seconds.
+MARGIN = 0.05
 
 
 def read_audio(path, samples, trim_silence=False):
@@ -59,27 +60,10 @@ def read_audio(path, samples, trim_silence=False):
     >>> read_audio(path, samples=64600).shape
     torch.Size([16000])
     """
-    path = Path(path)
-    # Unlike Path's methods, these never raise, e.g. on a name too long.
-    if not os.path.isfile(path):
-        kind = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise InputError(f"{path}: {kind}; expected an audio file")
-    if path.suffix.lower() == ".raw":
-        raise InputError(
-            f"{path}: raw samples tell neither rate nor channels; expected a "
-            "format with a header, such as FLAC, WAV, OGG or MP3"
-        )
-    try:
-        with _Stream(path) as file:
-            wav = _read_mono(file, samples, trim_silence, path)
-            rate = file.samplerate
-            silent = not wav.any() and _rest_is_silent(file)
-    except soundfile.LibsndfileError as error:
-        raise InputError(
-            f"{path}: cannot be read as audio ({error.error_string}); "
-            "expected an intact file of a format that soundfile knows, such "
-            "as FLAC, WAV, OGG or MP3"
-        ) from error
+    with open_audio(path) as file:
+        wav = _read_mono(file, samples, trim_silence, path)
+        rate = file.samplerate
+        silent = not wav.any() and _rest_is_silent(file)
     if len(wav) == 0:
         raise InputError(f"{path}: holds no audio; expected at least a sample")
     if silent:
@@ -88,9 +72,7 @@ def read_audio(path, samples, trim_silence=False):
             "nothing to hear"
         )
     if rate != SAMPLE_RATE:
-        divisor = math.gcd(rate, SAMPLE_RATE)
-        up, down = SAMPLE_RATE // divisor, rate // divisor
-        wav = scipy.signal.resample_poly(wav, up, down)
+        wav = scipy.signal.resample_poly(wav, *resampling_factors(rate))
     return torch.from_numpy(wav[:samples].astype(np.float32))
 
 
@@ -131,29 +113,118 @@ def read_window(path, samples, trim_silence=False):
     return wav
 
 
-def _read_mono(file, samples, trim_silence, path):
-    if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+@contextlib.contextmanager
+def open_audio(path):
+    """Opens an audio file, to be read from its beginning on.
+
+    Arguments
+    ---------
+    path : str or Path
+        Any format soundfile reads.
+
+    Yields
+    ------
+    soundfile.SoundFile
+
+    Raises
+    ------
+    InputError
+        If the file is missing, no audio, or of an impossible sample rate; and
+        if what is read within is damaged.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "a.wav"
+    >>> soundfile.write(path, [0.5, -0.5], 8000)
+    >>> with open_audio(path) as file:
+    ...     file.samplerate, file.frames
+    (8000, 2)
+    """
+    path = Path(path)
+    # Unlike Path's methods, these never raise, e.g. on a name too long.
+    if not os.path.isfile(path):
+        kind = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise InputError(f"{path}: {kind}; expected an audio file")
+    if path.suffix.lower() == ".raw":
         raise InputError(
-            f"{path}: a sample rate of {file.samplerate} Hz; expected "
-            f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
+            f"{path}: raw samples tell neither rate nor channels; expected a "
+            "format with a header, such as FLAC, WAV, OGG or MP3"
         )
+    try:
+        with _Stream(path) as file:
+            if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+                raise InputError(
+                    f"{path}: a sample rate of {file.samplerate} Hz; expected "
+                    f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
+                )
+            yield file
+    except soundfile.LibsndfileError as error:
+        raise InputError(
+            f"{path}: cannot be read as audio ({error.error_string}); "
+            "expected an intact file of a format that soundfile knows, such "
+            "as FLAC, WAV, OGG or MP3"
+        ) from error
+
+
+def resampling_factors(rate):
+    """By what to multiply and to divide a rate to get 16 kHz.
+
+    Arguments
+    ---------
+    rate : int
+        In Hz.
+
+    Returns
+    -------
+    up, down : int
+
+    Example
+    -------
+    >>> resampling_factors(44100)
+    (160, 441)
+    """
+    divisor = math.gcd(rate, SAMPLE_RATE)
+    return SAMPLE_RATE // divisor, rate // divisor
+
+
+def _read_mono(file, samples, trim_silence, path):
     seconds = samples / SAMPLE_RATE
     if file.samplerate != SAMPLE_RATE:
-        seconds += _MARGIN
+        seconds += MARGIN
     start, stop = 0, file.frames
     if trim_silence:
-        blocks = _mono_blocks(file, start, stop, path)
+        blocks = mono_blocks(file, start, stop, path)
         start, stop = speech_bounds(blocks, file.samplerate)
         file.seek(0)
-        for _ in _mono_blocks(file, 0, start, path):
+        for _ in mono_blocks(file, 0, start, path):
             pass
     stop = min(stop, start + math.ceil(seconds * file.samplerate))
-    blocks = list(_mono_blocks(file, start, stop, path))
+    blocks = list(mono_blocks(file, start, stop, path))
     return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.float32)
 
 
-def _mono_blocks(file, start, stop, path):
-    """The mean over channels of some frames; the file is at the first."""
+def mono_blocks(file, start, stop, path):
+    """Yields the mean over channels of some frames, a block at a time.
+
+    Arguments
+    ---------
+    file : soundfile.SoundFile
+        It is at the first of them; see ``open_audio``.
+    start, stop : int
+        Which frames.
+    path : str or Path
+        For messages.
+
+    Yields
+    ------
+    numpy.ndarray
+        [frames], float32.
+
+    Raises
+    ------
+    InputError
+        If the file ends before, or samples are NaN or infinite.
+    """
     while start < stop:
         size = min(stop - start, max(1, _BLOCK // file.channels))
         block = file.read(size, dtype="float32", always_2d=True)

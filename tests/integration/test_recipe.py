@@ -18,6 +18,7 @@ from recipe_runs import (
 from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.metrics.calibration import learn_fusion
 from speechbrain_bilevel.metrics.score_files import check_trials, read_cm_scores
 
 LOGGED = [
@@ -88,14 +89,31 @@ def test_best_dev_epoch_is_kept_and_dev_has_a_tdcf(bilevel):
     assert min(float(m[1]) for m in kept) == pytest.approx(min(eers), rel=0.01)
 
 
-def test_detector_gives_the_scores_of_the_score_file(bilevel, corpus):
+@pytest.mark.parametrize("partition", ["dev", "eval"])
+def test_detector_gives_the_scores_of_the_score_files(
+    bilevel, corpus, partition
+):
     detector = SpoofDetector.from_hparams(bilevel / "pretrained")
-    scores = read_cm_scores(bilevel / "eval_scores.txt")
-    for trial, score in zip(
-        read_asvspoof2019_protocol(corpus, "eval")[:3], scores.score
-    ):
+    dev = read_cm_scores(bilevel / "dev_scores.txt")
+    calibrate = learn_fusion(dev.score[:, None], dev.is_bonafide)
+    trials = read_asvspoof2019_protocol(corpus, partition)
+    scores = read_cm_scores(bilevel / f"{partition}_scores.txt")
+    assert scores.utt.tolist() == [trial.utt for trial in trials]
+    for trial, score in zip(trials[:3], calibrate(scores.score[:, None])):
         _, ours, _, _ = detector.classify_file(corpus / trial.path)
         assert ours.item() == pytest.approx(score, abs=1e-5)
+
+
+def test_the_card_tells_data_and_figures(bilevel, corpus):
+    card = (bilevel / "pretrained" / "README.md").read_text()
+    trials = read_asvspoof2019_protocol(corpus, "train")
+    n_spoof = sum(trial.label == "spoof" for trial in trials)
+    assert f"bona fide and {n_spoof} spoofed\nrecordings of 6 attacks" in card
+    assert "hypergradient Alternating" in card
+    report = (bilevel / "eval_report.txt").read_text()
+    eer = re.search(r"^EER %\s+([\d.]+)", report, re.M)[1]
+    assert f"| EER % | {float(eer):.4f} (" in card
+    assert "| min t-DCF, legacy 2019 | " in card
 
 
 def test_a_finished_run_is_left_alone(bilevel, corpus):

@@ -1,7 +1,11 @@
 """The command: a line for each file, and exit code 2 if any was bad."""
 
+import csv
+import io
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,10 +45,14 @@ def expected_line(folder, path):
     return f"{label[0]:8} {score.item():+10.4f}  {path}\n"
 
 
+NOTE = "above 0 is bona fide; not calibrated, so that scores rank recordings "
+NOTE += "and tell no probability\n"
+
+
 def test_a_line_for_each_file_in_order(run, folder, audio):
     paths = [audio / "b c.flac", audio / "a.wav"]
     code, out, err = run("classify", "--source", folder, *paths)
-    assert code == 0 and err == ""
+    assert code == 0 and err == NOTE
     assert out == "".join(expected_line(folder, path) for path in paths)
     pattern = r"(bonafide|spoof   )  {3,}[+-]\d+\.\d{4}  /.*\.(flac|wav)"
     assert all(re.fullmatch(pattern, line) for line in out.splitlines())
@@ -56,10 +64,90 @@ def test_bad_files_do_not_stop_the_others(run, folder, audio):
     code, out, err = run("classify", "--source", folder, *paths)
     assert code == 2
     assert out == "".join(expected_line(folder, paths[n]) for n in (1, 4))
-    errors = err.splitlines()
+    *errors, summary, note = err.splitlines()
     assert len(errors) == 3
     for line, n in zip(errors, (0, 2, 3)):
         assert line.startswith(f"error: {paths[n]}: ")
+    assert summary == "3 of 5 files have no verdict"
+    assert note + "\n" == NOTE
+
+
+def test_a_folder_is_judged_file_by_file(run, folder, audio):
+    code, out, err = run("classify", "--source", folder, audio)
+    assert code == 2
+    good = [audio / "a.wav", audio / "b c.flac"]
+    assert out == "".join(expected_line(folder, path) for path in good)
+    assert "2 of 4 files have no verdict" in err
+    # What the shell did not expand, as in quotes or on Windows.
+    code, out, _ = run("classify", "--source", folder, audio / "b*.flac")
+    assert code == 0 and out == expected_line(folder, good[1])
+
+
+def test_json_and_csv(run, folder, audio):
+    paths = [audio / "a.wav", audio / "gone.wav", audio / "b c.flac"]
+    detector = SpoofDetector.from_hparams(folder)
+    expected = [vars(v) for v in detector.classify_files(paths)]
+    for verdict in expected:
+        del verdict["border"]
+    command = "classify", "--source", folder, *paths, "--format"
+    code, out, err = run(*command, "json")
+    assert code == 2 and "1 of 3 files" in err
+    assert json.loads(out) == expected
+    code, out, _ = run(*command, "csv")
+    assert code == 2
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["path"] for row in rows] == [str(path) for path in paths]
+    for row, verdict in zip(rows, expected):
+        assert row["label"] == (verdict["label"] or "")
+        assert row["error"] == (verdict["error"] or "")
+        if verdict["score"] is not None:
+            assert float(row["score"]) == verdict["score"]
+    code, out, _ = run(*command[:3], audio / "gone.wav", "--format", "json")
+    assert code == 2 and len(json.loads(out)) == 1
+
+
+def test_segments_and_their_plot(run, folder, audio, tmp_path):
+    (audio / "sub").mkdir()
+    shutil.copy(audio / "a.wav", audio / "sub" / "a.wav")
+    paths = [audio / "a.wav", audio / "sub" / "a.wav", audio / "gone.wav"]
+    plots = tmp_path / "plots"
+    command = "classify", "--source", folder, *paths, "--segments"
+    code, out, err = run(*command, "--plot", plots)
+    assert code == 2 and "gone.wav: does not exist" in err
+    verdict = SpoofDetector.from_hparams(folder).segments(paths[0])
+    assert out.count(f"{verdict.score:+10.4f}  {paths[0]}\n") == 1
+    spans = re.findall(r"^    spoof .* to [\d.]+ s$", out, re.MULTILINE)
+    assert len(spans) == 2 * len(verdict.suspicious)
+    # Files of one name do not overwrite each other's plots.
+    assert len(list(plots.iterdir())) == 2
+    for plot in plots.iterdir():
+        assert plot.read_bytes().startswith(b"\x89PNG")
+    code, out, _ = run(*command, "--format", "json")
+    found = json.loads(out)[0]
+    assert len(found["segments"]) == len(verdict.segments)
+    assert len(found["suspicious"]) == len(verdict.suspicious)
+    code, out, err = run(*command[:-1], "--plot", plots)
+    assert code == 2 and "add --segments" in err
+
+
+def test_a_calibrated_detector_says_what_its_scores_are(run, audio, tmp_path):
+    calibration = {"weight": 1.0, "bias": 0.5}
+    folder = export(tmp_path / "c", tiny_network(), calibration=calibration)
+    code, _, err = run("classify", "--source", folder, audio / "a.wav")
+    assert code == 0 and err.startswith("scores are log-likelihood ratios: ")
+
+
+def test_precision_and_device_are_passed_on(run, folder, audio):
+    command = "classify", "--source", folder, audio / "a.wav"
+    code, out, _ = run(*command, "--device", "cpu", "--precision", "bf16")
+    _, score, _, _ = SpoofDetector.from_hparams(folder).classify_file(
+        audio / "a.wav"
+    )
+    assert code == 0
+    found = float(out.split()[1])
+    assert 0 < abs(found - score.item()) < 0.05
+    code, _, err = run(*command, "--device", "abacus")
+    assert code == 2 and "--device abacus: no device" in err
 
 
 def test_a_bad_folder_is_one_message(run, audio):
@@ -72,7 +160,7 @@ def test_a_bad_folder_is_one_message(run, audio):
     "arguments, words",
     [
         (["--help"], ["classify", "toy", "judge audio files"]),
-        (["classify", "--help"], ["--source FOLDER", "FILE", "bona fide"]),
+        (["classify", "--help"], ["--source FOLDER", "PATH", "bona fide"]),
         (["toy", "--help"], ["FOLDER", "synthetic", "mean nothing"]),
     ],
 )
@@ -88,7 +176,7 @@ def test_help(run, arguments, words):
         ([], "required: COMMAND"),
         (["judge"], "invalid choice: 'judge'"),
         (["classify", "a.wav"], "required: --source"),
-        (["classify", "--source", "x"], "required: FILE"),
+        (["classify", "--source", "x"], "required: PATH"),
         (["toy"], "required: FOLDER"),
     ],
 )
@@ -124,6 +212,7 @@ def test_the_installed_command_works_anywhere(folder, audio, monkeypatch):
     paths = [Path("a.wav"), Path("b c.flac")]
     assert result.stdout == "".join(expected_line(folder, p) for p in paths)
     expected = "error: gone.wav: does not exist; expected an audio file\n"
+    expected += "1 of 3 files have no verdict\n" + NOTE
     assert result.stderr == expected
     assert sorted(os.listdir(audio)) == before
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from speechbrain.dataio.encoder import CategoricalEncoder
 from tiny_detector import SAMPLES, export, label_encoder, tiny_network
 
 from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.hub.folder import FILES
 from speechbrain_bilevel.inference import SpoofDetector
 
 
@@ -157,34 +157,44 @@ def test_bfloat16_scores_almost_the_same(folder, detector):
 
 
 def test_export_replaces_a_folder_whole(folder):
-    (folder / "of an earlier version").touch()
     stopped = folder.with_name("pretrained.unfinished")
     stopped.mkdir()
     (stopped / "of an export that was stopped").touch()
     other = tiny_network().requires_grad_(False)
     other.classifier[2].bias += 1
     export(folder, other)
-    files = ["hyperparams.yaml", "label_encoder.ckpt", "network.ckpt"]
-    assert sorted(os.listdir(folder)) == files
+    assert sorted(os.listdir(folder)) == sorted(FILES)
     assert not stopped.exists()
     wavs = torch.randn(2, SAMPLES)
     detector = SpoofDetector.from_hparams(folder)
     assert torch.equal(detector.mods.network(wavs), other(wavs))
 
 
-class FullDisk(CategoricalEncoder):
-    """An encoder that finds no room to be saved."""
+def test_export_spares_what_is_no_detector(folder, network, tmp_path):
+    (folder / "notes.txt").touch()
+    file = tmp_path / "file"
+    file.touch()
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    for target, message in (
+        (folder, "has notes.txt in it"),
+        (file, "no folder"),
+        (link, "no folder"),
+    ):
+        with pytest.raises(InputError, match=f"^{target}: .*{message}"):
+            export(target, network)
+    assert len(os.listdir(folder)) == len(FILES) + 1
 
-    def save(self, path):
-        """Fails."""
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
+def test_a_failed_export_leaves_the_earlier_one(folder, network, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-def test_a_failed_export_leaves_the_earlier_one(folder, network):
-    (folder / "mark.txt").touch()
+    before = {name: (folder / name).read_bytes() for name in FILES}
+    monkeypatch.setattr(torch, "save", full)
     with pytest.raises(InputError, match="pretrained: .*No space left"):
-        export(folder, network, FullDisk())
-    assert len(os.listdir(folder)) == 4
+        export(folder, network)
+    assert {name: (folder / name).read_bytes() for name in FILES} == before
     assert not folder.with_name("pretrained.unfinished").exists()
 
 
@@ -217,15 +227,15 @@ BAD_FOLDERS = {
     ),
     "cut weights": (
         lambda folder: os.truncate(folder / "network.ckpt", 5000),
-        "cannot be loaded",
+        "network.ckpt: holds no weights that can be loaded",
     ),
     "no bytes": (
         lambda folder: (folder / "network.ckpt").write_bytes(b""),
-        "cannot be loaded .*EOFError",
+        "network.ckpt: holds no weights",
     ),
     "code": (
         lambda folder: (folder / "network.ckpt").write_bytes(b"cos\nx\n."),
-        "cannot be loaded .*Unpickling",
+        "network.ckpt: holds no weights .*Nothing in it was run",
     ),
     "labels the other way round": (
         lambda folder: label_encoder("bonafide", "spoof").save(
@@ -235,7 +245,7 @@ BAD_FOLDERS = {
     ),
     "not YAML": (
         lambda folder: (folder / "hyperparams.yaml").write_text("a: ["),
-        "cannot be loaded .*ParserError",
+        "hyperparams.yaml: is no YAML .*line 1",
     ),
 }
 

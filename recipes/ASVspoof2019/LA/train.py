@@ -6,8 +6,8 @@ To run this recipe:
 
 With `hypergradient: null` in the YAML the training is plain: one level, all
 attacks. Otherwise part of the network learns on attacks that the rest has not
-seen. The epoch with the lowest EER on dev is kept, scores eval, and is written
-as a folder for `SpoofDetector`.
+seen. The epoch with the lowest EER on dev is kept, scores dev and eval,
+and is written as a folder for `SpoofDetector`, calibrated on dev.
 """
 
 import sys
@@ -38,7 +38,7 @@ from speechbrain_bilevel.dataio.sampling import (
 from speechbrain_bilevel.distributed import rank, world_size
 from speechbrain_bilevel.errors import InputError, exit_on_input_error
 from speechbrain_bilevel.files import write_atomically
-from speechbrain_bilevel.hub import export_detector
+from speechbrain_bilevel.hub.experiment import export
 from speechbrain_bilevel.metrics.confidence import usual_resampling
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.metrics.evaluation import evaluate
@@ -74,7 +74,7 @@ class SpoofBrain(BilevelMixin, sb.Brain):
             self.dev_labels.append(labels.cpu())
         elif stage == sb.Stage.TEST:
             scores = self.hparams.score(predictions)
-            self.eval_scores.add(batch.id, scores.tolist())
+            self.scores.add(batch.id, scores.tolist())
         return self.hparams.loss(predictions, labels)
 
     def lower_objectives(self, predictions, batch, stage):
@@ -137,7 +137,7 @@ class SpoofBrain(BilevelMixin, sb.Brain):
             Whether this process wrote, or found, the score file.
         """
         if self.debug:
-            path = self.checkpointer.checkpoints_dir / "eval_scores.txt"
+            path = self.checkpointer.checkpoints_dir / path.name
         self.on_evaluate_start(min_key="EER")
         trials = [
             (utt, row["attack"], row["label"])
@@ -148,16 +148,16 @@ class SpoofBrain(BilevelMixin, sb.Brain):
             "precision": self.eval_precision,
         }
         network = self.hparams.network
-        self.eval_scores = ScoreFile(path, trials, network, settings)
-        mine = self.eval_scores.missing[rank() :: world_size()]
+        self.scores = ScoreFile(path, trials, network, settings)
+        mine = self.scores.missing[rank() :: world_size()]
         todo = FilteredSortedDynamicItemDataset(test_set, mine)
         self.evaluate(todo, min_key="EER", test_loader_kwargs=loader_kwargs)
         ddp_barrier()
         if self.debug or not if_main_process():
             return False
-        if not self.eval_scores.finish():
+        if not self.scores.finish():
             raise InputError(
-                f"{path}: {len(self.eval_scores.missing)} trials have no score;"
+                f"{path}: {len(self.scores.missing)} trials have no score;"
                 " start again. Several machines need a shared output folder"
             )
         return True
@@ -283,17 +283,13 @@ def main():
         valid_loader_kwargs=hparams["test_loader_kwargs"],
     )
     scores = output / "eval_scores.txt"
-    if brain.score(sets["eval"], scores, hparams["test_loader_kwargs"]):
+    # Dev too: it calibrates the detector, and fusions with other systems.
+    for name, path in (("dev", output / "dev_scores.txt"), ("eval", scores)):
+        done = brain.score(sets[name], path, hparams["test_loader_kwargs"])
+    if done:
         report = format_report(evaluate_scores(scores, hparams))
         write_atomically(output, {"eval_report.txt": report + "\n"})
-        export_detector(
-            output / "pretrained",
-            hparams["network"],
-            encoder,
-            output / "hyperparams.yaml",
-            hparams["samples"],
-            hparams["as_published"],
-        )
+        export(output, output / "pretrained", name=output.name)
         print(report)
         print(f"\nscores    {scores}\ndetector  {output / 'pretrained'}")
 

@@ -1,0 +1,1 @@
+"""Pretrained folders: written, passed on, and loaded without trusting them."""

@@ -1,0 +1,223 @@
+"""What a detector says of files, many of them, and of long ones."""
+
+import math
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tiny_detector import SAMPLES, export, label_encoder, tiny_network
+
+from speechbrain_bilevel.dataio.audio_paths import find_audio
+from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.verdicts import LongVerdict, Segment, Verdict, times
+
+CALIBRATION = {"weight": 2.0, "bias": -1.0}
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    """A detector that was calibrated."""
+    folder = tmp_path_factory.mktemp("verdicts") / "tiny"
+    export(folder, tiny_network(), calibration=CALIBRATION)
+    return SpoofDetector.from_hparams(folder)
+
+
+class Level(torch.nn.Module):
+    """Takes a waveform for bona fide by its mean."""
+
+    def forward(self, wavs):
+        """Logits whose difference is the mean."""
+        mean = wavs.mean(dim=1)
+        return torch.stack([torch.zeros_like(mean), mean], dim=1)
+
+
+@pytest.fixture
+def by_level():
+    """A detector whose score is the mean of the waveform; windows of 1000."""
+    hparams = {"samples": 1000, "as_published": False}
+    hparams["label_encoder"] = label_encoder("spoof", "bonafide")
+    return SpoofDetector({"network": Level()}, hparams)
+
+
+def save(path, *levels, frames=1000):
+    """Writes stretches of constant level."""
+    wav = np.repeat(np.array(levels, dtype=np.float32), frames)
+    soundfile.write(path, wav, 16000, subtype="FLOAT")
+    return path
+
+
+def noise(path, frames, seed=0):
+    """Writes noise."""
+    wav = np.random.default_rng(seed).uniform(-0.5, 0.5, frames)
+    soundfile.write(path, wav, 16000, subtype="FLOAT")
+    return path
+
+
+def test_calibration_applies_to_every_door(detector, tmp_path):
+    wavs = torch.randn(6, SAMPLES)
+    with torch.no_grad():
+        logits = detector.mods.network(wavs).double()
+    expected = 2 * (logits[:, 1] - logits[:, 0]) - 1
+    log_posteriors, score, index, label = detector.classify_batch(wavs)
+    assert torch.equal(score, expected)
+    # Posteriors of equally frequent classes have the ratio as their odds.
+    odds = log_posteriors[:, 1] - log_posteriors[:, 0]
+    torch.testing.assert_close(odds.double(), score, atol=1e-5, rtol=0)
+    assert index.tolist() == (score > 0).long().tolist()
+    path = noise(tmp_path / "a.wav", SAMPLES)
+    _, score, _, (label,) = detector.classify_file(path)
+    verdict = Verdict(str(path), label, score.item(), 0.0, True)
+    assert detector.score_file(path) == verdict
+    assert detector.classify_files(path) == [verdict]
+    whole = detector.segments(path)
+    assert whole.score == pytest.approx(verdict.score, abs=1e-5)
+    assert whole.calibrated
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_many_files_in_their_order(detector, tmp_path, batch_size):
+    lengths = [100, 5000, SAMPLES, 800, 3000]
+    paths = [noise(tmp_path / f"{n}.wav", n, n) for n in lengths]
+    found = detector.classify_files(paths, batch_size)
+    assert [verdict.path for verdict in found] == [str(p) for p in paths]
+    for path, verdict in zip(paths, found):
+        alone = detector.score_file(path)
+        assert verdict.score == pytest.approx(alone.score, abs=1e-5)
+        assert verdict.label == alone.label
+
+
+def test_a_bad_file_stops_no_other(by_level, tmp_path):
+    good = save(tmp_path / "a.wav", 0.5)
+    silent = save(tmp_path / "b.wav", 0.0)
+    loud = save(tmp_path / "c.wav", 3e38)
+    missing = tmp_path / "d.wav"
+    found = by_level.classify_files([silent, good, missing, loud, good])
+    assert [verdict.score for verdict in found] == [None, 0.5, None, None, 0.5]
+    for verdict, message in zip(
+        (found[0], found[2], found[3]),
+        ("digital silence", "does not exist", "its score is"),
+    ):
+        assert verdict.label is None
+        assert verdict.error.startswith(f"{verdict.path}: ")
+        assert message in verdict.error
+        assert verdict.meaning.startswith("no verdict: ")
+
+
+def test_folders_and_patterns(tmp_path):
+    for name in ("b/x.FLAC", "a.wav", "b/c/y.m4a", "b/.z.wav", "b/n.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "empty").mkdir()
+    names = ["a.wav", "b/c/y.m4a", "b/x.FLAC"]
+    assert find_audio(tmp_path) == [str(tmp_path / name) for name in names]
+    assert find_audio(str(tmp_path / "?.wav")) == [str(tmp_path / "a.wav")]
+    assert find_audio([tmp_path / "**/*.txt"]) == [str(tmp_path / "b/n.txt")]
+    # Kept, to be complained of by whoever opens it.
+    for path in ("empty", "gone.wav", "gone/*.wav"):
+        assert find_audio(tmp_path / path) == [str(tmp_path / path)]
+    # A file whose name looks like a pattern is that file.
+    (tmp_path / "[a].wav").touch()
+    assert find_audio(tmp_path / "[a].wav") == [str(tmp_path / "[a].wav")]
+
+
+def test_segments_of_a_recording(by_level, tmp_path):
+    path = save(tmp_path / "a.wav", 0.5, 0.5, -0.25, 0.0, 0.0, 0.5)
+    verdict = by_level.segments(path, overlap=0)
+    assert verdict.segments == tuple(
+        Segment(n / 16, (n + 1) / 16, score)
+        for n, score in enumerate([0.5, 0.5, -0.25, None, None, 0.5])
+    )
+    # Silence has no say.
+    assert verdict.score == pytest.approx((3 * 0.5 - 0.25) / 4)
+    assert verdict.label == "bonafide" and not verdict.calibrated
+    assert verdict.suspicious == [Segment(2 / 16, 3 / 16, -0.25)]
+    half = by_level.segments(path)
+    assert len(half.segments) == 11
+    assert half.segments[3] == Segment(1.5 / 16, 2.5 / 16, 0.125)
+    for batch_size in (1, 3, 100):
+        found = by_level.segments(path, batch_size=batch_size)
+        scores = [part.score for part in found.segments]
+        assert scores == pytest.approx([part.score for part in half.segments])
+
+
+def test_windows_that_touch_are_one_span():
+    def spans(*scores):
+        parts = (Segment(n, n + 2, score) for n, score in enumerate(scores))
+        return LongVerdict("a", segments=tuple(parts)).suspicious
+
+    assert spans(1, 1) == []
+    assert spans(-1, -3, -2) == [Segment(0, 4, -3)]
+    assert spans(-1, 2, 2, -3) == [Segment(0, 2, -1), Segment(3, 5, -3)]
+    assert spans(-1, None, -2) == [Segment(0, 4, -2)]
+    # The border itself is taken for spoof.
+    assert spans(0.0) == [Segment(0, 2, 0.0)]
+
+
+def test_a_short_recording_is_one_window(by_level, tmp_path):
+    path = save(tmp_path / "a.wav", 0.5, frames=100)
+    assert by_level.segments(path).segments == (Segment(0, 100 / 16000, 0.5),)
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 1, math.nan])
+def test_an_impossible_overlap_is_refused(by_level, tmp_path, overlap):
+    path = save(tmp_path / "a.wav", 0.5)
+    with pytest.raises(InputError, match="expected 0 to less than 1"):
+        by_level.segments(path, overlap)
+
+
+def test_a_recording_that_cannot_be_judged(by_level, tmp_path):
+    silent = save(tmp_path / "a.wav", 0.0, 0.0, 0.0)
+    with pytest.raises(InputError, match="a.wav: digital silence throughout"):
+        by_level.segments(silent)
+    late = save(tmp_path / "b.wav", 0.5, math.nan)
+    with pytest.raises(InputError, match="b.wav: holds NaN"):
+        by_level.segments(late)
+    loud = save(tmp_path / "c.wav", 3e38)
+    with pytest.raises(InputError, match="c.wav: its score is"):
+        by_level.segments(loud)
+
+
+@pytest.mark.parametrize(
+    "score, words",
+    [
+        (0.0, "1.0"),
+        (math.log(2), "2.0"),
+        (-math.log(9.94), "9.9"),
+        (math.log(9.96), "10"),
+        (-math.log(123456), "123,456"),
+        (math.log(1.1e6), "more than a million"),
+        (1e300, "more than a million"),
+    ],
+)
+def test_factors_in_words(score, words):
+    assert times(score) == words
+
+
+def test_meanings():
+    high = Verdict("a", "bonafide", math.log(20), calibrated=True)
+    assert "20 times as probable from bona fide as from spoof" in high.meaning
+    low = Verdict("a", "spoof", -math.log(20), calibrated=True)
+    assert "20 times as probable from spoof as from bona fide" in low.meaning
+    raw = Verdict("a", "spoof", 0.2, border=0.5)
+    assert "above 0.5 is bona fide" in raw.meaning
+    assert "not calibrated" in raw.meaning
+
+
+def test_gradients_reach_those_who_fine_tune(tmp_path):
+    folder = export(tmp_path / "tiny", tiny_network())
+    detector = SpoofDetector.from_hparams(folder, freeze_params=False)
+    detector.classify_batch(torch.randn(2, SAMPLES))[1].sum().backward()
+    grads = [p.grad for p in detector.mods.network.classifier.parameters()]
+    assert all(grad is not None for grad in grads)
+    # But a file is only judged.
+    path = noise(tmp_path / "a.wav", SAMPLES)
+    assert not detector.classify_file(path)[1].requires_grad
+
+
+def test_a_progress_bar_is_for_terminals(detector, tmp_path, capsys):
+    path = noise(tmp_path / "a.wav", SAMPLES)
+    detector.classify_files(path)
+    detector.segments(path)
+    assert tuple(capsys.readouterr()) == ("", "")
