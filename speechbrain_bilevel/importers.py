@@ -30,6 +30,58 @@ _V2_BLOCK_NAMES = {
     "sublayer.1.norm": "feed_forward_norm",
 }
 
+# The same for AASIST, tensor by tensor, module by module, and within these. It
+# does not use the norms of the inputs of its residual blocks: None.
+_AASIST_TENSORS = {
+    "pos_S": "positions",
+    "master1": "branches.0.stack",
+    "master2": "branches.1.stack",
+}
+_AASIST_MODULES = {
+    "first_bn": "front_end.norm",
+    **{f"encoder.{block}.0": f"encoder.{block}" for block in range(6)},
+    "GAT_layer_S": "spectral_graph.0",
+    "GAT_layer_T": "temporal_graph.0",
+    "pool_S": "spectral_graph.1",
+    "pool_T": "temporal_graph.1",
+    "HtrgGAT_layer_ST11": "branches.0.layers.0",
+    "HtrgGAT_layer_ST12": "branches.0.layers.1",
+    "HtrgGAT_layer_ST21": "branches.1.layers.0",
+    "HtrgGAT_layer_ST22": "branches.1.layers.1",
+    "pool_hS1": "branches.0.spectral_pool",
+    "pool_hT1": "branches.0.temporal_pool",
+    "pool_hS2": "branches.1.spectral_pool",
+    "pool_hT2": "branches.1.temporal_pool",
+    "out_layer": "classifier.1",
+}
+_AASIST_PARTS = {
+    None: "",
+    "bn1": None,
+    "bn2": "norm",
+    "bn": "norm",
+    "conv1": "conv1",
+    "conv2": "conv2",
+    "conv_downsample": "shortcut",
+    "proj": "score",
+    "att_proj": "pair",
+    "att_projM": "stack_pair",
+    "att_weight": "score",
+    "att_weight11": "temporal_score",
+    "att_weight12": "cross_score",
+    "att_weight22": "spectral_score",
+    "att_weightM": "stack_score",
+    "proj_type1": "temporal",
+    "proj_type2": "spectral",
+    "proj_with_att": "update.neighbours",
+    "proj_without_att": "update.own",
+    "proj_with_attM": "stack_update.neighbours",
+    "proj_without_attM": "stack_update.own",
+}
+_AASIST_NAME = re.compile(
+    r"(encoder\.\d\.0|\w+)(?:\.(\w+))??"
+    r"(?:\.(weight|bias|running_mean|running_var|num_batches_tracked))?"
+)
+
 
 def v2_state_dict(published):
     """Renames the state dict of the published V2 for ``lobes.v2.V2``.
@@ -55,12 +107,61 @@ def v2_state_dict(published):
     >>> v2_state_dict({"mlp.1.bias": 0, "posEncode.pe": 1})
     {'classifier.1.bias': 0}
     """
-    renamed = {name: _v2_name(name) for name in published}
+    return _renamed(published, _v2_name)
+
+
+def aasist_state_dict(published):
+    """Renames the state dict of the published AASIST or AASIST-L for
+    ``lobes.aasist.AASIST``.
+
+    Arguments
+    ---------
+    published : dict of str to torch.Tensor
+        ``torch.load(..., weights_only=True, map_location="cpu")`` of the
+        published checkpoint (https://github.com/clovaai/aasist).
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        For ``AASIST.load_state_dict``.
+
+    Raises
+    ------
+    InputError
+        If a name is not one of the published network's.
+
+    Example
+    -------
+    >>> aasist_state_dict({"master1": 0, "pool_S.proj.bias": 1})
+    {'branches.0.stack': 0, 'spectral_graph.1.score.bias': 1}
+    """
+    return _renamed(published, _aasist_name)
+
+
+def _renamed(published, rename):
+    """What ``rename`` has a name for, under that name."""
+    names = {name: rename(name) for name in published}
     return {
         ours: published[name]
-        for name, ours in renamed.items()
+        for name, ours in names.items()
         if ours is not None
     }
+
+
+def _aasist_name(name):
+    if name in _AASIST_TENSORS:
+        return _AASIST_TENSORS[name]
+    if match := _AASIST_NAME.fullmatch(name):
+        module, part, kind = match.groups()
+        if module in _AASIST_MODULES and part in _AASIST_PARTS:
+            if _AASIST_PARTS[part] is None:
+                return None
+            ours = _AASIST_MODULES[module], _AASIST_PARTS[part], kind
+            return ".".join(filter(None, ours))
+    raise InputError(
+        f"'{name}' is no tensor of the published AASIST; its state dict has "
+        "names like 'encoder.0.0.conv1.weight' and 'GAT_layer_S.att_weight'"
+    )
 
 
 def _v2_name(name):

@@ -16,6 +16,10 @@ from speechbrain_bilevel.nnet.detection import Decision, Windows
 from speechbrain_bilevel.nnet.losses import BONAFIDE, SPOOF
 from speechbrain_bilevel.verdicts import LABELS, LongVerdict, Segment, Verdict
 
+#: Seconds; the usual length of a frame of speech analysis. Scoring a corpus
+#: takes what is shorter too, since each trial needs a score there.
+SHORTEST = 0.025
+
 
 class SpoofDetector(EncoderClassifier):
     """A trained countermeasure, with SpeechBrain's EncoderClassifier interface.
@@ -334,6 +338,8 @@ class SpoofDetector(EncoderClassifier):
 
     def _judge_windows(self, path, batch):
         """A segment for each of some windows of a file."""
+        if batch[0][0] == 0:
+            _refuse_short(path, len(batch[0][1]))
         heard = [torch.from_numpy(wav) for _, wav in batch if wav.any()]
         scores = iter(self._scores(heard))
         for start, wav in batch:
@@ -372,9 +378,12 @@ class SpoofDetector(EncoderClassifier):
         Raises
         ------
         InputError
-            If it cannot be read, or the network would see silence only.
+            If it cannot be read, is too short to hold any speech, or the
+            network would see silence only.
         """
-        return read_window(path, self.hparams.samples).to(self.device)
+        wav = read_window(path, self.hparams.samples)
+        _refuse_short(path, len(wav))
+        return wav.to(self.device)
 
     def _windows(self, wavs, wav_lens):
         wavs = wavs.to(self.device).float()
@@ -382,6 +391,14 @@ class SpoofDetector(EncoderClassifier):
         if wav_lens is None:
             wav_lens = torch.ones(len(wavs))
         return self.windows(wavs, wav_lens)
+
+
+def _refuse_short(path, n_samples):
+    if n_samples < SHORTEST * SAMPLE_RATE:
+        raise InputError(
+            f"{path}: lasts {1000 * n_samples / SAMPLE_RATE:.1f} ms; expected "
+            f"at least {1000 * SHORTEST:.0f} ms, in which something can be heard"
+        )
 
 
 def _refuse_infinite(path, score):

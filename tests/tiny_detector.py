@@ -21,10 +21,14 @@ SIZES = {
     "hidden": 16,
     "gru": 4,
 }
-# As a training leaves it, with more in it than the network.
-TRAINING_YAML = "seed: 1\nnetwork: !new:speechbrain_bilevel.lobes.v2.V2\n"
-TRAINING_YAML += "".join(f"    {key}: {SIZES[key]}\n" for key in SIZES)
-TRAINING_YAML += f"lr: 0.1\nsamples: {SAMPLES}\n"
+
+
+def training_yaml(**sizes):
+    """What a training leaves, with more in it than the network."""
+    sizes = SIZES | sizes
+    text = "seed: 1\nnetwork: !new:speechbrain_bilevel.lobes.v2.V2\n"
+    text += "".join(f"    {key}: {value}\n" for key, value in sizes.items())
+    return text + f"lr: 0.1\nsamples: {sizes['samples']}\n"
 
 
 def tiny_network(**sizes):
@@ -32,7 +36,7 @@ def tiny_network(**sizes):
     torch.manual_seed(0)
     network = V2(**SIZES | sizes)
     for _ in range(3):
-        network(torch.randn(4, SAMPLES))
+        network(torch.randn(4, network.samples))
     return network.eval()
 
 
@@ -43,10 +47,11 @@ def label_encoder(*labels):
     return encoder
 
 
-def export(folder, network, as_published=False, calibration=None):
+def export(folder, network, as_published=False, calibration=None, sizes={}):
     """Writes a pretrained folder, as the recipe does."""
     yaml = folder.parent / "training.yaml"
-    yaml.write_text(TRAINING_YAML + f"as_published: {as_published}\n")
+    text = training_yaml(**sizes)
+    yaml.write_text(text + f"as_published: {as_published}\n")
     parts = parts_of(yaml, network.state_dict())
     parts = replace(parts, calibration=calibration)
     write_folder(folder, parts, model_card(folder.name, parts))

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from speechbrain.utils.checkpoints import Checkpointer
-from tiny_detector import SAMPLES, TRAINING_YAML, export, tiny_network
+from tiny_detector import SAMPLES, export, tiny_network, training_yaml
 
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.hub.experiment import export as export_experiment
@@ -52,7 +52,7 @@ def experiment(tmp_path):
         checkpointer.save_checkpoint(meta={"EER": eer}, name=f"n{number}")
         networks[number] = network.state_dict()
     (folder / "hyperparams.yaml").write_text(
-        f"data_folder: {SECRET}\n{TRAINING_YAML}as_published: False\n"
+        f"data_folder: {SECRET}\n{training_yaml()}as_published: False\n"
         f"manifest_folder: {SECRET}/manifests\n"
         "hypergradient: !new:speechbrain_bilevel.hypergradients.SOBA {}\n"
     )

@@ -78,7 +78,7 @@ def test_calibration_applies_to_every_door(detector, tmp_path):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 def test_many_files_in_their_order(detector, tmp_path, batch_size):
-    lengths = [100, 5000, SAMPLES, 800, 3000]
+    lengths = [400, 5000, SAMPLES, 800, 3000]
     paths = [noise(tmp_path / f"{n}.wav", n, n) for n in lengths]
     found = detector.classify_files(paths, batch_size)
     assert [verdict.path for verdict in found] == [str(p) for p in paths]
@@ -156,8 +156,16 @@ def test_windows_that_touch_are_one_span():
 
 
 def test_a_short_recording_is_one_window(by_level, tmp_path):
-    path = save(tmp_path / "a.wav", 0.5, frames=100)
-    assert by_level.segments(path).segments == (Segment(0, 100 / 16000, 0.5),)
+    path = save(tmp_path / "a.wav", 0.5, frames=400)
+    assert by_level.segments(path).segments == (Segment(0, 0.025, 0.5),)
+    assert by_level.score_file(path).score == 0.5
+
+
+def test_a_click_is_no_speech(by_level, tmp_path):
+    path = save(tmp_path / "a.wav", 0.5, frames=399)
+    for judge in (by_level.score_file, by_level.segments):
+        with pytest.raises(InputError, match="a.wav: lasts 24.9 ms; expected"):
+            judge(path)
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 1, math.nan])

@@ -1,0 +1,129 @@
+"""Whatever stands under the name of an audio file, by the installed command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_detector import export, tiny_network
+
+COMMAND = Path(sys.executable).with_name("speechbrain-bilevel")
+# Runs the command and tells its peak of memory in MiB.
+MEASURED = """
+import resource, sys
+from speechbrain_bilevel.cli import main
+try:
+    main()
+finally:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"peak {peak:.0f}", file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A detector that sees 4 s, and is quick."""
+    sizes = {
+        "samples": 64600,
+        "sinc_filters": 4,
+        "encoder_channels": [4, 4, 4, 8],
+    }
+    folder = tmp_path_factory.mktemp("any") / "tiny"
+    return export(folder, tiny_network(**sizes), sizes=sizes)
+
+
+def noise(*shape):
+    """Reproducible noise."""
+    return np.random.default_rng(0).uniform(-0.5, 0.5, shape)
+
+
+def truncated(path):
+    """A FLAC that ends within the first second."""
+    soundfile.write(path, noise(64600), 16000)
+    os.truncate(path, path.stat().st_size // 8)
+
+
+BAD = {
+    "directory.wav": (os.mkdir, "is a folder; expected an audio file"),
+    "text.wav": (
+        lambda path: path.write_text("hello\n" * 99),
+        "cannot be read",
+    ),
+    "truncated.flac": (truncated, "cannot be read as audio"),
+    "zero_bytes.wav": (lambda path: path.touch(), "cannot be read as audio"),
+    "zeros.wav": (
+        lambda path: soundfile.write(path, np.zeros(32000), 16000),
+        "digital silence throughout",
+    ),
+    "nan.wav": (
+        lambda path: soundfile.write(
+            path, np.append(noise(9999), np.nan), 16000, "FLOAT"
+        ),
+        "holds NaN or infinite samples",
+    ),
+    "5_ms.wav": (
+        lambda path: soundfile.write(path, noise(80), 16000),
+        "lasts 5.0 ms; expected at least 25 ms",
+    ),
+}
+GOOD = {
+    "8_channels.wav": lambda path: soundfile.write(
+        path, noise(64000, 8), 16000
+    ),
+    "192_kHz.wav": lambda path: soundfile.write(path, noise(400000), 192000),
+}
+
+
+@pytest.mark.parametrize("options", [(), ("--segments",)])
+def test_each_gets_a_verdict_or_a_reason(folder, tmp_path, options):
+    for name, (make, _) in BAD.items():
+        make(tmp_path / name)
+    for name, make in GOOD.items():
+        make(tmp_path / name)
+    names = [*BAD, *GOOD]
+    command = [COMMAND, "classify", "--source", folder, *options, *names]
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    errors = result.stderr.splitlines()
+    for error, (name, (_, message)) in zip(errors, BAD.items()):
+        assert error.startswith(f"error: {name}: ") and message in error
+    assert (
+        errors[len(BAD)] == f"{len(BAD)} of {len(names)} files have no verdict"
+    )
+    assert [
+        line.rsplit("  ", 1)[1]
+        for line in result.stdout.splitlines()
+        if not line.startswith(" ")
+    ] == list(GOOD)
+
+
+def peak_of(folder, path, *options):
+    """Peak memory, in MiB, of judging a file."""
+    words = "classify", "--source", folder, path, *options
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURED, *map(str, words)],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return int(result.stderr.rsplit("peak ", 1)[1])
+
+
+def test_two_hours_take_no_more_memory_than_a_minute(folder, tmp_path):
+    minute = (2000 * noise(60 * 8000)).astype(np.int16)
+    paths = {}
+    for minutes in (1, 120):
+        paths[minutes] = tmp_path / f"{minutes}.wav"
+        with soundfile.SoundFile(paths[minutes], "w", 8000, 1, "ULAW") as file:
+            for _ in range(minutes):
+                file.write(minute)
+    for options in ((), ("--segments",)):
+        short, long = (peak_of(folder, paths[n], *options) for n in (1, 120))
+        assert long < 1536
+        # Decoded at 16 kHz, two hours have 440 MiB.
+        assert long - short < 120
