@@ -137,7 +137,7 @@ def add_import(commands):
 
 
 def _import(args):
-    from speechbrain_bilevel.importers import import_weights
+    from speechbrain_bilevel.hub.published import import_weights
 
     _refuse_existing(args.folder)
     import_weights(args.network, args.weights, args.folder)

@@ -1,0 +1,105 @@
+"""Weights published elsewhere -> pretrained folders."""
+
+import pydoc
+from typing import NamedTuple
+
+import yaml
+
+from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.hub.card import model_card
+from speechbrain_bilevel.hub.folder import Parts, check_folder, write_folder
+from speechbrain_bilevel.hub.weights import load_weights
+from speechbrain_bilevel.importers import aasist_state_dict, v2_state_dict
+
+
+class Published(NamedTuple):
+    """A network of which others published weights."""
+
+    #: The class of ours.
+    network: str
+    #: Its sizes, where they are not the default.
+    sizes: dict
+    #: Published state dict -> ours.
+    convert: callable
+    #: See ``nnet.losses.detection_score``.
+    as_published: bool
+    #: For the card.
+    origin: str
+
+
+PUBLISHED = {
+    "aasist": Published(
+        "speechbrain_bilevel.lobes.aasist.AASIST",
+        {},
+        aasist_state_dict,
+        False,
+        "Weights of AASIST, published at https://github.com/clovaai/aasist "
+        "under the MIT licence, copyright NAVER Corp., trained on ASVspoof2019 LA",
+    ),
+    "aasist-l": Published(
+        "speechbrain_bilevel.lobes.aasist.AASIST",
+        {
+            "channels": [32, 32, 24, 24, 24, 24],
+            "graph": 24,
+            "spectral_keep": 0.4,
+            "temporal_keep": 0.5,
+            "stack_keep": 0.7,
+        },
+        aasist_state_dict,
+        False,
+        "Weights of AASIST-L, published at https://github.com/clovaai/aasist "
+        "under the MIT licence, copyright NAVER Corp., trained on ASVspoof2019 LA",
+    ),
+    "v2": Published(
+        "speechbrain_bilevel.lobes.v2.V2",
+        {},
+        v2_state_dict,
+        True,
+        "Weights of V2, published at "
+        "https://github.com/menglu-lml/ASV_Deepfake_with_bilevel, trained on "
+        "ASVspoof2019 LA",
+    ),
+}
+
+
+def import_weights(name, weights, folder):
+    """Writes a pretrained folder of weights that were published elsewhere.
+
+    Arguments
+    ---------
+    name : str
+        Of the network, a key of ``PUBLISHED``.
+    weights : str or Path
+        The published file: a state dict.
+    folder : str or Path
+        Where to write; see ``hub.folder.write_folder``.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be loaded safely or is of another network, or the
+        folder cannot be written.
+    """
+    published = PUBLISHED[name]
+    check_folder(folder)
+    state_dict = load_weights(weights)
+    try:
+        ours = published.convert(state_dict)
+        network = pydoc.locate(published.network)(**published.sizes)
+        network.load_state_dict(ours)
+    except InputError as error:
+        raise InputError(f"{weights}: {error}") from error
+    except RuntimeError as error:
+        raise InputError(
+            f"{weights}: is not of the published {name} ({error})"
+        ) from error
+    sizes = {"samples": network.samples, **published.sizes}
+    entry = yaml.safe_dump(sizes, default_flow_style=None, sort_keys=False)
+    lines = "".join(f"    {line}\n" for line in entry.splitlines())
+    parts = Parts(
+        f"network: !new:{published.network}\n{lines}",
+        network.state_dict(),
+        network.samples,
+        published.as_published,
+    )
+    write_folder(folder, parts, model_card(name, parts, published.origin))
