@@ -14,7 +14,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["speechbrain_bilevel*"]),
-    package_data={"speechbrain_bilevel.metrics": ["*.jinja"]},
+    package_data={
+        "speechbrain_bilevel.hub": ["*.jinja"],
+        "speechbrain_bilevel.metrics": ["*.jinja"],
+    },
     install_requires=[
         "speechbrain>=1.1.2,<1.2",
         # torchaudio 2.11 is the newest and fails beside any other torch.
@@ -23,7 +26,10 @@ setup(
         "hyperpyyaml",
         "soundfile",
         "numpy",
-        # Of SpeechBrain and torch, which use them too.
+        # Of SpeechBrain, HyperPyYAML and torch, which use them too.
+        "huggingface_hub",
+        "pyyaml",
+        "ruamel.yaml",
         "scipy",
         "tqdm",
         "jinja2",
