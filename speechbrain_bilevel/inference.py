@@ -68,6 +68,7 @@ class SpoofDetector(RecordingsMixin, EncoderClassifier):
         self.decision = Decision(
             self.hparams.as_published,
             getattr(self.hparams, "calibration", None),
+            getattr(self.hparams, "bonafide_logit", False),
         )
 
     @classmethod

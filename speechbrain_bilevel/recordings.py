@@ -138,7 +138,7 @@ class RecordingsMixin:
         """Judges a recording of any length, all of it, by windows.
 
         The file is read as a stream, so an hour takes no more memory than a
-        minute, but for 2 MB of segments.
+        minute, but for 0.3 MB of segments.
 
         Arguments
         ---------

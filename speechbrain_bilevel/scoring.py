@@ -82,6 +82,7 @@ def score_trials(
         "samples": detector.hparams.samples,
         "as_published": detector.hparams.as_published,
         "calibration": getattr(detector.hparams, "calibration", None),
+        "bonafide_logit": getattr(detector.hparams, "bonafide_logit", False),
         "precision": detector.precision,
         "trim_silence": trim_silence,
         "audio": _digest(os.path.abspath(trial.path) for trial in trials),

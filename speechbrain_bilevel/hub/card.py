@@ -85,6 +85,7 @@ def model_card(
         network=_class_of(parts.network),
         seconds=parts.samples / SAMPLE_RATE,
         as_published=parts.as_published,
+        bonafide_logit=parts.bonafide_logit,
         calibrated=parts.calibration is not None,
         calibration=calibration,
         corpus=_plain(corpus or "A corpus that is not named here"),

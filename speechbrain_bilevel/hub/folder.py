@@ -36,6 +36,8 @@ samples: {samples}
 # Whether the network's score is the softmax output, as published, or the
 # difference of the logits.
 as_published: {as_published}
+# Whether it is the logit of bona fide alone instead, as AASIST is published.
+bonafide_logit: {bonafide_logit}
 # Score -> log-likelihood ratio of bona fide against spoof, learned on dev.
 calibration: {calibration}
 
@@ -52,6 +54,7 @@ modules:
         network: !ref <network>
         as_published: !ref <as_published>
         calibration: !ref <calibration>
+        bonafide_logit: !ref <bonafide_logit>
 
 label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
 
@@ -89,7 +92,7 @@ class Parts:
         Its state dict.
     samples : int
         Its input length at 16 kHz.
-    as_published : bool
+    as_published, bonafide_logit : bool
         See ``nnet.losses.detection_score``.
     calibration : dict of str to float, optional
         See ``nnet.detection.Decision``.
@@ -100,6 +103,7 @@ class Parts:
     samples: int
     as_published: bool
     calibration: Optional[dict] = None
+    bonafide_logit: bool = False
 
 
 def write_folder(folder, parts, card):
@@ -134,6 +138,7 @@ def write_folder(folder, parts, card):
         "hyperparams.yaml": _YAML.format(
             samples=parts.samples,
             as_published=parts.as_published,
+            bonafide_logit=parts.bonafide_logit,
             calibration=_in_yaml(parts.calibration),
             network=parts.network,
         ),
@@ -226,7 +231,7 @@ def parts_of(yaml_file, weights):
     ---------
     yaml_file : str or Path
         Has the keys ``network``, ``samples``, ``as_published`` and perhaps
-        ``calibration``.
+        ``calibration`` and ``bonafide_logit``.
     weights : dict of str to torch.Tensor
         The network's.
 
@@ -248,7 +253,10 @@ def parts_of(yaml_file, weights):
             )
     try:
         values = yaml.safe_load(
-            _subset(entries, ("samples", "as_published", "calibration"))
+            _subset(
+                entries,
+                ("samples", "as_published", "calibration", "bonafide_logit"),
+            )
         )
         if not isinstance(values["as_published"], bool):
             raise ValueError(f"as_published is {values['as_published']}")

@@ -1,24 +1,144 @@
 """Loading pretrained folders, from here or from the Hugging Face hub."""
 
+import contextlib
+import math
 import os
 import re
+import sys
 from pathlib import Path
 
+import ruamel.yaml
 import torch
+import yaml
 from hyperpyyaml import load_hyperpyyaml
-from ruamel.yaml import SafeLoader
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.fetching import FetchConfig, LocalStrategy, fetch
+from speechbrain.utils.parameter_transfer import Pretrainer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from speechbrain_bilevel.dataio.audio import SAMPLE_RATE
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.hub.allowed import checked_yaml
+from speechbrain_bilevel.hub.allowed import check_nodes, checked_yaml
 from speechbrain_bilevel.hub.weights import load_weights
+from speechbrain_bilevel.text import printable
 
 FILES = ("hyperparams.yaml", "network.ckpt", "label_encoder.ckpt")
 
+# Ten minutes, of each recording of a batch.
+_MOST_SAMPLES = 600 * SAMPLE_RATE
+_LARGEST_ENCODER = 100_000
+# What building a network may take. V2 takes 72 MB and 80 000 calls.
+_MOST_BYTES = 2 << 30
+# Numbers in a tensor whose size is computed beforehand.
+_LARGE = 1e8
+_MOST_CALLS = 8_000_000
+_SMALLER = (
+    "expected a smaller one. If you trust its author, pass trust_code=True"
+)
 
-class _Loader(SafeLoader):
+
+class _Loader(ruamel.yaml.SafeLoader):
     """Constructs what HyperPyYAML adds to it, and no Python objects else."""
+
+    def construct_document(self, node):
+        """Constructs what is allowed, within limits."""
+        # HyperPyYAML has written the YAML anew since it was checked, and may
+        # have left out quotes.
+        check_nodes(node)
+        with _few_calls(), _FewBytes():
+            return super().construct_document(node)
+
+
+class _FewBytes(TorchDispatchMode):
+    """Refuses tensors before they fill the memory."""
+
+    @classmethod
+    def _should_skip_dynamo(cls):
+        # Else torch.compile's parts are imported, for seconds.
+        return False
+
+    def __init__(self):
+        super().__init__()
+        self.size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Computes the size of a result that may be large, then the result."""
+        kwargs = kwargs or {}
+        if any(result.alias_info for result in func._schema.returns):
+            # In place, or a view.
+            return func(*args, **kwargs)
+        if not _most_numbers(args, kwargs) <= _LARGE:
+            self._refuse_over(self.size + _planned(func, args, kwargs))
+        results = func(*args, **kwargs)
+        self.size += _size(results)
+        self._refuse_over(self.size)
+        return results
+
+    def _refuse_over(self, size):
+        if size > _MOST_BYTES:
+            raise InputError(
+                f"the network needs more than {_MOST_BYTES >> 30} GiB to be "
+                f"built; {_SMALLER}"
+            )
+
+
+def _most_numbers(args, kwargs):
+    """More than what is built of a network can have, one by one."""
+    most, shapes = 1.0, set()
+    for leaf in tree_leaves((args, kwargs)):
+        if isinstance(leaf, torch.Tensor):
+            shapes.add(leaf.shape)
+        elif isinstance(leaf, (int, float)) and leaf:
+            most *= max(abs(leaf), 1 / abs(leaf))
+    # Tensors of one shape are added, or the like.
+    return most * math.prod(max(1.0, shape.numel()) for shape in shapes)
+
+
+def _planned(func, args, kwargs):
+    """The size of a result, computed without its numbers."""
+    if any(argument.name == "device" for argument in func._schema.arguments):
+        kwargs = kwargs | {"device": "meta"}
+    args, kwargs = tree_map_only(
+        torch.Tensor, lambda tensor: tensor.to("meta"), (args, kwargs)
+    )
+    try:
+        return _size(func(*args, **kwargs))
+    # It depends on the numbers, or the arguments are wrong.
+    except Exception:
+        return 0
+
+
+def _size(results):
+    return sum(
+        leaf.nbytes
+        for leaf in tree_leaves(results)
+        if isinstance(leaf, torch.Tensor)
+    )
+
+
+@contextlib.contextmanager
+def _few_calls():
+    """Stops what would go on for ever, such as a million layers."""
+    n_calls = 0
+
+    def count(*_):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls > _MOST_CALLS:
+            raise InputError(
+                f"the network takes too long to be built; {_SMALLER}"
+            )
+
+    # Where a profiler runs, nobody minds the time.
+    is_free = sys.getprofile() is None
+    if is_free:
+        sys.setprofile(count)
+    try:
+        yield
+    finally:
+        if is_free:
+            sys.setprofile(None)
 
 
 def load_pretrained(cls, load, source, *args, **kwargs):
@@ -60,10 +180,16 @@ def load_pretrained(cls, load, source, *args, **kwargs):
     # Networks and the hub have errors of their own for bad input.
     except Exception as error:
         raise InputError(
-            f"{source}: cannot be loaded ({type(error).__name__}: {error}); "
-            "it is damaged, or neither a pretrained folder nor the user/name "
-            "of a hub repository"
+            f"{source}: cannot be loaded ({_in_words(error)}); it is damaged, "
+            "or neither a pretrained folder nor the user/name of a hub "
+            "repository"
         ) from error
+
+
+def _in_words(error):
+    """An error that may quote anything, on one line that can be printed."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {printable(words, 1000)}"
 
 
 def _check_source(source):
@@ -106,19 +232,53 @@ def _load_checked(
         "fetch_config": fetch_config,
     }
     text = checked_yaml(fetch(hparams_file, **where), called=hparams_file)
-    hparams = load_hyperpyyaml(
-        text, overrides, overrides_must_match, loader=_Loader
-    )
+    try:
+        hparams = load_hyperpyyaml(
+            text, overrides, overrides_must_match, loader=_Loader
+        )
+        _check_parts(hparams)
+        names = _loadables(hparams["pretrainer"])
+    except InputError as error:
+        raise InputError(f"{hparams_file}: {error}") from error
+    except Exception as error:
+        raise InputError(
+            f"{hparams_file}: builds no detector ({_in_words(error)}); ask "
+            "its author for one that does"
+        ) from error
+    finally:
+        # HyperPyYAML changes them for all, and leaves it so when it fails.
+        for parser in (yaml, ruamel.yaml):
+            constructor = parser.constructor.BaseConstructor
+            constructor.construct_object.__defaults__ = (False,)
     hparams["savedir"] = savedir
-    paths = {
-        name: fetch(f"{name}.ckpt", **where)
-        for name in _loadables(hparams["pretrainer"])
-    }
+    paths = {name: fetch(f"{name}.ckpt", **where) for name in names}
     if download_only:
         return None
     for name, loadable in hparams["pretrainer"].loadables.items():
         _load(loadable, paths[name], f"{name}.ckpt")
     return cls(modules=hparams["modules"], hparams=hparams, **kwargs)
+
+
+def _check_parts(hparams):
+    """Whether the parts of a detector are what they should be."""
+    samples, modules = hparams["samples"], hparams["modules"]
+    if type(samples) is not int or not 0 < samples <= _MOST_SAMPLES:
+        raise InputError(
+            f"samples: expected a whole number from 1 to {_MOST_SAMPLES}, the "
+            "length of what the network hears"
+        )
+    if type(hparams["as_published"]) is not bool:
+        raise InputError("as_published: expected True or False")
+    if not isinstance(modules, dict) or not all(
+        isinstance(module, torch.nn.Module) for module in modules.values()
+    ):
+        raise InputError("modules: expected keys with a module each")
+    for key, kind in (
+        ("label_encoder", CategoricalEncoder),
+        ("pretrainer", Pretrainer),
+    ):
+        if type(hparams[key]) is not kind:
+            raise InputError(f"{key}: expected a {kind.__name__}")
 
 
 def _loadables(pretrainer):
@@ -128,6 +288,12 @@ def _loadables(pretrainer):
             raise InputError(
                 f"pretrainer: loadable {name!r}; expected a name of "
                 "letters, digits and _, that of a file without its ending"
+            )
+    for name in ("network", "label_encoder"):
+        if name not in pretrainer.loadables:
+            raise InputError(
+                f"pretrainer: {name} is none of its loadables; expected it to "
+                f"be loaded of {name}.ckpt"
             )
     if pretrainer.paths or pretrainer.conditions:
         raise InputError(
@@ -140,17 +306,35 @@ def _loadables(pretrainer):
 
 def _load(loadable, path, name):
     """By what kind of thing it is, never by a hook that the YAML gives."""
+    if not Path(path).is_file():
+        raise InputError(f"{name}: is no file; expected one beside the YAML")
     if isinstance(loadable, CategoricalEncoder):
-        loadable.load(path)
+        _load_labels(loadable, path, name)
     elif isinstance(loadable, torch.nn.Module):
         try:
             loadable.load_state_dict(load_weights(path, name))
         except RuntimeError as error:
             raise InputError(
-                f"{name} does not fit the network of the YAML ({error})"
+                f"{name} does not fit the network of the YAML "
+                f"({_in_words(error)})"
             ) from error
     else:
         raise InputError(
             f"{name} would be loaded into a {type(loadable).__name__}; "
             "expected a network or a label encoder"
         )
+
+
+def _load_labels(encoder, path, name):
+    """Labels are Python literals, which are not run; but anything may fail."""
+    try:
+        size = os.path.getsize(path)
+        if size > _LARGEST_ENCODER:
+            raise ValueError(f"{size} bytes are too many")
+        encoder.load(path)
+    except Exception as error:
+        raise InputError(
+            f"{name}: holds no labels ({_in_words(error)}); expected what "
+            "SpeechBrain's CategoricalEncoder saves, with spoof as 0 and "
+            "bonafide as 1"
+        ) from error

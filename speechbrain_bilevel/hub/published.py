@@ -21,8 +21,8 @@ class Published(NamedTuple):
     sizes: dict
     #: Published state dict -> ours.
     convert: callable
-    #: See ``nnet.losses.detection_score``.
-    as_published: bool
+    #: How it scores, see ``nnet.losses.detection_score``.
+    score: dict
     #: For the card.
     origin: str
 
@@ -32,7 +32,7 @@ PUBLISHED = {
         "speechbrain_bilevel.lobes.aasist.AASIST",
         {},
         aasist_state_dict,
-        False,
+        {"as_published": False, "bonafide_logit": True},
         "Weights of AASIST, published at https://github.com/clovaai/aasist "
         "under the MIT licence, copyright NAVER Corp., trained on ASVspoof2019 LA",
     ),
@@ -46,7 +46,7 @@ PUBLISHED = {
             "stack_keep": 0.7,
         },
         aasist_state_dict,
-        False,
+        {"as_published": False, "bonafide_logit": True},
         "Weights of AASIST-L, published at https://github.com/clovaai/aasist "
         "under the MIT licence, copyright NAVER Corp., trained on ASVspoof2019 LA",
     ),
@@ -54,7 +54,7 @@ PUBLISHED = {
         "speechbrain_bilevel.lobes.v2.V2",
         {},
         v2_state_dict,
-        True,
+        {"as_published": True},
         "Weights of V2, published at "
         "https://github.com/menglu-lml/ASV_Deepfake_with_bilevel, trained on "
         "ASVspoof2019 LA",
@@ -100,6 +100,6 @@ def import_weights(name, weights, folder):
         f"network: !new:{published.network}\n{lines}",
         network.state_dict(),
         network.samples,
-        published.as_published,
+        **published.score,
     )
     write_folder(folder, parts, model_card(name, parts, published.origin))

@@ -58,7 +58,7 @@ class Decision(torch.nn.Module):
 
     Arguments
     ---------
-    as_published : bool
+    as_published, bonafide_logit : bool
         See ``nnet.losses.detection_score``.
     calibration : dict of str to float, optional
         "weight" and "bias" that make a log-likelihood ratio (natural
@@ -75,11 +75,14 @@ class Decision(torch.nn.Module):
     tensor([[0.2689, 0.7311]])
     """
 
-    def __init__(self, as_published=False, calibration=None):
+    def __init__(
+        self, as_published=False, calibration=None, bonafide_logit=False
+    ):
         super().__init__()
         if calibration is not None:
             calibration = _checked(calibration)
         self.as_published = as_published
+        self.bonafide_logit = bonafide_logit
         self.calibration = calibration
 
     @property
@@ -103,10 +106,12 @@ class Decision(torch.nn.Module):
         score : torch.Tensor
             [batch], double precision; higher is more bona fide.
         """
-        score = detection_score(logits, self.as_published)
-        if self.calibration is None:
+        score = detection_score(logits, self.as_published, self.bonafide_logit)
+        if self.calibration is not None:
+            weight, bias = self.calibration["weight"], self.calibration["bias"]
+            score = weight * score + bias
+        elif not self.bonafide_logit:
             return logits.float().log_softmax(dim=-1), score
-        score = self.calibration["weight"] * score + self.calibration["bias"]
         both = torch.stack([-score, score], dim=-1)
         return logsigmoid(both).float(), score
 
@@ -153,14 +158,20 @@ class Classifier(torch.nn.Module):
     ---------
     network : torch.nn.Module
         With a module ``classifier``, embedding -> logits.
-    as_published, calibration
+    as_published, calibration, bonafide_logit
         See ``Decision``.
     """
 
-    def __init__(self, network, as_published=False, calibration=None):
+    def __init__(
+        self,
+        network,
+        as_published=False,
+        calibration=None,
+        bonafide_logit=False,
+    ):
         super().__init__()
         self.network = network
-        self.decision = Decision(as_published, calibration)
+        self.decision = Decision(as_published, calibration, bonafide_logit)
 
     def forward(self, embedding):
         """[batch, embedding] -> log posteriors, [batch, 2]"""

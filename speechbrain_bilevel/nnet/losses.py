@@ -61,7 +61,7 @@ class SpoofLoss(torch.nn.Module):
         return (losses if weights is None else weights * losses).mean()
 
 
-def detection_score(logits, as_published=False):
+def detection_score(logits, as_published=False, bonafide_logit=False):
     """The score of each trial: higher is more bona fide.
 
     Arguments
@@ -72,6 +72,9 @@ def detection_score(logits, as_published=False):
         The softmax output of bona fide, which saturates into ties near 1.
         Otherwise the difference of the logits, which ranks the same trials
         without ties.
+    bonafide_logit : bool
+        The logit of bona fide alone, as AASIST's published code scores; it
+        ranks trials otherwise than the difference does.
 
     Returns
     -------
@@ -84,6 +87,8 @@ def detection_score(logits, as_published=False):
     tensor([3.], dtype=torch.float64)
     """
     logits = logits.double()
+    if bonafide_logit:
+        return logits[:, BONAFIDE]
     if as_published:
         return logits.softmax(dim=-1)[:, BONAFIDE]
     return logits[:, BONAFIDE] - logits[:, SPOOF]

@@ -9,8 +9,8 @@ from torch.nn.functional import conv1d, max_pool1d, max_pool2d, selu
 SAMPLE_RATE = 16000
 # Of every pooling, over filters and over frames.
 POOL = 3
-# Frames, a multiple of POOL: maps of 32 channels take 4 MB.
-WINDOW = 1200
+# Frames, a multiple of POOL: maps of 32 channels take 7 MB.
+WINDOW = 2400
 
 
 def sinc_filters(filters, kernel_size):
@@ -79,8 +79,9 @@ class SincFrontEnd(torch.nn.Module):
             x = conv1d(wavs.unsqueeze(1), self.filters)
             x = x[:, : self.bands * POOL].unflatten(1, (self.bands, POOL))
             x = max_pool1d(x.abs().amax(dim=2), POOL)
-            # Convolutions keep to that place; there, pooling takes a tenth.
-            return selu(self.norm(x.unsqueeze(3).movedim(3, 1)))
+            x = selu(self.norm(x.unsqueeze(1)))
+        # Convolutions keep to that place; there, pooling takes a tenth.
+        return x.squeeze(1).unsqueeze(3).movedim(3, 1)
 
 
 class ResidualBlock(torch.nn.Module):
