@@ -21,7 +21,7 @@ from hyperpyyaml import load_hyperpyyaml
 from tiny_detector import SAMPLES, export, tiny_network
 
 from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.hub import loading
+from speechbrain_bilevel.hub import limits, loading
 from speechbrain_bilevel.hub.allowed import checked_yaml
 from speechbrain_bilevel.hub.weights import load_weights
 from speechbrain_bilevel.inference import SpoofDetector
@@ -148,7 +148,7 @@ def test_every_hostile_yaml_has_a_test():
 def test_hostile_yamls_are_refused(folder, name, monkeypatch):
     line, offender = (EXECUTING | OTHERS)[name]
     if name == "many_layers":
-        monkeypatch.setattr(loading, "_MOST_CALLS", 300_000)
+        monkeypatch.setattr(limits, "_MOST_CALLS", 300_000)
     shutil.copy(HOSTILE / f"{name}.yaml", folder / "hyperparams.yaml")
     place = "" if line is None else f", line {line}: "
     refuse(folder, f"hyperparams.yaml{place}.*({offender})")
