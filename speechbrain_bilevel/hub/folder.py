@@ -26,6 +26,8 @@ FILES = (
     "network.ckpt",
 )
 
+_LONGEST = 1_000_000
+
 _YAML = """\
 # A pretrained spoofing countermeasure. To use it:
 #   from speechbrain_bilevel.inference import SpoofDetector
@@ -300,13 +302,19 @@ def yaml_entries(path):
     """
     try:
         with open(path, encoding="utf-8") as file:
-            root = yaml.compose(file, Loader=yaml.SafeLoader)
+            text = file.read(_LONGEST + 1)
+        if len(text) > _LONGEST:
+            raise InputError(
+                f"{path}: longer than {_LONGEST} characters; expected the YAML "
+                "of a detector or of its training"
+            )
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); expected the YAML of "
             "a detector or of its training"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: is no YAML ({error})") from error
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"{path}: no keys in it; expected a detector's YAML")

@@ -128,8 +128,7 @@ def _checked(calibration):
         if values["weight"] > 0 and set(calibration) == set(values):
             return values
     raise ValueError(
-        f"calibration {dict(calibration)}; expected a positive weight and a "
-        "bias, both finite"
+        "calibration: expected a positive weight and a bias, both finite"
     )
 
 

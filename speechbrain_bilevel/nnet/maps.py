@@ -9,8 +9,8 @@ from torch.nn.functional import conv1d, max_pool1d, max_pool2d, selu
 SAMPLE_RATE = 16000
 # Of every pooling, over filters and over frames.
 POOL = 3
-# Frames, a multiple of POOL: maps of 32 channels take 7 MB.
-WINDOW = 2400
+# Frames, a multiple of POOL: maps of 32 channels take 11 MB.
+WINDOW = 3600
 
 
 def sinc_filters(filters, kernel_size):
@@ -80,7 +80,7 @@ class SincFrontEnd(torch.nn.Module):
             x = x[:, : self.bands * POOL].unflatten(1, (self.bands, POOL))
             x = max_pool1d(x.abs().amax(dim=2), POOL)
             x = selu(self.norm(x.unsqueeze(1)))
-        # Convolutions keep to that place; there, pooling takes a tenth.
+        # Convolutions keep that layout, in which pooling takes a tenth.
         return x.squeeze(1).unsqueeze(3).movedim(3, 1)
 
 

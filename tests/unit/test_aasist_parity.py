@@ -8,6 +8,7 @@ from speechbrain_bilevel.dataio.audio import fit_length, read_audio
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.importers import aasist_state_dict
 from speechbrain_bilevel.lobes.aasist import AASIST
+from speechbrain_bilevel.nnet.maps import POOL, WINDOW
 
 SIZES = {
     "AASIST": {},
@@ -87,8 +88,8 @@ def test_outputs_equal_the_published(shared, reference, wavs, name):
 def test_bfloat16_is_close(shared, reference, wavs, name):
     network = imported(shared, name)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        logits = network(wavs[:4])
-    expected = torch.from_numpy(reference[f"{name}/logits"][:4])
+        logits = network(wavs[:2])
+    expected = torch.from_numpy(reference[f"{name}/logits"][:2])
     assert logits.dtype == torch.bfloat16
     assert (logits - expected).abs().max() < 0.25
 
@@ -128,10 +129,11 @@ def test_other_tensors_are_refused():
             aasist_state_dict({"pos_S": 0, name: 1})
 
 
-@pytest.mark.parametrize("samples", [16 + 27, 60, 21700, 22000])
-def test_window_after_window_is_the_whole(samples):
-    """Without gradients, on lengths around those of a window."""
+@pytest.mark.parametrize("frames", [9, WINDOW + 2, WINDOW + 3, 2 * WINDOW + 1])
+def test_window_after_window_is_the_whole(frames):
+    """Without gradients, on numbers of frames around those of a window."""
     network = tiny().eval()
+    samples = TINY["sinc_kernel"] - 1 + POOL * frames
     wavs = torch.randn(2, samples, dtype=torch.float64)
     whole = network(wavs)
     with torch.no_grad():
