@@ -116,5 +116,8 @@ def test_scoring_goes_on_where_it_stopped(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(train.ScoreFile, "add", note)
     run(*arguments, **overrides)
     assert not done & set(again)
-    scores = read_cm_scores(tmp_path / "eval_scores.txt")
-    assert done | set(again) == set(scores.utt)
+    scores = [
+        read_cm_scores(tmp_path / f"{partition}_scores.txt")
+        for partition in ("dev", "eval")
+    ]
+    assert done | set(again) == {utt for each in scores for utt in each.utt}
