@@ -116,7 +116,9 @@ def main(folder):
     print(f"corpus      {folder / 'LA'}")
     for name in RUNS:
         print(f"{name:10}  {folder / name}/")
-    print("  in each:  train_log.txt, dev_ and eval_scores.txt, eval_report.txt, save/")
+    print(
+        "  in each:  train_log.txt, {dev,eval}_scores.txt, eval_report.txt, save/"
+    )
     print("            pretrained/ for SpoofDetector.from_hparams")
     print(f"plots       {folder / 'report' / 'report.html'}")
     print(
