@@ -18,18 +18,10 @@ import torch
 from plain_aasist import PlainAASIST
 from tqdm import tqdm
 
+from speechbrain_bilevel.hub.published import PUBLISHED
 from speechbrain_bilevel.lobes.aasist import AASIST
 
-SIZES = {
-    "AASIST": {},
-    "AASIST-L": {
-        "channels": [32, 32, 24, 24, 24, 24],
-        "graph": 24,
-        "spectral_keep": 0.4,
-        "temporal_keep": 0.5,
-        "stack_keep": 0.7,
-    },
-}
+SIZES = {name: PUBLISHED[name.lower()].sizes for name in ("AASIST", "AASIST-L")}
 
 
 def networks(sizes):

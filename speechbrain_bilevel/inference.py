@@ -20,8 +20,9 @@ class SpoofDetector(RecordingsMixin, EncoderClassifier):
     logarithm: at +2.3 what was heard is ten times as probable from bona fide
     as from spoofed speech, given speech and attacks like those it was
     calibrated on. Else it is the difference of the network's logits, on no
-    known scale; a network trained ``as_published`` and not calibrated scores
-    with the softmax output of bona fide instead, and there 0.5 is the border.
+    known scale, or what ``hparams.bonafide_logit`` or ``as_published`` say:
+    the logit of bona fide alone, or its softmax output, of which 0.5 is the
+    border.
 
     The network sees ``hparams.samples`` samples at 16 kHz: of a longer
     recording the beginning, unless ``segments`` is asked; a shorter one is
@@ -154,7 +155,7 @@ class SpoofDetector(RecordingsMixin, EncoderClassifier):
         label = self.hparams.label_encoder.decode_torch(index)
         return log_posteriors, score, index, label
 
-    def _windows(self, wavs, wav_lens):
+    def _windows(self, wavs, wav_lens=None):
         wavs = wavs.to(self.device).float()
         wavs = wavs.unsqueeze(0) if wavs.ndim == 1 else wavs
         if wav_lens is None:

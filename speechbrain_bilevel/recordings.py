@@ -6,12 +6,22 @@ import math
 import torch
 from tqdm import tqdm
 
-from speechbrain_bilevel.dataio.audio import SAMPLE_RATE, read_window
+from speechbrain_bilevel.dataio.audio import (
+    SAMPLE_RATE,
+    read_window,
+    silent_throughout,
+)
 from speechbrain_bilevel.dataio.audio_paths import find_audio
 from speechbrain_bilevel.dataio.windows import read_windows
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.nnet.losses import BONAFIDE, SPOOF
-from speechbrain_bilevel.verdicts import LABELS, LongVerdict, Segment, Verdict
+from speechbrain_bilevel.verdicts import (
+    LABELS,
+    LongVerdict,
+    Segment,
+    Verdict,
+    no_number,
+)
 
 #: Seconds; the usual length of a frame of speech analysis. Scoring a corpus
 #: takes what is shorter too, since each trial needs a score there.
@@ -21,8 +31,8 @@ SHORTEST = 0.025
 class RecordingsMixin:
     """What a detector does with audio files, for ``SpoofDetector``.
 
-    It needs ``classify_batch``, ``hparams.samples``, ``decision`` and
-    ``windows``.
+    It needs its ``classify_batch``, ``decision``, ``hparams.samples``, and
+    ``_windows``, which brings waveforms to the network's length.
     """
 
     @torch.no_grad()
@@ -84,12 +94,8 @@ class RecordingsMixin:
         -------
         list of Verdict
             In the order of the files. One that cannot be judged has an
-            ``error`` and stops no other.
-
-        Raises
-        ------
-        InputError
-            If a folder has no audio file, or nothing matches a pattern.
+            ``error`` and stops no other; so has a folder without audio files,
+            and a pattern that matches nothing.
         """
         return list(self.iterate_files(paths, batch_size, progress))
 
@@ -131,7 +137,7 @@ class RecordingsMixin:
         """The score of each of some waveforms of different lengths."""
         if not wavs:
             return []
-        windows = [self._window(wav) for wav in wavs]
+        windows = [self._windows(wav)[0] for wav in wavs]
         return self.classify_batch(torch.stack(windows))[1].tolist()
 
     def segments(self, path, overlap=0.5, batch_size=4, progress=True):
@@ -167,10 +173,7 @@ class RecordingsMixin:
         )
         scores = [part.score for part in segments if part.score is not None]
         if not scores:
-            raise InputError(
-                f"{path}: digital silence throughout, all channels together; "
-                "nothing to hear"
-            )
+            raise silent_throughout(path)
         return self._verdict(
             path, math.fsum(scores) / len(scores), LongVerdict, segments
         )
@@ -212,11 +215,6 @@ class RecordingsMixin:
                 score = next(scores)
                 _refuse_infinite(path, score)
             yield Segment(start / SAMPLE_RATE, end, score)
-
-    def _window(self, wav):
-        """A waveform of any length as the network takes it."""
-        wavs = wav.to(self.device).float().unsqueeze(0)
-        return self.windows(wavs, torch.ones(1))[0]
 
     def _verdict(self, path, score, kind=Verdict, *segments):
         _refuse_infinite(path, score)
@@ -264,7 +262,4 @@ def _refuse_short(path, n_samples):
 
 def _refuse_infinite(path, score):
     if not math.isfinite(score):
-        raise InputError(
-            f"{path}: its score is {score}; are the network's weights "
-            "damaged, or is its audio extremely loud?"
-        )
+        raise InputError(no_number(path, score))

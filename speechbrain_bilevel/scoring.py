@@ -16,6 +16,7 @@ from speechbrain_bilevel.distributed import world_size
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.files import check_target
 from speechbrain_bilevel.score_collection import ScoreFile
+from speechbrain_bilevel.verdicts import no_number
 
 _SHOWN = 20
 
@@ -132,8 +133,7 @@ def _score_share(detector, batches, scores, num_workers):
                 good = {u: s for u, s in found.items() if math.isfinite(s)}
                 scores.add(list(good), list(good.values()))
                 faults += [
-                    f"{paths[utt]}: its score is {found[utt]}; are the network's "
-                    "weights damaged, or is its audio extremely loud?"
+                    no_number(paths[utt], found[utt])
                     for utt in utts
                     if utt not in good
                 ]

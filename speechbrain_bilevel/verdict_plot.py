@@ -50,7 +50,8 @@ def draw_verdict(verdict):
     >>> path = getfixture("tmpdir") / "a.wav"
     >>> soundfile.write(path, np.random.rand(32000), 16000)
     >>> segments = Segment(0, 1, 1.0), Segment(1, 2, -1.0)
-    >>> draw_verdict(LongVerdict(str(path), segments=segments))[1:4]
+    >>> verdict = LongVerdict(str(path), "spoof", 0.0, segments=segments)
+    >>> draw_verdict(verdict)[1:4]
     b'PNG'
     """
     end = verdict.segments[-1].end
@@ -74,8 +75,6 @@ def draw_verdict(verdict):
 
 def _title(verdict):
     name = printable(os.path.basename(verdict.path), 50)
-    if verdict.label is None:
-        return name
     return f"{name}: {verdict.label}, {verdict.score:+.2f} on average"
 
 

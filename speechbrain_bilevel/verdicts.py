@@ -87,6 +87,31 @@ def times(score):
     return f"{factor:.1f}" if factor < 9.95 else f"{factor:,.0f}"
 
 
+def no_number(path, score):
+    """Why a score that is NaN or infinite is none.
+
+    Arguments
+    ---------
+    path : str or Path
+        The recording.
+    score : float
+
+    Returns
+    -------
+    str
+        For an ``InputError``.
+
+    Example
+    -------
+    >>> no_number("call.wav", math.inf)[:27]
+    'call.wav: its score is inf;'
+    """
+    return (
+        f"{path}: its score is {score}; are the network's weights damaged, or "
+        "is its audio extremely loud?"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A part of a recording.

@@ -1,6 +1,7 @@
 """``speechbrain-bilevel classify``: judges audio files."""
 
 import csv
+import itertools
 import json
 import os
 import sys
@@ -141,10 +142,11 @@ class _Plots:
     def __call__(self, verdict):
         from speechbrain_bilevel.files import write_atomically
 
-        stem = name = os.path.basename(verdict.path)
-        while f"{name}.png" in self.names:
-            name = f"{stem} ({len(self.names)})"
-        self.names.add(f"{name}.png")
+        stem = os.path.basename(verdict.path)
+        numbered = (f"{stem} ({n})" for n in itertools.count(1))
+        names = itertools.chain([stem], numbered)
+        name = next(name for name in names if name not in self.names)
+        self.names.add(name)
         write_atomically(self.folder, {f"{name}.png": self.draw(verdict)})
 
 

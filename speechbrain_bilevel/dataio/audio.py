@@ -65,12 +65,9 @@ def read_audio(path, samples, trim_silence=False):
         rate = file.samplerate
         silent = not wav.any() and _rest_is_silent(file)
     if len(wav) == 0:
-        raise InputError(f"{path}: holds no audio; expected at least a sample")
+        raise empty(path)
     if silent:
-        raise InputError(
-            f"{path}: digital silence throughout, all channels together; "
-            "nothing to hear"
-        )
+        raise silent_throughout(path)
     if rate != SAMPLE_RATE:
         wav = scipy.signal.resample_poly(wav, *resampling_factors(rate))
     return torch.from_numpy(wav[:samples].astype(np.float32))
@@ -201,6 +198,37 @@ def _read_mono(file, samples, trim_silence, path):
     stop = min(stop, start + math.ceil(seconds * file.samplerate))
     blocks = list(mono_blocks(file, start, stop, path))
     return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.float32)
+
+
+def empty(path):
+    """The refusal of a file without samples.
+
+    Arguments
+    ---------
+    path : str or Path
+
+    Returns
+    -------
+    InputError
+    """
+    return InputError(f"{path}: holds no audio; expected at least a sample")
+
+
+def silent_throughout(path):
+    """The refusal of a file of zeros.
+
+    Arguments
+    ---------
+    path : str or Path
+
+    Returns
+    -------
+    InputError
+    """
+    return InputError(
+        f"{path}: digital silence throughout, all channels together; nothing "
+        "to hear"
+    )
 
 
 def mono_blocks(file, start, stop, path):

@@ -7,11 +7,11 @@ import scipy.signal
 
 from speechbrain_bilevel.dataio.audio import (
     MARGIN,
+    empty,
     mono_blocks,
     open_audio,
     resampling_factors,
 )
-from speechbrain_bilevel.errors import InputError
 
 # At least so many frames are resampled at once.
 _STEP = 1 << 17
@@ -57,9 +57,7 @@ def read_blocks(path):
             n_samples += len(block)
             yield block
         if n_samples == 0:
-            raise InputError(
-                f"{path}: holds no audio; expected at least a sample"
-            )
+            raise empty(path)
 
 
 def _resample(blocks, up, down, rate):

@@ -99,7 +99,7 @@ def checked_yaml(path, called=None):
     'layer: !new:torch.nn.Linear [2, 3]\\n'
     """
     called = called or path
-    text = _read(path, called)
+    text = read_yaml(path, called)
     try:
         # With the parser by which HyperPyYAML reads it.
         root = YAML().compose(text)
@@ -120,7 +120,26 @@ def checked_yaml(path, called=None):
     return text
 
 
-def _read(path, called):
+def read_yaml(path, called=None):
+    """Reads a YAML as text, if it is of a length that such a file can have.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    called : str, optional
+        What messages call it; by default its path.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is too long.
+    """
+    called = called or path
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(_LONGEST + 1)
@@ -128,12 +147,13 @@ def _read(path, called):
         raise InputError(f"{called}: is no YAML ({error})") from error
     except OSError as error:
         raise InputError(
-            f"{called}: cannot be read ({error.strerror})"
+            f"{called}: cannot be read ({error.strerror}); expected the YAML "
+            "of a detector, or of its training"
         ) from error
     if len(text) > _LONGEST:
         raise InputError(
             f"{called}: longer than {_LONGEST} characters; expected the YAML "
-            "of a detector"
+            "of a detector, or of its training"
         )
     return text
 

@@ -7,6 +7,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from speechbrain_bilevel.dataio.audio import SAMPLE_RATE
 from speechbrain_bilevel.metrics.results import METRICS
+from speechbrain_bilevel.metrics.tables import interval_text, number_text
 from speechbrain_bilevel.text import printable
 
 _TEMPLATES = jinja2.Environment(
@@ -152,11 +153,9 @@ def _eval_results(report):
 
 
 def _cell(estimate, scale, digits):
-    text = f"{scale * estimate.value:.{digits}f}"
-    if estimate.low is None:
-        return text
-    low, high = scale * estimate.low, scale * estimate.high
-    return f"{text} ({low:.{digits}f} to {high:.{digits}f})"
+    text = number_text(scale * estimate.value, digits)
+    interval = interval_text(estimate, scale, digits)
+    return f"{text} ({interval})" if interval else text
 
 
 def _plain(text):

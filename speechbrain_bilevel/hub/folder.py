@@ -13,8 +13,10 @@ import yaml
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.hub.allowed import read_yaml
 from speechbrain_bilevel.hub.weights import load_weights
-from speechbrain_bilevel.nnet.detection import Decision, Windows
+from speechbrain_bilevel.nnet.detection import Decision
+from speechbrain_bilevel.text import printable
 
 #: What is in a pretrained folder.
 FILES = (
@@ -25,8 +27,6 @@ FILES = (
     "label_encoder.ckpt",
     "network.ckpt",
 )
-
-_LONGEST = 1_000_000
 
 _YAML = """\
 # A pretrained spoofing countermeasure. To use it:
@@ -260,15 +260,16 @@ def parts_of(yaml_file, weights):
                 ("samples", "as_published", "calibration", "bonafide_logit"),
             )
         )
-        if not isinstance(values["as_published"], bool):
-            raise ValueError(f"as_published is {values['as_published']}")
-        Decision(values["as_published"], values.get("calibration"))
-        Windows(operator.index(values["samples"]))
+        for key in ("as_published", "bonafide_logit"):
+            if not isinstance(values.get(key, False), bool):
+                raise ValueError(f"{key} is {printable(str(values[key]), 60)}")
+        Decision(calibration=values.get("calibration"))
+        operator.index(values["samples"])
     except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{yaml_file}: samples, as_published or calibration: {error}; "
-            "expected a whole number, True or False, and null or a weight and "
-            "a bias"
+            "expected a whole number, True or False (also of bonafide_logit), "
+            "and null or a weight and a bias"
         ) from error
     return Parts(_subset(entries, ["network"]), weights, **values)
 
@@ -301,20 +302,8 @@ def yaml_entries(path):
         If it cannot be read, or is no YAML with keys.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(_LONGEST + 1)
-        if len(text) > _LONGEST:
-            raise InputError(
-                f"{path}: longer than {_LONGEST} characters; expected the YAML "
-                "of a detector or of its training"
-            )
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); expected the YAML of "
-            "a detector or of its training"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        root = yaml.compose(read_yaml(path), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path}: is no YAML ({error})") from error
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"{path}: no keys in it; expected a detector's YAML")

@@ -19,7 +19,8 @@ from speechbrain_bilevel.hub.limits import FewBytes, few_calls
 from speechbrain_bilevel.hub.weights import load_weights
 from speechbrain_bilevel.text import printable
 
-FILES = ("hyperparams.yaml", "network.ckpt", "label_encoder.ckpt")
+# Of what is in a pretrained folder, what it cannot be loaded without.
+_NEEDED = ("hyperparams.yaml", "network.ckpt", "label_encoder.ckpt")
 
 # Ten minutes, of each recording of a batch.
 _MOST_SAMPLES = 600 * SAMPLE_RATE
@@ -92,7 +93,7 @@ def _in_words(error):
 def _check_source(source):
     folder = Path(source)
     if folder.is_dir():
-        for name in FILES:
+        for name in _NEEDED:
             if not (folder / name).is_file():
                 raise InputError(
                     f"{source}: no {name} in it; expected a pretrained "

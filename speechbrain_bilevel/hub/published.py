@@ -1,6 +1,5 @@
 """Weights published elsewhere -> pretrained folders."""
 
-import pydoc
 from typing import NamedTuple
 
 import yaml
@@ -10,13 +9,15 @@ from speechbrain_bilevel.hub.card import model_card
 from speechbrain_bilevel.hub.folder import Parts, check_folder, write_folder
 from speechbrain_bilevel.hub.weights import load_weights
 from speechbrain_bilevel.importers import aasist_state_dict, v2_state_dict
+from speechbrain_bilevel.lobes.aasist import AASIST
+from speechbrain_bilevel.lobes.v2 import V2
 
 
 class Published(NamedTuple):
     """A network of which others published weights."""
 
     #: The class of ours.
-    network: str
+    network: type
     #: Its sizes, where they are not the default.
     sizes: dict
     #: Published state dict -> ours.
@@ -29,7 +30,7 @@ class Published(NamedTuple):
 
 PUBLISHED = {
     "aasist": Published(
-        "speechbrain_bilevel.lobes.aasist.AASIST",
+        AASIST,
         {},
         aasist_state_dict,
         {"as_published": False, "bonafide_logit": True},
@@ -37,7 +38,7 @@ PUBLISHED = {
         "under the MIT licence, copyright NAVER Corp., trained on ASVspoof2019 LA",
     ),
     "aasist-l": Published(
-        "speechbrain_bilevel.lobes.aasist.AASIST",
+        AASIST,
         {
             "channels": [32, 32, 24, 24, 24, 24],
             "graph": 24,
@@ -51,7 +52,7 @@ PUBLISHED = {
         "under the MIT licence, copyright NAVER Corp., trained on ASVspoof2019 LA",
     ),
     "v2": Published(
-        "speechbrain_bilevel.lobes.v2.V2",
+        V2,
         {},
         v2_state_dict,
         {"as_published": True},
@@ -85,7 +86,7 @@ def import_weights(name, weights, folder):
     state_dict = load_weights(weights)
     try:
         ours = published.convert(state_dict)
-        network = pydoc.locate(published.network)(**published.sizes)
+        network = published.network(**published.sizes)
         network.load_state_dict(ours)
     except InputError as error:
         raise InputError(f"{weights}: {error}") from error
@@ -97,9 +98,13 @@ def import_weights(name, weights, folder):
     entry = yaml.safe_dump(sizes, default_flow_style=None, sort_keys=False)
     lines = "".join(f"    {line}\n" for line in entry.splitlines())
     parts = Parts(
-        f"network: !new:{published.network}\n{lines}",
+        f"network: !new:{_full_name(published.network)}\n{lines}",
         network.state_dict(),
         network.samples,
         **published.score,
     )
     write_folder(folder, parts, model_card(name, parts, published.origin))
+
+
+def _full_name(kind):
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -130,14 +130,17 @@ def _one_system(system):
             note = f"threshold {system.thresholds[_THRESHOLD_OF[name]]!r}"
         elif name in ("act_dcf", "cllr"):
             note = "if scores are log-likelihood ratios"
-        value = _number(scale * estimate.value, 9)
-        figures.append([title, value, _interval(estimate, scale), note])
+        value = number_text(scale * estimate.value, 9)
+        figures.append([title, value, interval_text(estimate, scale), note])
     attacks = [["attack", "trials", "EER %", "", ""]]
     worst = max(attack.eer.value for attack in system.attacks.values())
     for name, attack in system.attacks.items():
         is_worst = attack.eer.value == worst > 0 and len(system.attacks) > 1
         cells = [str(attack.trials), f"{100 * attack.eer.value:.3f}"]
-        cells += [_interval(attack.eer, 100), "<- worst" if is_worst else ""]
+        cells += [
+            interval_text(attack.eer, 100),
+            "<- worst" if is_worst else "",
+        ]
         attacks.append([printable(name, 40), *cells])
     return [
         f"{printable(system.name, 60)}: {system.n_bonafide} bona fide and "
@@ -176,7 +179,7 @@ def _comparisons(comparisons):
         pair = " - ".join(
             printable(name, 40) for name in (found.first, found.second)
         )
-        interval = _interval(found.difference, scale, 4)
+        interval = interval_text(found.difference, scale, 4)
         rows.append([pair, title, value, interval, f"{found.p_value:.3g}"])
     return _aligned(rows, left=(0, 1, 3))
 
@@ -220,22 +223,59 @@ def _notes(report):
 def _cell(estimate, scale, digits):
     if estimate is None:
         return "-"
-    text = _number(scale * estimate.value, digits)
+    text = number_text(scale * estimate.value, digits)
     if estimate.low is None:
         return text
     low, high = scale * estimate.low, scale * estimate.high
-    return f"{text} ({_number(low, digits)}-{_number(high, digits)})"
+    return f"{text} ({number_text(low, digits)}-{number_text(high, digits)})"
 
 
-def _interval(estimate, scale, digits=3):
+def interval_text(estimate, scale, digits=3):
+    """An interval in print.
+
+    Arguments
+    ---------
+    estimate : Estimate
+    scale : float
+        See ``METRICS``.
+    digits : int
+        After the point.
+
+    Returns
+    -------
+    str
+        Empty where there is none.
+
+    Example
+    -------
+    >>> from speechbrain_bilevel.metrics.results import Estimate
+    >>> interval_text(Estimate(0.05, 0.04, 0.07), 100)
+    '4.000 to 7.000'
+    """
     if estimate.low is None:
         return ""
     low, high = scale * estimate.low, scale * estimate.high
-    return f"{_number(low, digits)} to {_number(high, digits)}"
+    return f"{number_text(low, digits)} to {number_text(high, digits)}"
 
 
-def _number(value, digits):
-    """In print; Cllr of scores that are no ratios may be enormous."""
+def number_text(value, digits):
+    """A figure in print; Cllr of scores that are no ratios may be enormous.
+
+    Arguments
+    ---------
+    value : float
+    digits : int
+        After the point.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> number_text(0.5, 3), number_text(1e99, 3)
+    ('0.500', '1e+99')
+    """
     return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.6g}"
 
 

@@ -6,20 +6,12 @@ import torch
 
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
 from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.hub.published import PUBLISHED
 from speechbrain_bilevel.importers import aasist_state_dict
 from speechbrain_bilevel.lobes.aasist import AASIST
 from speechbrain_bilevel.nnet.maps import POOL, WINDOW
 
-SIZES = {
-    "AASIST": {},
-    "AASIST-L": {
-        "channels": [32, 32, 24, 24, 24, 24],
-        "graph": 24,
-        "spectral_keep": 0.4,
-        "temporal_keep": 0.5,
-        "stack_keep": 0.7,
-    },
-}
+SIZES = {name: PUBLISHED[name.lower()].sizes for name in ("AASIST", "AASIST-L")}
 TINY = {
     "sinc_filters": 9,
     "sinc_kernel": 17,

@@ -101,6 +101,7 @@ def test_what_the_hub_reads_of_it(folder):
         ("calibration: 3", "samples, as_published or calibration: .*"),
         ("as_published:", "as_published is None"),
         ("as_published: 1", "as_published is 1"),
+        ("bonafide_logit: maybe", "bonafide_logit is maybe"),
     ],
 )
 def test_nonsense_is_refused_by_name(tmp_path, line, message):

@@ -223,7 +223,7 @@ def dataio_prep(hparams):
             "batch_sampler": PairedBatchSampler(folds, *sizes, **split),
             "collate_fn": PairedBatch(sizes[0]),
         }
-    return sets, encoder, loader_kwargs
+    return sets, loader_kwargs
 
 
 def provide_attacks(train_set, hparams):
@@ -267,7 +267,7 @@ def main():
         prepare_asvspoof2019,
         args=[hparams["data_folder"], hparams["manifest_folder"]],
     )
-    sets, encoder, train_loader_kwargs = dataio_prep(hparams)
+    sets, train_loader_kwargs = dataio_prep(hparams)
     brain = SpoofBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
