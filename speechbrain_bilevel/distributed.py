@@ -1,7 +1,36 @@
 """What the two levels ask of distributed training."""
 
+import contextlib
+import gc
+
 import torch
 from speechbrain.utils.distributed import get_rank
+
+
+@contextlib.contextmanager
+def closing_process_group():
+    """Takes down the process group that is started inside, if any.
+
+    One that lives on when Python ends keeps threads of gloo, and may abort a
+    process that has done its work. What holds the group, such as a Brain with
+    DDP, has to be forgotten inside.
+
+    Example
+    -------
+    >>> with closing_process_group():
+    ...     world_size()
+    1
+    """
+    # Imported later, as DDP does, it would hold the group for good.
+    import torch._dynamo  # noqa: F401
+
+    try:
+        yield
+    finally:
+        distributed = torch.distributed
+        if distributed.is_available() and distributed.is_initialized():
+            gc.collect()
+            distributed.destroy_process_group()
 
 
 def rank():

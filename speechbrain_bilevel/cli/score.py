@@ -1,6 +1,5 @@
 """``speechbrain-bilevel score``: scores a list of trials."""
 
-import contextlib
 import dataclasses
 import datetime
 import os
@@ -66,11 +65,13 @@ def add_score(commands):
 def _score(args):
     from speechbrain.utils.distributed import if_main_process
 
+    from speechbrain_bilevel.distributed import closing_process_group
     from speechbrain_bilevel.inference import SpoofDetector
     from speechbrain_bilevel.scoring import score_trials
 
     trials = _read_trials(args.trials, args.data_folder)
-    with _process_group():
+    with closing_process_group():
+        _start_process_group()
         detector = SpoofDetector.from_hparams(
             args.source,
             trust_code=args.trust_code,
@@ -89,8 +90,7 @@ def _score(args):
     return 0
 
 
-@contextlib.contextmanager
-def _process_group():
+def _start_process_group():
     """Under torchrun, lets the processes talk to each other."""
     import torch
 
@@ -99,12 +99,6 @@ def _process_group():
         # they tell it at the end, for which the fastest has to wait.
         timeout = datetime.timedelta(days=365)
         torch.distributed.init_process_group("gloo", timeout=timeout)
-    try:
-        yield
-    finally:
-        # Left to itself, gloo may abort a process that has done its work.
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
 
 
 def _read_trials(path, data_folder):

@@ -5,15 +5,29 @@ joined batch, which one process alone sees.
 """
 
 import sys
+from pathlib import Path
 
 import speechbrain as sb
 import torch
 from small_problem import loader, small_batches, small_brain, weights
 
-from speechbrain_bilevel.distributed import rank, world_size
+from speechbrain_bilevel.distributed import (
+    closing_process_group,
+    rank,
+    world_size,
+)
 from speechbrain_bilevel.problem import LevelBatch
 
-if __name__ == "__main__":
+TASKS = Path("/proc/self/task")
+
+
+def threads():
+    """The names of this process's threads; none where Linux does not tell."""
+    return [path.read_text().strip() for path in TASKS.glob("*/comm")]
+
+
+def main():
+    """Trains, and writes the weights."""
     sb.utils.distributed.ddp_init_group(
         {"distributed_backend": "gloo", "device": "cpu"}
     )
@@ -24,3 +38,9 @@ if __name__ == "__main__":
     brain = small_brain(distributed_backend="gloo", max_grad_norm=0.05)
     brain.fit([1, 2], loader(mine))
     torch.save(weights(brain), f"{sys.argv[1]}.{rank()}")
+
+
+if __name__ == "__main__":
+    with closing_process_group():
+        main()
+    assert "pt_gloo_runloop" not in threads()

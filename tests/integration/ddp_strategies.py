@@ -13,7 +13,11 @@ from small_problem import SmallBrain, loader, small_batches, weights
 from speechbrain.processing.features import InputNormalization
 from strategies import STRATEGIES, network, part_of, strategy_brain
 
-from speechbrain_bilevel.distributed import rank, world_size
+from speechbrain_bilevel.distributed import (
+    closing_process_group,
+    rank,
+    world_size,
+)
 from speechbrain_bilevel.problem import plain_name
 
 CASES = {
@@ -82,8 +86,8 @@ def results():
 
 
 if __name__ == "__main__":
-    sb.utils.distributed.ddp_init_group(
-        {"distributed_backend": "gloo", "device": "cpu"}
-    )
-    torch.save(results(), f"{sys.argv[1]}.{rank()}")
-    torch.distributed.destroy_process_group()
+    with closing_process_group():
+        sb.utils.distributed.ddp_init_group(
+            {"distributed_backend": "gloo", "device": "cpu"}
+        )
+        torch.save(results(), f"{sys.argv[1]}.{rank()}")

@@ -35,7 +35,11 @@ from speechbrain_bilevel.dataio.sampling import (
     PairedBatchSampler,
     attack_folds,
 )
-from speechbrain_bilevel.distributed import rank, world_size
+from speechbrain_bilevel.distributed import (
+    closing_process_group,
+    rank,
+    world_size,
+)
 from speechbrain_bilevel.errors import InputError, exit_on_input_error
 from speechbrain_bilevel.files import write_atomically
 from speechbrain_bilevel.hub.experiment import export
@@ -295,5 +299,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with exit_on_input_error():
+    with exit_on_input_error(), closing_process_group():
         main()
