@@ -35,7 +35,8 @@ setup(
         "jinja2",
     ],
     extras_require={
-        "test": ["pytest", "tensorboard", "matplotlib"],
+        "test": ["pytest", "tensorboard", "matplotlib", "transformers>=5"],
+        "ssl": ["transformers>=5"],
         "tensorboard": ["tensorboard"],
         "plots": ["matplotlib"],
         "benchmarks": ["torchopt", "betty-ml", "higher", "scikit-learn"],

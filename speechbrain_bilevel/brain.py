@@ -150,10 +150,12 @@ class BilevelMixin(LevelsMixin):
         return MeanLoss([getattr(part, level) for part in self.parts])
 
     def make_dataloader(self, dataset, stage, *args, **loader_kwargs):
-        """As SpeechBrain's, and sees that a batch sampler hears of epochs."""
+        """As SpeechBrain's, and sees that a given sampler hears of epochs."""
         loader = super().make_dataloader(dataset, stage, *args, **loader_kwargs)
         if stage == sb.Stage.TRAIN and self.train_sampler is None:
-            self.train_sampler = loader_kwargs.get("batch_sampler")
+            self.train_sampler = loader_kwargs.get(
+                "batch_sampler", loader_kwargs.get("sampler")
+            )
         return loader
 
     def on_stage_start(self, stage, epoch=None):

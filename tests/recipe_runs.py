@@ -1,4 +1,4 @@
-"""Runs of the recipe on a toy corpus with a V2 of a few hundred parameters."""
+"""Runs of the recipe on a toy corpus, with networks of few parameters."""
 
 import contextlib
 import os
@@ -17,20 +17,29 @@ OVERRIDES = {
     "number_of_epochs": 2,
     "training_steps": 12,
     "num_workers": 0,
-    "network": "{sinc_filters: 8, patch: 4, token_sizes: [12, 6], "
-    "encoder_channels: [4, 8], blocks: 1, hidden: 16, gru: 4, classifier: 4}",
 }
+NETWORKS = {
+    "v2": "{sinc_filters: 8, patch: 4, token_sizes: [12, 6], "
+    "encoder_channels: [4, 8], blocks: 1, hidden: 16, gru: 4, classifier: 4}",
+    "aasist": "{sinc_filters: 9, sinc_kernel: 17, channels: [2, 3], graph: 3, "
+    "stack: 2}",
+    "mel_cnn": "{bands: 16, channels: [2, 3], hidden: 4}",
+    "ssl_aasist": "{features: 12, channels: [2, 3], graph: 3, stack: 2}",
+}
+PLAIN = ("train_v2", "train_v2_small", "train_mel_cnn", "train_aasist")
 
 
 def arguments(yaml, corpus, output, *flags, **overrides):
     """The command line of a run."""
+    kinds = [kind for kind in NETWORKS if f"train_{kind}" in str(yaml)]
     overrides = {
         **OVERRIDES,
+        "network": NETWORKS[kinds[0] if kinds else "v2"],
         "data_folder": corpus,
         "output_folder": output,
         **overrides,
     }
-    if yaml not in ("train_v2", "train_v2_small"):
+    if yaml not in PLAIN:
         overrides.setdefault("upper_batch_size", overrides["batch_size"])
     if yaml in ("train_v2", "train_v2_bilevel_as_published"):
         del overrides["training_steps"]

@@ -11,6 +11,7 @@ from speechbrain_bilevel.hypergradients import (
     CGAID,
     F2SA,
     MLDG,
+    SAM,
     SAMA,
     SOBA,
     Alternating,
@@ -50,9 +51,11 @@ STRATEGIES = {
     "BOME": lambda: BOME(0.1, steps=2),
     "SAMA": SAMA,
     "MLDG": lambda: MLDG(0.1),
+    "SAM": lambda: SAM(0.05),
 }
+ONE_LEVEL = ("MLDG", "SAM")
 #: Those with an upper level.
-TWO_LEVELS = [name for name in STRATEGIES if name != "MLDG"]
+TWO_LEVELS = [name for name in STRATEGIES if name not in ONE_LEVEL]
 
 
 def network(dropout=0.0, norm=None, dtype=torch.float64):

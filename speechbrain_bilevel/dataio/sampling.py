@@ -119,6 +119,10 @@ class PairedBatchSampler(Sampler):
     as_published : bool
         An epoch ends when the shorter stream does. Otherwise it lasts as long
         as the lower stream does on average.
+    weights : numpy.ndarray, optional
+        How often each trial of the training set is drawn, with replacement,
+        beside the others of its stream; see ``class_weights``. By default the
+        streams are shuffled.
 
     Example
     -------
@@ -130,11 +134,18 @@ class PairedBatchSampler(Sampler):
     """
 
     def __init__(
-        self, folds, lower_size, upper_size, seed=1234, as_published=False
+        self,
+        folds,
+        lower_size,
+        upper_size,
+        seed=1234,
+        as_published=False,
+        weights=None,
     ):
         self.folds = folds
         self.sizes = Fold(lower_size, upper_size)
         self.seed = seed
+        self.weights = weights
         self.epoch = 1
         batches = [len(fold.lower) // lower_size for fold in folds]
         if as_published:
@@ -157,11 +168,43 @@ class PairedBatchSampler(Sampler):
         random = np.random.default_rng([self.seed, self.epoch])
         fold = self.folds[(self.epoch - 1) % len(self.folds)]
         streams = [
-            _shuffled(trials, size * self.length, random).reshape(-1, size)
+            self._drawn(trials, size * self.length, random).reshape(-1, size)
             for trials, size in zip(fold, self.sizes)
         ]
         for lower, upper in zip(*streams):
             yield [*lower.tolist(), *upper.tolist()]
+
+    def _drawn(self, trials, count, random):
+        if self.weights is None:
+            return _shuffled(trials, count, random)
+        weights = self.weights[trials]
+        return random.choice(trials, count, p=weights / weights.sum())
+
+
+def class_weights(attacks):
+    """Weights with which half of what is drawn is bona fide, and the rest falls
+    on the attacks in equal parts.
+
+    Arguments
+    ---------
+    attacks : list of str
+        The attack of each trial; "-" is bona fide.
+
+    Returns
+    -------
+    numpy.ndarray
+        [trials], their sum is 2.
+
+    Example
+    -------
+    >>> class_weights(["-", "A01", "A02", "A02"])
+    array([1.  , 0.5 , 0.25, 0.25])
+    """
+    names, numbers, counts = np.unique(
+        attacks, return_inverse=True, return_counts=True
+    )
+    shares = np.where(names == "-", 1, 1 / max(1, (names != "-").sum()))
+    return (shares / counts)[numbers]
 
 
 def _shuffled(trials, count, random):

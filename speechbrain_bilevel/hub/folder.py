@@ -14,6 +14,7 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.hub.allowed import read_yaml
+from speechbrain_bilevel.hub.front_end import without_source
 from speechbrain_bilevel.hub.weights import load_weights
 from speechbrain_bilevel.nnet.detection import Decision
 from speechbrain_bilevel.text import printable
@@ -271,6 +272,9 @@ def parts_of(yaml_file, weights):
             "expected a whole number, True or False (also of bonafide_logit), "
             "and null or a weight and a bias"
         ) from error
+    entries["network"] = without_source(
+        entries["network"], Path(yaml_file).parent
+    )
     return Parts(_subset(entries, ["network"]), weights, **values)
 
 

@@ -8,6 +8,7 @@ from speechbrain_bilevel.hypergradients.base import Hypergradient
 from speechbrain_bilevel.hypergradients.implicit import CGAID, SOBA, NeumannAID
 from speechbrain_bilevel.hypergradients.mldg import MLDG
 from speechbrain_bilevel.hypergradients.penalty import BOME, F2SA
+from speechbrain_bilevel.hypergradients.sam import SAM
 from speechbrain_bilevel.hypergradients.unrolled import (
     SAMA,
     OneStepUnrolled,
@@ -19,6 +20,7 @@ __all__ = [
     "CGAID",
     "F2SA",
     "MLDG",
+    "SAM",
     "SAMA",
     "SOBA",
     "Alternating",

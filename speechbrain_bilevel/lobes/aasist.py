@@ -14,7 +14,132 @@ from speechbrain_bilevel.nnet.graph import (
 from speechbrain_bilevel.nnet.maps import POOL, ResidualBlock, SincFrontEnd
 
 
-class AASIST(torch.nn.Module):
+class GraphBackEnd(torch.nn.Module):
+    """From maps to logits: what AASIST has in common with networks that make
+    their maps otherwise. These have a method ``_maps``, [batch, samples] ->
+    [batch, channels, bands, frames].
+
+    Arguments
+    ---------
+    bands, channels : int
+        Of the maps.
+    samples, min_samples : int
+        Input length of the training, and the shortest that leaves a frame.
+    graph, stack, spectral_keep, temporal_keep, stack_keep, temperature
+        See ``AASIST``.
+    stack_temperature, graph_dropout, pool_dropout, dropout, classes
+        See ``AASIST``.
+
+    Example
+    -------
+    >>> network = GraphBackEnd(bands=4, channels=6, graph=6, stack=4)
+    >>> network.read(torch.randn(2, 6, 4, 9)).shape
+    torch.Size([2, 20])
+    """
+
+    def __init__(
+        self,
+        bands,
+        channels,
+        samples=64600,
+        min_samples=1,
+        graph=64,
+        stack=32,
+        spectral_keep=0.5,
+        temporal_keep=0.7,
+        stack_keep=0.5,
+        temperature=2.0,
+        stack_temperature=100.0,
+        graph_dropout=0.2,
+        pool_dropout=0.3,
+        dropout=0.5,
+        classes=2,
+    ):
+        super().__init__()
+        self.samples = samples
+        self.min_samples = min_samples
+        self.positions = torch.nn.Parameter(torch.randn(1, bands, channels))
+        self.spectral_graph, self.temporal_graph = (
+            torch.nn.Sequential(
+                GraphAttention(channels, graph, temperature, graph_dropout),
+                GraphPool(graph, keep, pool_dropout),
+            )
+            for keep in (spectral_keep, temporal_keep)
+        )
+        self.branches = torch.nn.ModuleList(
+            StackingBranch(
+                graph,
+                stack,
+                stack_keep,
+                stack_temperature,
+                graph_dropout,
+                pool_dropout,
+            )
+            for _ in range(2)
+        )
+        self.classifier = torch.nn.Sequential(
+            torch.nn.Dropout(dropout), torch.nn.Linear(5 * stack, classes)
+        )
+
+    def embed(self, wavs):
+        """Maxima and means of both graphs, and the stack node.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            [batch, samples], 16 kHz.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, 5 * stack]
+
+        Raises
+        ------
+        ValueError
+            If the waveforms are too short.
+        """
+        if wavs.shape[1] < self.min_samples:
+            raise ValueError(
+                f"{type(self).__name__} needs {self.min_samples} samples at "
+                f"least, got {wavs.shape[1]}: tile with "
+                "dataio.audio.fit_length"
+            )
+        return self.read(self._maps(wavs))
+
+    def read(self, maps):
+        """[batch, channels, bands, frames] -> [batch, 5 * stack]"""
+        magnitude = maps.abs()
+        spectral = magnitude.amax(dim=3).transpose(1, 2) + self.positions
+        temporal = magnitude.amax(dim=2).transpose(1, 2)
+        nodes = self.temporal_graph(temporal), self.spectral_graph(spectral)
+        temporal, spectral, stack = map(
+            torch.maximum, *(branch(*nodes) for branch in self.branches)
+        )
+        readout = [
+            pooled
+            for nodes in (temporal, spectral)
+            for pooled in (nodes.abs().amax(dim=1), nodes.mean(dim=1))
+        ]
+        return torch.cat([*readout, stack.squeeze(1)], dim=1)
+
+    def forward(self, wavs):
+        """Logits of the classes.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            [batch, samples], 16 kHz.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, classes]
+        """
+        return self.classifier(self.embed(wavs))
+
+
+class AASIST(GraphBackEnd):
     """The published network; AASIST with the default sizes.
 
     AASIST-L has ``channels=[32, 32, 24, 24, 24, 24]``, ``graph=24``,
@@ -74,85 +199,28 @@ class AASIST(torch.nn.Module):
         dropout=0.5,
         classes=2,
     ):
-        super().__init__()
-        self.samples = samples
-        self.min_samples = sinc_kernel - 1 + POOL ** (1 + len(channels))
+        super().__init__(
+            sinc_filters // POOL,
+            channels[-1],
+            samples,
+            sinc_kernel - 1 + POOL ** (1 + len(channels)),
+            graph,
+            stack,
+            spectral_keep,
+            temporal_keep,
+            stack_keep,
+            temperature,
+            stack_temperature,
+            graph_dropout,
+            pool_dropout,
+            dropout,
+            classes,
+        )
         self.front_end = SincFrontEnd(sinc_filters, sinc_kernel)
         self.encoder = torch.nn.ModuleList(
             ResidualBlock(before, after)
             for before, after in zip([1, *channels], channels)
         )
-        self.positions = torch.nn.Parameter(
-            torch.randn(1, self.front_end.bands, channels[-1])
-        )
-        self.spectral_graph, self.temporal_graph = (
-            torch.nn.Sequential(
-                GraphAttention(channels[-1], graph, temperature, graph_dropout),
-                GraphPool(graph, keep, pool_dropout),
-            )
-            for keep in (spectral_keep, temporal_keep)
-        )
-        self.branches = torch.nn.ModuleList(
-            StackingBranch(
-                graph,
-                stack,
-                stack_keep,
-                stack_temperature,
-                graph_dropout,
-                pool_dropout,
-            )
-            for _ in range(2)
-        )
-        self.classifier = torch.nn.Sequential(
-            torch.nn.Dropout(dropout), torch.nn.Linear(5 * stack, classes)
-        )
-
-    def embed(self, wavs):
-        """Maxima and means of both graphs, and the stack node.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            [batch, samples], 16 kHz.
-
-        Returns
-        -------
-        torch.Tensor
-            [batch, 5 * stack]
-        """
-        if wavs.shape[1] < self.min_samples:
-            raise ValueError(
-                f"AASIST needs {self.min_samples} samples at least, got "
-                f"{wavs.shape[1]}: tile with dataio.audio.fit_length"
-            )
-        magnitude = self._maps(wavs).abs()
-        spectral = magnitude.amax(dim=3).transpose(1, 2) + self.positions
-        temporal = magnitude.amax(dim=2).transpose(1, 2)
-        nodes = self.temporal_graph(temporal), self.spectral_graph(spectral)
-        temporal, spectral, stack = map(
-            torch.maximum, *(branch(*nodes) for branch in self.branches)
-        )
-        readout = [
-            pooled
-            for nodes in (temporal, spectral)
-            for pooled in (nodes.abs().amax(dim=1), nodes.mean(dim=1))
-        ]
-        return torch.cat([*readout, stack.squeeze(1)], dim=1)
-
-    def forward(self, wavs):
-        """Logits of the classes.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            [batch, samples], 16 kHz.
-
-        Returns
-        -------
-        torch.Tensor
-            [batch, classes]
-        """
-        return self.classifier(self.embed(wavs))
 
     def _maps(self, wavs):
         """[batch, samples] -> [batch, channels, bands, frames]"""

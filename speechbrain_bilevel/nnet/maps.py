@@ -94,6 +94,8 @@ class ResidualBlock(torch.nn.Module):
     ---------
     before, after : int
         Channels of the input and of the output.
+    pool : int
+        Frames that become one; AASIST's ``in_windows`` counts on the default.
 
     Example
     -------
@@ -101,8 +103,9 @@ class ResidualBlock(torch.nn.Module):
     torch.Size([2, 4, 23, 10])
     """
 
-    def __init__(self, before, after):
+    def __init__(self, before, after, pool=POOL):
         super().__init__()
+        self.pool = pool
         self.conv1 = torch.nn.Conv2d(before, after, (2, 3), padding=1)
         self.norm = torch.nn.BatchNorm2d(after)
         self.conv2 = torch.nn.Conv2d(after, after, (2, 3), padding=(0, 1))
@@ -114,10 +117,10 @@ class ResidualBlock(torch.nn.Module):
 
     def forward(self, x):
         """[batch, before, bands, frames] -> [batch, after, bands,
-        frames // 3]"""
+        frames // pool]"""
         out = self.conv2(selu(self.norm(self.conv1(x)), inplace=True))
         out += self.shortcut(x)
-        return max_pool2d(out, (1, POOL))
+        return max_pool2d(out, (1, self.pool))
 
     def in_windows(self, x):
         """``forward``, window after window, so that what it keeps in between

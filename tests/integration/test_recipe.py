@@ -131,6 +131,8 @@ def test_a_finished_run_is_left_alone(bilevel, corpus):
         "train_v2_bilevel",
         "train_v2_bilevel_as_published",
         "train_v2_small",
+        "train_aasist",
+        "train_aasist_bilevel",
     ],
 )
 def test_every_other_yaml_runs(yaml, corpus, tmp_path):
@@ -139,6 +141,10 @@ def test_every_other_yaml_runs(yaml, corpus, tmp_path):
     if yaml.endswith("as_published"):
         assert 0 <= scores.min() and scores.max() <= 1
     assert (tmp_path / "eval_report.txt").read_text().count("\nA") == 13
+    detector = SpoofDetector.from_hparams(tmp_path / "pretrained")
+    trial = read_asvspoof2019_protocol(corpus, "eval")[0]
+    _, score, _, _ = detector.classify_file(corpus / trial.path)
+    assert score.isfinite().all()
 
 
 def test_weights_of_attacks_and_noise_are_learned(corpus, tmp_path):

@@ -32,6 +32,8 @@ class Interrupted(Exception):
         "train_v2_small",
         "train_v2_small_bilevel",
         "train_v2_bilevel_as_published",
+        "train_mel_cnn",
+        "train_mel_cnn_bilevel",
     ],
 )
 def test_interrupted_in_mid_epoch(yaml, corpus, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from speechbrain_bilevel.hypergradients import (
     CGAID,
     F2SA,
     MLDG,
+    SAM,
     SAMA,
     SOBA,
     Alternating,
@@ -126,6 +127,26 @@ def test_mldg_learns_all_parameters_on_both_losses():
     for module, before, direction in (
         (brain.modules.y, y, by_y + 0.5 * there_y),
         (brain.modules.x, X, by_x + 0.5 * there_x),
+    ):
+        expected = before - 0.1 * direction
+        assert relative_error(module.values.detach(), expected) < 1e-12
+
+
+def test_sam_learns_all_parameters_at_the_worst_point_nearby():
+    y = random(Quadratic.n, seed=5)
+    brain = start(solver(Quadratic, SAM(radius=0.3), y, X))
+    brain.fit_batch(NOTHING)
+    A, B = Quadratic.A, Quadratic.B
+
+    def slope(y, x):
+        return A @ y - B @ x, -B.T @ y
+
+    by_y, by_x = slope(y, X)
+    step = 0.3 / torch.cat([by_y, by_x]).norm()
+    there_y, there_x = slope(y + step * by_y, X + step * by_x)
+    for module, before, direction in (
+        (brain.modules.y, y, there_y),
+        (brain.modules.x, X, there_x),
     ):
         expected = before - 0.1 * direction
         assert relative_error(module.values.detach(), expected) < 1e-12

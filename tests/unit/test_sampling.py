@@ -10,6 +10,7 @@ from speechbrain_bilevel.dataio.sampling import (
     PairedBatch,
     PairedBatchSampler,
     attack_folds,
+    class_weights,
 )
 from speechbrain_bilevel.errors import InputError
 
@@ -218,3 +219,36 @@ def test_a_batch_is_taken_apart_where_it_was_put_together():
     pair = PairedBatch(lower_size=4)([{"id": str(trial)} for trial in batch])
     assert pair.lower.id + pair.upper.id == [str(trial) for trial in batch]
     assert len(pair.lower.id) == 4
+
+
+def test_balanced_batches_are_half_bona_fide_and_give_attacks_equal_parts():
+    attacks = trials({"-": 40, "A01": 300, "A02": 30, "A03": 30, "A04": 100})
+    folds = attack_folds(attacks, folds=2)
+    weights = class_weights(attacks)
+    sampler = PairedBatchSampler(folds, 100, 50, weights=weights)
+    for epoch, fold in enumerate(folds, start=1):
+        sampler.set_epoch(epoch)
+        batches = [np.array(batch) for batch in sampler]
+        for level, places in ((0, slice(100)), (1, slice(100, None))):
+            drawn = np.concatenate([batch[places] for batch in batches])
+            assert set(drawn) <= set(fold[level])
+            counts = collections.Counter(attacks[drawn])
+            names = set(attacks[fold[level]]) - {"-"}
+            for name in names:
+                expected = len(drawn) / 2 / len(names)
+                # Three and a half standard deviations of a binomial count.
+                assert abs(counts[name] - expected) < 3.5 * expected**0.5
+            bonafide = len(drawn) / 2
+            assert abs(counts["-"] - bonafide) < 3.5 * (bonafide / 2) ** 0.5
+
+
+def test_balanced_epochs_differ_and_can_be_drawn_again():
+    attacks = trials({"-": 40, "A01": 30, "A02": 30})
+    sampler = PairedBatchSampler(
+        attack_folds(attacks, folds=2), 8, 8, weights=class_weights(attacks)
+    )
+    epochs = []
+    for epoch in (1, 3, 1):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+    assert epochs[0] == epochs[2] != epochs[1]

@@ -56,7 +56,8 @@ def test_running_statistics_are_updated_once_per_batch_and_level(name):
     inputs, hidden = InputNormalization(), torch.nn.BatchNorm1d(3)
     modules = {**network(norm=hidden), "normalize": inputs}
     brain = fitted(name, small_batches(), modules=modules, cls=Normalizing)
-    updates = 4 * (brain.lower_steps + 1) * EPOCHS
+    # SAM leaves the upper batches alone.
+    updates = 4 * (brain.lower_steps + (name != "SAM")) * EPOCHS
     assert hidden.num_batches_tracked == updates
     assert inputs.count == 8 * updates
 

@@ -21,6 +21,7 @@ from speechbrain.dataio.dataset import (
     DynamicItemDataset,
     FilteredSortedDynamicItemDataset,
 )
+from speechbrain.dataio.sampler import ReproducibleWeightedRandomSampler
 from speechbrain.utils.distributed import (
     ddp_barrier,
     if_main_process,
@@ -34,6 +35,7 @@ from speechbrain_bilevel.dataio.sampling import (
     PairedBatch,
     PairedBatchSampler,
     attack_folds,
+    class_weights,
 )
 from speechbrain_bilevel.distributed import (
     closing_process_group,
@@ -65,14 +67,16 @@ class SpoofBrain(BilevelMixin, sb.Brain):
         if stage == sb.Stage.TEST:
             # Each process scores trials of its own, without DDP's exchange.
             network = getattr(network, "module", network)
-        waveforms = batch.sig.data
+        waveforms, lengths = batch.sig
+        if stage == sb.Stage.TRAIN and hasattr(self.hparams, "wav_augment"):
+            waveforms, _ = self.hparams.wav_augment(waveforms, lengths)
         if self.level == "lower" and "noise" in self.modules:
             waveforms = self.modules.noise(waveforms)
         return network(waveforms)
 
     def compute_objectives(self, predictions, batch, stage):
         """The loss; dev and eval scores are kept on the way."""
-        labels = batch.label_encoded.data[:, 0]
+        labels = self.targets(batch.label_encoded, stage)
         if stage == sb.Stage.VALID:
             self.dev_scores.append(self.hparams.score(predictions).cpu())
             self.dev_labels.append(labels.cpu())
@@ -85,11 +89,17 @@ class SpoofBrain(BilevelMixin, sb.Brain):
         """The loss, each attack with its learned weight where there are any."""
         weights = None
         if "attack_weights" in self.modules:
-            weights = self.modules.attack_weights(
-                batch.attack_encoded.data[:, 0]
-            )
-        labels = batch.label_encoded.data[:, 0]
+            attacks = self.targets(batch.attack_encoded, stage)
+            weights = self.modules.attack_weights(attacks)
+        labels = self.targets(batch.label_encoded, stage)
         return self.hparams.loss(predictions, labels, weights)
+
+    def targets(self, encoded, stage):
+        """One number a waveform, of those that augmentation adds too."""
+        numbers = encoded.data[:, 0]
+        if stage == sb.Stage.TRAIN and hasattr(self.hparams, "wav_augment"):
+            numbers = self.hparams.wav_augment.replicate_labels(numbers)
+        return numbers
 
     def on_fit_start(self):
         """Reads the ASV scores of dev, whose faults should show before an
@@ -175,12 +185,18 @@ def existing_asv_scores(path):
 def dataio_prep(hparams):
     """The three sets, and the training loader's arguments."""
 
-    # 1. The audio: what the network sees of a file.
-    @sb.utils.data_pipeline.takes("wav")
-    @sb.utils.data_pipeline.provides("sig")
-    def audio_pipeline(wav):
-        samples = hparams["samples"]
-        return fit_length(read_audio(wav, samples), samples)
+    # 1. The audio: what the network sees of a file, or, in training, what
+    # augmentation may crop.
+    def audio_pipeline(samples):
+        @sb.utils.data_pipeline.takes("wav")
+        @sb.utils.data_pipeline.provides("sig")
+        def read(wav):
+            return fit_length(read_audio(wav, samples), samples)
+
+        return read
+
+    lengths = dict.fromkeys(("train", "dev", "eval"), hparams["samples"])
+    lengths["train"] = hparams.get("train_samples", hparams["samples"])
 
     # 2. The labels: 0 is spoof, 1 is bona fide.
     encoder = sb.dataio.encoder.CategoricalEncoder()
@@ -197,10 +213,10 @@ def dataio_prep(hparams):
         name: DynamicItemDataset.from_csv(
             csv_path=str(Path(hparams["manifest_folder"]) / f"{name}.csv"),
             replacements={"data_root": hparams["data_folder"]},
-            dynamic_items=[audio_pipeline, label_pipeline],
+            dynamic_items=[audio_pipeline(samples), label_pipeline],
             output_keys=["id", "sig", "label_encoded"],
         )
-        for name in ("train", "dev", "eval")
+        for name, samples in lengths.items()
     }
 
     # 4. The attacks, where they have learned weights; bona fide counts as one.
@@ -209,20 +225,31 @@ def dataio_prep(hparams):
 
     # 5. The training batches: plain ones, or pairs for the two levels.
     loader_kwargs = {"num_workers": hparams["num_workers"]}
+    attacks = [row["attack"] for row in sets["train"].data.values()]
+    balanced = hparams.get("class_balanced", False)
     if hparams["hypergradient"] is None:
         loader_kwargs |= {
             "batch_size": hparams["batch_size"],
-            "shuffle": True,
             "drop_last": True,
         }
+        if balanced:
+            loader_kwargs["sampler"] = ReproducibleWeightedRandomSampler(
+                class_weights(attacks),
+                len(attacks),
+                replacement=True,
+                seed=hparams["seed"],
+            )
+        else:
+            loader_kwargs["shuffle"] = True
     else:
         sizes = hparams["batch_size"], hparams["upper_batch_size"]
         split = {
             "seed": hparams["seed"],
             "as_published": hparams["as_published"],
         }
-        attacks = [row["attack"] for row in sets["train"].data.values()]
         folds = attack_folds(attacks, hparams["folds"], **split)
+        if balanced:
+            split["weights"] = class_weights(attacks)
         loader_kwargs |= {
             "batch_sampler": PairedBatchSampler(folds, *sizes, **split),
             "collate_fn": PairedBatch(sizes[0]),

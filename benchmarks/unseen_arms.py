@@ -1,0 +1,143 @@
+"""The arms of ``unseen_attacks.py``: what is changed in a YAML of the recipe."""
+
+from typing import NamedTuple
+
+STRATEGY = "!new:speechbrain_bilevel.hypergradients."
+RAWBOOST = {
+    "wav_augment": """!new:speechbrain.augment.augmenter.Augmenter
+    augmentations:
+        - !new:speechbrain_bilevel.augment.crop.RandomCrop
+            samples: !ref <samples>
+        - !new:speechbrain_bilevel.augment.rawboost.RawBoost
+            algorithm: 5"""
+}
+
+
+class Arm(NamedTuple):
+    """A way to train.
+
+    Arguments
+    ---------
+    description : str
+        For the table.
+    passes : int
+        Backward passes of a step, of which the budget makes epochs.
+    overrides : dict of str to str
+        Keys of the YAML and their new values: what is constructed replaces
+        what stood there, other mappings are merged. Keys may be new.
+    levels : int
+        1 is plain training's YAML, 2 the bi-level one's.
+    batch : int
+        Clips of a backward pass.
+    chosen_from : bool
+        Whether the arm may become the best bi-level one. Not those that have no
+        upper level, and not the published form of another.
+    """
+
+    description: str
+    passes: int = 1
+    overrides: dict = {}
+    levels: int = 1
+    batch: int = 32
+    chosen_from: bool = False
+
+
+def _bilevel(description, strategy, passes, chosen_from=True, **overrides):
+    overrides = {"hypergradient": STRATEGY + strategy, **overrides}
+    return Arm(
+        description, passes, overrides, levels=2, chosen_from=chosen_from
+    )
+
+
+def _hyperparameters(description, strategy, passes, name, module):
+    """An arm whose upper level is a module beside the network."""
+    return _bilevel(
+        description,
+        strategy,
+        passes,
+        upper=f"[{name}]",
+        upper_opt_class="!name:torch.optim.Adam {lr: 1.0e-2}",
+        modules=f"{{{name}: !ref <{name}>}}",
+        checkpointer=f"{{recoverables: {{{name}: !ref <{name}>}}}}",
+        **{name: f"!new:speechbrain_bilevel.{module}"},
+    )
+
+
+_WEIGHTS = ("attack_weights", "nnet.hyperparameters.LossWeights {size: SIZE}")
+_NORMS = ", ".join(f"network.mel_encoder.convs.{i}" for i in (1, 4, 7, 10))
+_BACK = "[network.embedding, network.classifier]"
+
+ARMS = {
+    "plain": Arm("plain training"),
+    "plain64": Arm(
+        "plain, 64 clips a step",
+        batch=64,
+        overrides={"batch_size": "64"},
+    ),
+    "plain_balanced": Arm(
+        "plain, classes and attacks balanced",
+        overrides={"class_balanced": "True"},
+    ),
+    "plain_one_class": Arm(
+        "plain, one-class softmax",
+        overrides={
+            "network": "{one_class: True}",
+            "loss": "!new:speechbrain_bilevel.nnet.one_class.OneClassSoftmax",
+        },
+    ),
+    "plain_rawboost": Arm("plain, RawBoost", overrides=RAWBOOST),
+    "sam": _bilevel("SAM", "SAM", 2, False),
+    "mldg": _bilevel("MLDG", "MLDG {step_size: 0.05}", 2, False),
+    "published": _bilevel(
+        "mel encoder up, as published",
+        "LaggedAlternating {number_of_epochs: !ref <number_of_epochs>}",
+        2,
+        False,
+        as_published="True",
+        loss="{as_published: True}",
+        score="{as_published: True}",
+        max_grad_norm="1.0e+9",
+    ),
+    "alternating": _bilevel("mel encoder up, Alternating", "Alternating", 2),
+    "alternating_rawboost": _bilevel(
+        "mel encoder up, Alternating, RawBoost", "Alternating", 2, **RAWBOOST
+    ),
+    "alternating_norms": _bilevel(
+        "normalisation up, Alternating", "Alternating", 2, upper=f"[{_NORMS}]"
+    ),
+    "alternating_back": _bilevel(
+        "embedding and classifier up, Alternating",
+        "Alternating",
+        2,
+        upper=_BACK,
+    ),
+    "one_step": _bilevel(
+        "mel encoder up, OneStepUnrolled", "OneStepUnrolled", 4
+    ),
+    "neumann": _bilevel(
+        "mel encoder up, NeumannAID",
+        "NeumannAID {terms: 3, step_size: 0.05}",
+        6,
+    ),
+    "soba": _bilevel(
+        "mel encoder up, SOBA", "SOBA {step_size: 0.05, damping: 0.1}", 3
+    ),
+    "f2sa": _bilevel("mel encoder up, F2SA", "F2SA {penalty: 10.0}", 3),
+    "sama": _bilevel("mel encoder up, SAMA", "SAMA", 5),
+    "weights_soba": _hyperparameters(
+        "attack weights up, SOBA",
+        "SOBA {step_size: 0.05, damping: 0.1}",
+        3,
+        *_WEIGHTS,
+    ),
+    "weights_sama": _hyperparameters(
+        "attack weights up, SAMA", "SAMA", 5, *_WEIGHTS
+    ),
+    "noise_one_step": _hyperparameters(
+        "strength of added noise up, OneStepUnrolled",
+        "OneStepUnrolled",
+        4,
+        "noise",
+        "augment.noise.LearnedNoise {snr: 30.0}",
+    ),
+}

@@ -1,0 +1,267 @@
+#!/usr/bin/env python3
+"""Does bi-level training help against attacks that training never saw?
+
+> python benchmarks/unseen_attacks.py --data_folder /path/to/LA --output_folder OUT
+
+Trains the small log-mel CNN of the recipe in many ways (``unseen_arms.py``), all
+with the same number of backward passes. First each arm is tried on folds of
+train and dev with attacks held out; the bi-level arm that does best there is
+the one that is compared with plain training. Only then every arm is trained on
+all attacks, with three seeds, that arm and plain training with more, and eval is
+scored. Writes table.md, results.json and unseen_attacks.png. Runs that are done
+are not made again: start the same command to go on.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import yaml
+from tqdm import tqdm
+from unseen_arms import ARMS
+from unseen_report import plot, table
+
+from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
+from speechbrain_bilevel.dataio.sampling import PairedBatchSampler, attack_folds
+from speechbrain_bilevel.metrics.eer import eer
+from speechbrain_bilevel.metrics.score_files import read_cm_scores
+
+HERE = Path(__file__).resolve().parent
+YAMLS = {1: "train_mel_cnn.yaml", 2: "train_mel_cnn_bilevel.yaml"}
+HELD_OUT = (("A01", "A02"), ("A03", "A04"), ("A05", "A06"))
+KNOWN = ("A16", "A19")
+BATCH = 32
+PARTS = {"train": "train.trn", "dev": "dev.trl", "eval": "eval.trl"}
+
+
+# ---------------------------------------------------------------------- folds
+def make_fold(corpus, folder, held_out):
+    """Writes a corpus whose eval set is half of dev's bona fide trials and dev's
+    trials of the attacks that are held out; the audio is linked to."""
+    protocols = {}
+    for part in ("train", "dev"):
+        path = _protocol(corpus, part)
+        lines = path.read_text().splitlines(True)
+        protocols[part] = [x for x in lines if x.split()[3] not in held_out]
+        unseen = [x for x in lines if x.split()[3] in held_out]
+    bonafide = [x for x in protocols["dev"] if x.split()[3] == "-"]
+    protocols["dev"] = [x for x in protocols["dev"] if x not in bonafide[::2]]
+    protocols["eval"] = bonafide[::2] + unseen
+    for part, lines in protocols.items():
+        path = _protocol(folder, part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(lines))
+        source = "train" if part == "train" else "dev"
+        link = folder / f"ASVspoof2019_LA_{part}"
+        if not link.exists():
+            link.symlink_to((corpus / f"ASVspoof2019_LA_{source}").resolve())
+
+
+def _protocol(corpus, part):
+    name = f"ASVspoof2019.LA.cm.{PARTS[part]}.txt"
+    return corpus / "ASVspoof2019_LA_cm_protocols" / name
+
+
+# ----------------------------------------------------------------------- runs
+def words(arm, corpus, seed, budget):
+    """The recipe's command line for an arm that makes its passes."""
+    trials = read_asvspoof2019_protocol(corpus, "train")
+    attacks = [trial.attack for trial in trials]
+    if arm.levels == 1:
+        steps = len(attacks) // arm.batch
+    else:
+        published = "as_published" in arm.overrides
+        folds = attack_folds(attacks, 3, seed, published)
+        sampler = PairedBatchSampler(folds, BATCH, BATCH, seed, published)
+        steps = len(sampler)
+    cost = steps * arm.passes * arm.batch / BATCH
+    epochs = max(1, round(budget / cost))
+    result = ["--device", "cpu", "--noprogressbar"]
+    overrides = {
+        "data_folder": corpus,
+        "seed": seed,
+        "number_of_epochs": epochs,
+        "training_steps": epochs * steps,
+        **arm.overrides,
+    }
+    for key, value in overrides.items():
+        if not str(value).startswith("!"):
+            result += [f"--{key}", str(value)]
+    return result
+
+
+def edited(arm, corpus):
+    """The arm's YAML, with what it constructs in its place."""
+    text = (HERE.parent / "hparams" / YAMLS[arm.levels]).read_text()
+    trials = read_asvspoof2019_protocol(corpus, "train")
+    groups = str(len({trial.attack for trial in trials}))
+    for key, value in arm.overrides.items():
+        if value.startswith("!"):
+            block = re.compile(rf"^{key}:.*\n(?: .*\n)*", re.MULTILINE)
+            line = f"{key}: {value}\n".replace("SIZE", groups)
+            text = block.sub("", text)
+            # What it refers to may stand anywhere.
+            text += line
+    return text
+
+
+def run(name, corpus, output, seed, budget):
+    """Makes a run, unless it is there, and says what it gave."""
+    arm, done = ARMS[name], output / "run.json"
+    if not done.exists():
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(parents=True)
+        options = words(arm, corpus, seed, budget)
+        (output / "arm.yaml").write_text(edited(arm, corpus))
+        script = str(HERE / "unseen_run.py")
+        command = [
+            sys.executable,
+            script,
+            output,
+            output / "arm.yaml",
+            *options,
+        ]
+        environment = dict(os.environ, OMP_NUM_THREADS="1")
+        with open(output / "out.txt", "w") as out:
+            code = subprocess.run(
+                [str(word) for word in command],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            ).returncode
+        if code:
+            raise SystemExit(f"{output / 'out.txt'}: {name} failed")
+    result = json.loads(done.read_text())
+    result["passes"] *= arm.batch / BATCH
+    return {**result, **error_rates(output / "eval_scores.txt")}
+
+
+def error_rates(path):
+    """EER in percent: of unseen and known attacks, and of each."""
+    scores = read_cm_scores(path)
+    bonafide = scores.score[scores.is_bonafide]
+    spoofed = ~scores.is_bonafide
+    known = np.isin(scores.attack, KNOWN)
+    sets = {"unseen": spoofed & ~known, "known": spoofed & known}
+    for attack in sorted(set(scores.attack[spoofed])):
+        sets[attack] = scores.attack == attack
+    return {
+        name: 100 * eer(bonafide, scores.score[chosen])[0]
+        for name, chosen in sets.items()
+        if chosen.any()
+    }
+
+
+def run_all(plan, jobs, budget):
+    """All runs of a plan, {key: (arm, corpus, output, seed)}, some at a time."""
+    stop = threading.Event()
+
+    def guarded(arguments):
+        if stop.is_set():
+            return None
+        try:
+            return run(*arguments, budget)
+        except BaseException:
+            stop.set()
+            raise
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(guarded, plan[key]): key for key in plan}
+        done = concurrent.futures.as_completed(futures)
+        results = {
+            futures[future]: future.result()
+            for future in tqdm(done, "runs", len(futures))
+        }
+    return {key: results[key] for key in plan}
+
+
+# ----------------------------------------------------------------------- main
+def arguments():
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data_folder", type=Path, required=True)
+    parser.add_argument("--output_folder", type=Path, required=True)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument(
+        "--budget", type=int, default=348, help="backward passes of 32 clips"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--final_seeds", type=int, default=5)
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="runs at a time, a core each"
+    )
+    return parser.parse_args()
+
+
+def main():
+    """Tries, chooses, compares."""
+    args = arguments()
+    output = args.output_folder
+    folds = {}
+    for held_out in HELD_OUT:
+        name = "without_" + "_".join(held_out)
+        folds[name] = output / "corpora" / name
+        make_fold(args.data_folder, folds[name], held_out)
+    arms = list(dict.fromkeys(["plain", *args.arms]))
+    tried = run_all(
+        {
+            (arm, fold): (arm, corpus, output / fold / arm, 1)
+            for fold, corpus in folds.items()
+            for arm in arms
+        },
+        args.jobs,
+        args.budget,
+    )
+    on_folds = {
+        arm: [tried[arm, fold]["unseen"] for fold in folds] for arm in arms
+    }
+    candidates = [arm for arm in arms if ARMS[arm].chosen_from]
+    best = min(candidates, key=lambda arm: np.mean(on_folds[arm]))
+    (output / "chosen.yaml").write_text(
+        yaml.safe_dump({"best": best, "unseen EER of the folds": on_folds})
+    )
+    print(f"best bi-level arm on the folds: {best}")
+
+    seeds = {
+        arm: args.final_seeds if arm in ("plain", best) else args.seeds
+        for arm in arms
+    }
+    final = run_all(
+        {
+            (arm, seed): (
+                arm,
+                args.data_folder,
+                output / "all" / arm / str(seed),
+                seed,
+            )
+            for seed in range(1, args.final_seeds + 1)
+            for arm in arms
+            if seed <= seeds[arm]
+        },
+        args.jobs,
+        args.budget,
+    )
+    results = {
+        arm: {
+            "folds": on_folds[arm],
+            "runs": [final[arm, i + 1] for i in range(seeds[arm])],
+        }
+        for arm in arms
+    }
+    (output / "results.json").write_text(json.dumps(results, indent=1))
+    text = table(results, best)
+    (output / "table.md").write_text(text)
+    plot(results, best, output / "unseen_attacks.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The table and the plot of ``unseen_attacks.py``."""
+
+import numpy as np
+import scipy.stats
+from unseen_arms import ARMS
+
+from speechbrain_bilevel.metrics.plot_style import COLOURS, INK, Figure
+
+
+def interval(values):
+    """Mean, and half of the 95 % interval of Student's t over seeds."""
+    values = np.asarray(values)
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
+    return values.mean(), half
+
+
+def of(results, arm, name, seeds=None):
+    """A figure of an arm's runs, one a seed."""
+    return np.array([run[name] for run in results[arm]["runs"]])[:seeds]
+
+
+def difference(results, arm):
+    """The paired comparison with plain training: mean difference of the EER on
+    unseen attacks, half of its interval, p of the paired t-test."""
+    runs = len(results[arm]["runs"])
+    ours = of(results, arm, "unseen")
+    plain = of(results, "plain", "unseen", runs)
+    mean, half = interval(ours - plain)
+    return mean, half, scipy.stats.ttest_rel(ours, plain).pvalue
+
+
+def table(results, best):
+    """The tables, as Markdown."""
+    lines = [
+        "| arm | seeds | unseen EER % | against plain | p | known EER % "
+        "| folds, unseen EER % | steps | passes | s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for arm in results:
+        mean, half = interval(of(results, arm, "unseen"))
+        row = [
+            f"**{ARMS[arm].description}**"
+            if arm == best
+            else ARMS[arm].description,
+            len(results[arm]["runs"]),
+            f"{mean:.1f} ± {half:.1f}",
+        ]
+        if arm == "plain":
+            row += ["", ""]
+        else:
+            change, spread, p = difference(results, arm)
+            row += [f"{change:+.1f} ± {spread:.1f}", f"{p:.2f}"]
+        known, known_half = interval(of(results, arm, "known"))
+        row += [
+            f"{known:.1f} ± {known_half:.1f}",
+            f"{np.mean(results[arm]['folds']):.1f}",
+            *(f"{of(results, arm, x).mean():.0f}" for x in ("steps", "passes")),
+            f"{np.median(of(results, arm, 'seconds')):.0f}",
+        ]
+        lines.append("| " + " | ".join(map(str, row)) + " |")
+    lines += ["", *per_attack(results, best)]
+    return "\n".join(lines) + "\n"
+
+
+def per_attack(results, best):
+    """A table of the attacks of eval: plain training and the best arm."""
+    runs = results["plain"]["runs"]
+    attacks = [name for name in runs[0] if name.startswith("A")]
+    lines = [f"| attack | plain, EER % | {ARMS[best].description}, EER % |"]
+    lines.append("|---|---|---|")
+    for attack in attacks:
+        cells = [
+            "{:.1f} ± {:.1f}".format(*interval(of(results, arm, attack)))
+            for arm in ("plain", best)
+        ]
+        lines.append(f"| {attack} | {cells[0]} | {cells[1]} |")
+    return lines
+
+
+def plot(results, best, path):
+    """A row for each arm: every seed, their mean and its interval."""
+    figure = Figure(figsize=(7, 0.32 * len(results) + 1), layout="constrained")
+    axes = figure.subplots()
+    order = sorted(results, key=lambda arm: -of(results, arm, "unseen").mean())
+    plain = of(results, "plain", "unseen").mean()
+    axes.axvline(plain, color=INK, linewidth=0.8, linestyle=":")
+    for row, arm in enumerate(order):
+        values = of(results, arm, "unseen")
+        mean, half = interval(values)
+        colour = COLOURS[1 if arm == best else 2 if arm == "plain" else 0]
+        axes.errorbar(
+            mean, row, xerr=half, fmt="o", color=colour, capsize=3, markersize=6
+        )
+        axes.plot(values, [row] * len(values), "|", color=colour, markersize=9)
+    axes.set_yticks(
+        range(len(order)), [ARMS[arm].description for arm in order], fontsize=9
+    )
+    axes.set_xlabel(
+        "EER on unseen attacks of eval, %: mean and 95 % interval; | a seed"
+    )
+    figure.savefig(path, dpi=150)
