@@ -12,6 +12,11 @@ RAWBOOST = {
             algorithm: 5"""
 }
 
+ONE_CLASS = {
+    "network": "{one_class: True}",
+    "loss": "!new:speechbrain_bilevel.nnet.one_class.OneClassSoftmax",
+}
+
 
 class Arm(NamedTuple):
     """A way to train.
@@ -78,13 +83,7 @@ ARMS = {
         "plain, classes and attacks balanced",
         overrides={"class_balanced": "True"},
     ),
-    "plain_one_class": Arm(
-        "plain, one-class softmax",
-        overrides={
-            "network": "{one_class: True}",
-            "loss": "!new:speechbrain_bilevel.nnet.one_class.OneClassSoftmax",
-        },
-    ),
+    "plain_one_class": Arm("plain, one-class softmax", overrides=ONE_CLASS),
     "plain_rawboost": Arm("plain, RawBoost", overrides=RAWBOOST),
     "sam": _bilevel("SAM", "SAM", 2, False),
     "mldg": _bilevel("MLDG", "MLDG {step_size: 0.05}", 2, False),
@@ -110,6 +109,33 @@ ARMS = {
         "Alternating",
         2,
         upper=_BACK,
+    ),
+    "alternating_one_class": _bilevel(
+        "mel encoder up, Alternating, one-class softmax",
+        "Alternating",
+        2,
+        **ONE_CLASS,
+    ),
+    "alternating_norms_one_class": _bilevel(
+        "normalisation up, Alternating, one-class softmax",
+        "Alternating",
+        2,
+        upper=f"[{_NORMS}]",
+        **ONE_CLASS,
+    ),
+    "alternating_back_one_class": _bilevel(
+        "embedding and classifier up, Alternating, one-class softmax",
+        "Alternating",
+        2,
+        upper=_BACK,
+        **ONE_CLASS,
+    ),
+    "mldg_one_class": _bilevel(
+        "MLDG, one-class softmax",
+        "MLDG {step_size: 0.05}",
+        2,
+        False,
+        **ONE_CLASS,
     ),
     "one_step": _bilevel(
         "mel encoder up, OneStepUnrolled", "OneStepUnrolled", 4

@@ -56,7 +56,8 @@ class MelCNN(torch.nn.Module):
     Arguments
     ---------
     samples : int
-        Input length in samples at 16 kHz. The network takes no other.
+        Input length in samples at 16 kHz of the training. The network takes
+        any above half of the spectrogram's window, 256.
     bands : int
         Mel bands.
     channels : list of int
@@ -110,11 +111,6 @@ class MelCNN(torch.nn.Module):
         torch.Tensor
             [batch, hidden]
         """
-        if wavs.shape[1] != self.samples:
-            raise ValueError(
-                f"MelCNN was built for {self.samples} samples, got "
-                f"{wavs.shape[1]}: cut or tile with dataio.audio.fit_length"
-            )
         maps = self.mel_encoder(wavs).flatten(1, 2)
         # The root of zero, in a band without sound, has no derivative.
         deviation = (maps.var(dim=-1, correction=0) + 1e-8).sqrt()
