@@ -37,6 +37,8 @@ class Arm(NamedTuple):
     chosen_from : bool
         Whether the arm may become the best bi-level one. Not those that have no
         upper level, and not the published form of another.
+    without : str
+        The plain arm with all the same but the second level.
     """
 
     description: str
@@ -45,12 +47,22 @@ class Arm(NamedTuple):
     levels: int = 1
     batch: int = 32
     chosen_from: bool = False
+    without: str = "plain"
 
 
 def _bilevel(description, strategy, passes, chosen_from=True, **overrides):
-    overrides = {"hypergradient": STRATEGY + strategy, **overrides}
+    without = "plain"
+    if ONE_CLASS.items() <= overrides.items():
+        without = "plain_one_class"
+    elif RAWBOOST.items() <= overrides.items():
+        without = "plain_rawboost"
     return Arm(
-        description, passes, overrides, levels=2, chosen_from=chosen_from
+        description,
+        passes,
+        {"hypergradient": STRATEGY + strategy, **overrides},
+        levels=2,
+        chosen_from=chosen_from,
+        without=without,
     )
 
 

@@ -7,7 +7,7 @@ Trains the small log-mel CNN of the recipe in many ways (``unseen_arms.py``), al
 with the same number of backward passes. First each arm is tried on folds of
 train and dev with attacks held out; the bi-level arm that does best there is
 the one that is compared with plain training. Only then every arm is trained on
-all attacks, with three seeds, that arm and plain training with more, and eval is
+all attacks, with three seeds, those to be compared with more, and eval is
 scored. Writes table.md, results.json and unseen_attacks.png. Runs that are done
 are not made again: start the same command to go on.
 """
@@ -210,7 +210,8 @@ def main():
         name = "without_" + "_".join(held_out)
         folds[name] = output / "corpora" / name
         make_fold(args.data_folder, folds[name], held_out)
-    arms = list(dict.fromkeys(["plain", *args.arms]))
+    plain = [ARMS[arm].without for arm in args.arms]
+    arms = [arm for arm in ARMS if arm in {"plain", *plain, *args.arms}]
     tried = run_all(
         {
             (arm, fold): (arm, corpus, output / fold / arm, 1)
@@ -230,9 +231,9 @@ def main():
     )
     print(f"best bi-level arm on the folds: {best}")
 
+    compared = ("plain", ARMS[best].without, best)
     seeds = {
-        arm: args.final_seeds if arm in ("plain", best) else args.seeds
-        for arm in arms
+        arm: args.final_seeds if arm in compared else args.seeds for arm in arms
     }
     final = run_all(
         {

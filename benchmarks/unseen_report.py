@@ -19,14 +19,29 @@ def of(results, arm, name, seeds=None):
     return np.array([run[name] for run in results[arm]["runs"]])[:seeds]
 
 
-def difference(results, arm):
-    """The paired comparison with plain training: mean difference of the EER on
-    unseen attacks, half of its interval, p of the paired t-test."""
-    runs = len(results[arm]["runs"])
-    ours = of(results, arm, "unseen")
-    plain = of(results, "plain", "unseen", runs)
-    mean, half = interval(ours - plain)
-    return mean, half, scipy.stats.ttest_rel(ours, plain).pvalue
+def difference(results, arm, other="plain"):
+    """The paired comparison with another arm on the seeds that both have: mean
+    difference of the EER on unseen attacks, half of its interval, p of the
+    paired t-test."""
+    runs = min(len(results[name]["runs"]) for name in (arm, other))
+    ours, theirs = (of(results, name, "unseen", runs) for name in (arm, other))
+    mean, half = interval(ours - theirs)
+    return mean, half, scipy.stats.ttest_rel(ours, theirs).pvalue
+
+
+def comparisons(results, best):
+    """A line for each plain arm that the best bi-level one is compared with."""
+    lines = []
+    for other in dict.fromkeys(("plain", ARMS[best].without)):
+        change, half, p = difference(results, best, other)
+        base = of(results, other, "unseen").mean()
+        runs = len(results[other]["runs"])
+        lines.append(
+            f"{ARMS[best].description} - {ARMS[other].description}: "
+            f"{change:+.1f} ± {half:.1f} points ({100 * change / base:+.0f} %), "
+            f"p = {p:.3f}, {runs} seeds"
+        )
+    return lines
 
 
 def table(results, best):
@@ -58,7 +73,7 @@ def table(results, best):
             f"{np.median(of(results, arm, 'seconds')):.0f}",
         ]
         lines.append("| " + " | ".join(map(str, row)) + " |")
-    lines += ["", *per_attack(results, best)]
+    lines += ["", *comparisons(results, best), "", *per_attack(results, best)]
     return "\n".join(lines) + "\n"
 
 
