@@ -98,6 +98,12 @@ ARMS = {
     "plain_one_class": Arm("plain, one-class softmax", overrides=ONE_CLASS),
     "plain_rawboost": Arm("plain, RawBoost", overrides=RAWBOOST),
     "sam": _bilevel("SAM", "SAM", 2, False),
+    "paired": _bilevel(
+        "batches of both levels jointly, no second level",
+        "MLDG {step_size: 0.0}",
+        2,
+        False,
+    ),
     "mldg": _bilevel("MLDG", "MLDG {step_size: 0.05}", 2, False),
     "published": _bilevel(
         "mel encoder up, as published",
