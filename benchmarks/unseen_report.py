@@ -64,7 +64,7 @@ def table(results, best):
             row += ["", ""]
         else:
             change, spread, p = difference(results, arm)
-            row += [f"{change:+.1f} ± {spread:.1f}", f"{p:.2f}"]
+            row += [f"{change:+.1f} ± {spread:.1f}", f"{p:.3f}"]
         known, known_half = interval(of(results, arm, "known"))
         row += [
             f"{known:.1f} ± {known_half:.1f}",
@@ -110,7 +110,6 @@ def plot(results, best, path):
     axes.set_yticks(
         range(len(order)), [ARMS[arm].description for arm in order], fontsize=9
     )
-    axes.set_xlabel(
-        "EER on unseen attacks of eval, %: mean and 95 % interval; | a seed"
-    )
+    axes.set_xlabel("EER on unseen attacks, %")
+    axes.set_title("mean and 95 % interval; each | is a seed", fontsize=9)
     figure.savefig(path, dpi=150)
