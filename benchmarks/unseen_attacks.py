@@ -29,7 +29,10 @@ from tqdm import tqdm
 from unseen_arms import ARMS
 from unseen_report import plot, table
 
-from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
+from speechbrain_bilevel.dataio.protocols import (
+    asvspoof2019_protocol_path,
+    read_asvspoof2019_protocol,
+)
 from speechbrain_bilevel.dataio.sampling import PairedBatchSampler, attack_folds
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.metrics.score_files import read_cm_scores
@@ -39,7 +42,6 @@ YAMLS = {1: "train_mel_cnn.yaml", 2: "train_mel_cnn_bilevel.yaml"}
 HELD_OUT = (("A01", "A02"), ("A03", "A04"), ("A05", "A06"))
 KNOWN = ("A16", "A19")
 BATCH = 32
-PARTS = {"train": "train.trn", "dev": "dev.trl", "eval": "eval.trl"}
 
 
 # ---------------------------------------------------------------------- folds
@@ -48,7 +50,7 @@ def make_fold(corpus, folder, held_out):
     trials of the attacks that are held out; the audio is linked to."""
     protocols = {}
     for part in ("train", "dev"):
-        path = _protocol(corpus, part)
+        path = asvspoof2019_protocol_path(corpus, part)
         lines = path.read_text().splitlines(True)
         protocols[part] = [x for x in lines if x.split()[3] not in held_out]
         unseen = [x for x in lines if x.split()[3] in held_out]
@@ -56,7 +58,7 @@ def make_fold(corpus, folder, held_out):
     protocols["dev"] = [x for x in protocols["dev"] if x not in bonafide[::2]]
     protocols["eval"] = bonafide[::2] + unseen
     for part, lines in protocols.items():
-        path = _protocol(folder, part)
+        path = asvspoof2019_protocol_path(folder, part)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(lines))
         source = "train" if part == "train" else "dev"
@@ -65,16 +67,9 @@ def make_fold(corpus, folder, held_out):
             link.symlink_to((corpus / f"ASVspoof2019_LA_{source}").resolve())
 
 
-def _protocol(corpus, part):
-    name = f"ASVspoof2019.LA.cm.{PARTS[part]}.txt"
-    return corpus / "ASVspoof2019_LA_cm_protocols" / name
-
-
 # ----------------------------------------------------------------------- runs
-def words(arm, corpus, seed, budget):
+def words(arm, corpus, attacks, seed, budget):
     """The recipe's command line for an arm that makes its passes."""
-    trials = read_asvspoof2019_protocol(corpus, "train")
-    attacks = [trial.attack for trial in trials]
     if arm.levels == 1:
         steps = len(attacks) // arm.batch
     else:
@@ -98,11 +93,10 @@ def words(arm, corpus, seed, budget):
     return result
 
 
-def edited(arm, corpus):
+def edited(arm, attacks):
     """The arm's YAML, with what it constructs in its place."""
     text = (HERE.parent / "hparams" / YAMLS[arm.levels]).read_text()
-    trials = read_asvspoof2019_protocol(corpus, "train")
-    groups = str(len({trial.attack for trial in trials}))
+    groups = str(len(set(attacks)))
     for key, value in arm.overrides.items():
         if value.startswith("!"):
             block = re.compile(rf"^{key}:.*\n(?: .*\n)*", re.MULTILINE)
@@ -116,11 +110,19 @@ def edited(arm, corpus):
 def run(name, corpus, output, seed, budget):
     """Makes a run, unless it is there, and says what it gave."""
     arm, done = ARMS[name], output / "run.json"
-    if not done.exists():
+    trials = read_asvspoof2019_protocol(corpus, "train")
+    attacks = [trial.attack for trial in trials]
+    options = words(arm, corpus, attacks, seed, budget)
+    if done.exists():
+        if json.loads(done.read_text())["words"] != options:
+            raise SystemExit(
+                f"{output}: made with other settings; choose another "
+                "--output_folder"
+            )
+    else:
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir(parents=True)
-        options = words(arm, corpus, seed, budget)
-        (output / "arm.yaml").write_text(edited(arm, corpus))
+        (output / "arm.yaml").write_text(edited(arm, attacks))
         script = str(HERE / "unseen_run.py")
         command = [
             sys.executable,
@@ -198,7 +200,10 @@ def arguments():
     parser.add_argument(
         "--jobs", type=int, default=2, help="runs at a time, a core each"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not any(ARMS[arm].chosen_from for arm in args.arms):
+        parser.error("--arms: no bi-level arm to compare with plain training")
+    return args
 
 
 def main():

@@ -6,13 +6,14 @@ passes counted.
 """
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from speechbrain_bilevel.files import write_atomically
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes/ASVspoof2019/LA"
 sys.path.insert(0, str(RECIPE))
@@ -31,24 +32,23 @@ class Count:
 
 def main():
     """Trains, scores, and writes run.json when all is done."""
-    output, *words = sys.argv[1:]
+    output, yaml, *words = sys.argv[1:]
     import train
 
     passes = Count(torch.autograd._engine_run_backward)
     torch.autograd._engine_run_backward = passes
     steps = Count()
     register_optimizer_step_post_hook(steps)
-    sys.argv = ["train.py", *words, "--output_folder", output]
+    sys.argv = ["train.py", yaml, *words, "--output_folder", output]
     start = time.perf_counter()
     train.main()
     result = {
+        "words": words,
         "passes": passes.calls,
         "steps": steps.calls,
         "seconds": time.perf_counter() - start,
     }
-    part = Path(output, "run.json.part")
-    part.write_text(json.dumps(result))
-    os.replace(part, Path(output, "run.json"))
+    write_atomically(Path(output), {"run.json": json.dumps(result)})
 
 
 if __name__ == "__main__":

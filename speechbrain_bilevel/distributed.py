@@ -1,7 +1,9 @@
-"""What the two levels ask of distributed training."""
+"""What the two levels ask of distributed training, and how it ends."""
 
 import contextlib
 import gc
+import importlib
+import os
 
 import torch
 from speechbrain.utils.distributed import get_rank
@@ -21,8 +23,9 @@ def closing_process_group():
     ...     world_size()
     1
     """
-    # Imported later, as DDP does, it would hold the group for good.
-    import torch._dynamo  # noqa: F401
+    if "RANK" in os.environ:
+        # Imported later, as DDP does, it would hold the group for good.
+        importlib.import_module("torch._dynamo")
 
     try:
         yield

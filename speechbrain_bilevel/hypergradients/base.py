@@ -92,6 +92,23 @@ class Hypergradient:
         """Called at the end of each epoch's training, before validation."""
 
 
+class OneLevel(Hypergradient):
+    """A strategy without an upper level: all parameters are lower ones, and
+    ``upper`` and ``upper_opt_class`` are not used."""
+
+    partitions = False
+
+    def problems(self, brain):
+        """See ``Hypergradient.problems``."""
+        if brain.upper_every > 1:
+            name = type(self).__name__
+            return [f"upper_every: {name} has no upper step; leave it out"]
+        return []
+
+    def upper_gradient(self, brain):
+        """There is no upper gradient."""
+
+
 @register_checkpoint_hooks
 class StatefulHypergradient(Hypergradient):
     """A strategy whose ``state`` is saved with every checkpoint.

@@ -1,11 +1,11 @@
 """Meta-learning of one set of parameters across two sets of batches."""
 
-from speechbrain_bilevel.hypergradients.base import Hypergradient
+from speechbrain_bilevel.hypergradients.base import OneLevel
 from speechbrain_bilevel.hypergradients.unrolled import lower_gradient
 from speechbrain_bilevel.hypergradients.vectors import moved
 
 
-class MLDG(Hypergradient):
+class MLDG(OneLevel):
     """First-order MLDG: all parameters y learn g on the lower batches and, as
     they would be after a plain step on g, f on the upper ones:
 
@@ -25,16 +25,8 @@ class MLDG(Hypergradient):
         How much f counts.
     """
 
-    partitions = False
-
     def __init__(self, step_size, weight=1.0):
         self.step_size, self.weight = step_size, weight
-
-    def problems(self, brain):
-        """See ``Hypergradient.problems``."""
-        if brain.upper_every > 1:
-            return ["upper_every: MLDG has no upper step; leave it out"]
-        return []
 
     def before_lower_step(self, brain):
         """See ``Hypergradient.before_lower_step``."""
@@ -42,6 +34,3 @@ class MLDG(Hypergradient):
         there = moved(point, lower_gradient(brain), -self.step_size)
         (vector,) = brain.mean_loss("upper").gradients("lower", at=there)
         brain.deposit("lower", self.weight * vector)
-
-    def upper_gradient(self, brain):
-        """There is no upper gradient."""

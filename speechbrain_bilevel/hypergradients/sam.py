@@ -1,11 +1,11 @@
 """Sharpness-aware minimisation of one set of parameters."""
 
-from speechbrain_bilevel.hypergradients.base import Hypergradient
+from speechbrain_bilevel.hypergradients.base import OneLevel
 from speechbrain_bilevel.hypergradients.unrolled import lower_gradient
 from speechbrain_bilevel.hypergradients.vectors import moved
 
 
-class SAM(Hypergradient):
+class SAM(OneLevel):
     """All parameters y learn the lower loss g where it is worst nearby:
 
         dg/dy(y + radius v),   v = dg/dy(y) / |dg/dy(y)|.
@@ -22,16 +22,8 @@ class SAM(Hypergradient):
         How far off the loss is taken.
     """
 
-    partitions = False
-
     def __init__(self, radius=0.05):
         self.radius = radius
-
-    def problems(self, brain):
-        """See ``Hypergradient.problems``."""
-        if brain.upper_every > 1:
-            return ["upper_every: SAM has no upper step; leave it out"]
-        return []
 
     def before_lower_step(self, brain):
         """See ``Hypergradient.before_lower_step``."""
@@ -41,6 +33,3 @@ class SAM(Hypergradient):
         there = moved(point, here, step)
         (vector,) = brain.mean_loss("lower").gradients("lower", at=there)
         brain.deposit("lower", vector - here)
-
-    def upper_gradient(self, brain):
-        """There is no upper gradient."""

@@ -25,10 +25,18 @@ class GraphBackEnd(torch.nn.Module):
         Of the maps.
     samples, min_samples : int
         Input length of the training, and the shortest that leaves a frame.
-    graph, stack, spectral_keep, temporal_keep, stack_keep, temperature
-        See ``AASIST``.
-    stack_temperature, graph_dropout, pool_dropout, dropout, classes
-        See ``AASIST``.
+    graph, stack : int
+        Features of a node in the graph of one view and where both meet.
+    spectral_keep, temporal_keep, stack_keep : float
+        The part of the nodes that pooling keeps of each view and where both
+        meet.
+    temperature, stack_temperature : float
+        Of the attention in one view and where both meet.
+    graph_dropout, pool_dropout, dropout : float
+        Dropout probability of nodes, of what pooling scores, and of the
+        embedding at the classifier.
+    classes : int
+        Number of outputs: 0 is spoof, 1 is bona fide.
 
     Example
     -------
@@ -158,18 +166,8 @@ class AASIST(GraphBackEnd):
         See ``sinc_filters``.
     channels : list of int
         Output channels of each residual block.
-    graph, stack : int
-        Features of a node in the graph of one view and where both meet.
-    spectral_keep, temporal_keep, stack_keep : float
-        The part of the nodes that pooling keeps of each view and where both
-        meet.
-    temperature, stack_temperature : float
-        Of the attention in one view and where both meet.
-    graph_dropout, pool_dropout, dropout : float
-        Dropout probability of nodes, of what pooling scores, and of the
-        embedding at the classifier.
-    classes : int
-        Number of outputs: 0 is spoof, 1 is bona fide.
+    **graphs
+        See ``GraphBackEnd``, whose defaults are AASIST's.
 
     Example
     -------
@@ -187,34 +185,14 @@ class AASIST(GraphBackEnd):
         sinc_filters=70,
         sinc_kernel=129,
         channels=(32, 32, 64, 64, 64, 64),
-        graph=64,
-        stack=32,
-        spectral_keep=0.5,
-        temporal_keep=0.7,
-        stack_keep=0.5,
-        temperature=2.0,
-        stack_temperature=100.0,
-        graph_dropout=0.2,
-        pool_dropout=0.3,
-        dropout=0.5,
-        classes=2,
+        **graphs,
     ):
         super().__init__(
             sinc_filters // POOL,
             channels[-1],
             samples,
             sinc_kernel - 1 + POOL ** (1 + len(channels)),
-            graph,
-            stack,
-            spectral_keep,
-            temporal_keep,
-            stack_keep,
-            temperature,
-            stack_temperature,
-            graph_dropout,
-            pool_dropout,
-            dropout,
-            classes,
+            **graphs,
         )
         self.front_end = SincFrontEnd(sinc_filters, sinc_kernel)
         self.encoder = torch.nn.ModuleList(

@@ -226,21 +226,20 @@ def dataio_prep(hparams):
     # 5. The training batches: plain ones, or pairs for the two levels.
     loader_kwargs = {"num_workers": hparams["num_workers"]}
     attacks = [row["attack"] for row in sets["train"].data.values()]
-    balanced = hparams.get("class_balanced", False)
+    weights = None
+    if hparams.get("class_balanced", False):
+        weights = class_weights(attacks)
     if hparams["hypergradient"] is None:
         loader_kwargs |= {
             "batch_size": hparams["batch_size"],
             "drop_last": True,
         }
-        if balanced:
-            loader_kwargs["sampler"] = ReproducibleWeightedRandomSampler(
-                class_weights(attacks),
-                len(attacks),
-                replacement=True,
-                seed=hparams["seed"],
-            )
-        else:
+        if weights is None:
             loader_kwargs["shuffle"] = True
+        else:
+            loader_kwargs["sampler"] = ReproducibleWeightedRandomSampler(
+                weights, len(attacks), replacement=True, seed=hparams["seed"]
+            )
     else:
         sizes = hparams["batch_size"], hparams["upper_batch_size"]
         split = {
@@ -248,10 +247,10 @@ def dataio_prep(hparams):
             "as_published": hparams["as_published"],
         }
         folds = attack_folds(attacks, hparams["folds"], **split)
-        if balanced:
-            split["weights"] = class_weights(attacks)
         loader_kwargs |= {
-            "batch_sampler": PairedBatchSampler(folds, *sizes, **split),
+            "batch_sampler": PairedBatchSampler(
+                folds, *sizes, weights=weights, **split
+            ),
             "collate_fn": PairedBatch(sizes[0]),
         }
     return sets, loader_kwargs
