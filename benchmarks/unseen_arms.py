@@ -39,6 +39,8 @@ class Arm(NamedTuple):
         upper level, and not the published form of another.
     without : str
         The plain arm with all the same but the second level.
+    budgets : int
+        So many times the passes of the other arms.
     """
 
     description: str
@@ -48,6 +50,7 @@ class Arm(NamedTuple):
     batch: int = 32
     chosen_from: bool = False
     without: str = "plain"
+    budgets: int = 1
 
 
 def _bilevel(description, strategy, passes, chosen_from=True, **overrides):
@@ -116,6 +119,16 @@ ARMS = {
         max_grad_norm="1.0e+9",
     ),
     "alternating": _bilevel("mel encoder up, Alternating", "Alternating", 2),
+    "alternating_twice": _bilevel(
+        "mel encoder up, Alternating, twice the passes", "Alternating", 2, False
+    )._replace(budgets=2),
+    "alternating_fast": _bilevel(
+        "mel encoder up, Alternating, twice the learning rates",
+        "Alternating",
+        2,
+        opt_class="{lr: 2.0e-3}",
+        upper_opt_class="{lr: 2.0e-3}",
+    ),
     "alternating_rawboost": _bilevel(
         "mel encoder up, Alternating, RawBoost", "Alternating", 2, **RAWBOOST
     ),
@@ -158,6 +171,17 @@ ARMS = {
     "one_step": _bilevel(
         "mel encoder up, OneStepUnrolled", "OneStepUnrolled", 4
     ),
+    "unrolled": _bilevel(
+        "mel encoder up, TruncatedUnrolled, 3 steps",
+        "TruncatedUnrolled {steps: 3}",
+        10,
+        lower_steps="!!int 3",
+    ),
+    "cg": _bilevel(
+        "mel encoder up, CGAID",
+        "CGAID {iterations: 3, damping: 1.0}",
+        7,
+    ),
     "neumann": _bilevel(
         "mel encoder up, NeumannAID",
         "NeumannAID {terms: 3, step_size: 0.05}",
@@ -166,6 +190,7 @@ ARMS = {
     "soba": _bilevel(
         "mel encoder up, SOBA", "SOBA {step_size: 0.05, damping: 0.1}", 3
     ),
+    "bome": _bilevel("mel encoder up, BOME", "BOME {step_size: 0.05}", 3),
     "f2sa": _bilevel("mel encoder up, F2SA", "F2SA {penalty: 10.0}", 3),
     "sama": _bilevel("mel encoder up, SAMA", "SAMA", 5),
     "weights_soba": _hyperparameters(

@@ -78,7 +78,7 @@ def words(arm, corpus, attacks, seed, budget):
         sampler = PairedBatchSampler(folds, BATCH, BATCH, seed, published)
         steps = len(sampler)
     cost = steps * arm.passes * arm.batch / BATCH
-    epochs = max(1, round(budget / cost))
+    epochs = max(1, round(arm.budgets * budget / cost))
     result = ["--device", "cpu", "--noprogressbar"]
     overrides = {
         "data_folder": corpus,
