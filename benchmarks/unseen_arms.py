@@ -28,8 +28,8 @@ class Arm(NamedTuple):
     passes : int
         Backward passes of a step, of which the budget makes epochs.
     overrides : dict of str to str
-        Keys of the YAML and their new values: what is constructed replaces
-        what stood there, other mappings are merged. Keys may be new.
+        Keys of the YAML and their new values: what begins with a tag replaces
+        what stood there, or is new; other mappings are merged.
     levels : int
         1 is plain training's YAML, 2 the bi-level one's.
     batch : int

@@ -6,7 +6,6 @@ import torchaudio
 from speechbrain_bilevel.nnet.one_class import OneClassHead
 
 SAMPLE_RATE = 16000
-CHANNELS_LAST = torch.channels_last
 
 
 class LogMelEncoder(torch.nn.Module):
@@ -48,8 +47,8 @@ class LogMelEncoder(torch.nn.Module):
             log_mel = (self.mel(wavs) + 1e-6).log()
             log_mel = log_mel - log_mel.mean(dim=-1, keepdim=True)
         # Convolutions of few channels are faster with the channels last.
-        maps = log_mel.unsqueeze(1).contiguous(memory_format=CHANNELS_LAST)
-        return self.convs(maps)
+        maps = log_mel.unsqueeze(1)
+        return self.convs(maps.contiguous(memory_format=torch.channels_last))
 
 
 class MelCNN(torch.nn.Module):
