@@ -11,12 +11,15 @@ import torchaudio
 from speechbrain.nnet.CNN import SincConv
 
 from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
+from speechbrain_bilevel.nnet.sinc_patches import sinc_patches
 from speechbrain_bilevel.nnet.transformer import (
     SinusoidalPositions,
     TransformerBlock,
 )
 
 SAMPLE_RATE = 16000
+# Clips whose tokens a processor's cache holds.
+FEW = 4
 
 
 class SincFilters(SincConv):
@@ -34,8 +37,8 @@ class SincFilters(SincConv):
 
     Example
     -------
-    >>> SincFilters(4, 81)(torch.randn(2, 400)).shape
-    torch.Size([2, 4, 320])
+    >>> SincFilters(4, 81).half().shape
+    torch.Size([4, 41])
     """
 
     def __init__(self, filters, kernel_size):
@@ -51,40 +54,12 @@ class SincFilters(SincConv):
         self.low_hz_.data = edges[:-1].clone()
         self.band_hz_.data = edges.diff(dim=0)
 
-    def forward(self, wavs):
-        """Filters ``wavs``, [batch, samples] -> [batch, filters, frames]."""
-        # SpeechBrain's own channels-last input costs a copy of the output.
-        self.device = wavs.device
-        return torch.nn.functional.conv1d(
-            wavs.unsqueeze(1), self._get_sinc_filters()
-        )
-
-
-def max_pool_magnitude(x, size):
-    """Max-pooling of |x|, differentiated at the chosen samples only.
-
-    Arguments
-    ---------
-    x : torch.Tensor
-        [batch, filters, samples]
-    size : int
-        Length and stride of the windows.
-
-    Returns
-    -------
-    torch.Tensor
-        [batch, filters, samples // size]
-
-    Example
-    -------
-    >>> max_pool_magnitude(torch.tensor([[[1.0, -3.0, 2.0, 0.5, 9.0]]]), 2)
-    tensor([[[3., 2.]]])
-    """
-    with torch.no_grad():
-        _, chosen = torch.nn.functional.max_pool1d(
-            x.abs(), size, return_indices=True
-        )
-    return x.gather(-1, chosen).abs()
+    def half(self):
+        """The filters, which are symmetric, up to their middle: [filters,
+        kernel_size // 2 + 1]"""
+        self.device = self.low_hz_.device
+        middle = self.kernel_size // 2
+        return self._get_sinc_filters()[:, 0, : middle + 1]
 
 
 class SincBranch(torch.nn.Module):
@@ -124,7 +99,6 @@ class SincBranch(torch.nn.Module):
         self.pool = pool
         self.sinc = SincFilters(filters, kernel_size)
         self.norm = UnbiasedLayerNorm([filters, frames])
-        self.activation = torch.nn.LeakyReLU(0.2)
         self.patches = torch.nn.Conv2d(1, embed, patch, stride=patch)
         sizes = [patches, *token_sizes]
         layers = []
@@ -137,23 +111,8 @@ class SincBranch(torch.nn.Module):
 
     def forward(self, wavs):
         """[batch, samples] -> [batch, tokens, embed]"""
-        # In half precision the phase of a high sinc filter is off by a radian.
-        with torch.autocast(wavs.device.type, enabled=False):
-            pooled = max_pool_magnitude(self.sinc(wavs), self.pool)
-            x = self.activation(self.norm(pooled))
-        return self.to_tokens(self._embed(x)).transpose(1, 2)
-
-    def _embed(self, x):
-        """The convolution, whose patches do not overlap, as one matrix product:
-        [batch, filters, frames] -> [batch, embed, patches]"""
-        side = self.patches.kernel_size[0]
-        rows, columns = (size // side for size in x.shape[1:])
-        x = x[:, : rows * side, : columns * side]
-        x = x.unflatten(1, (rows, side)).unflatten(3, (columns, side))
-        x = x.transpose(2, 3).flatten(3).flatten(1, 2)
-        weight = self.patches.weight.flatten(1)
-        x = torch.nn.functional.linear(x, weight, self.patches.bias)
-        return x.transpose(1, 2)
+        x = sinc_patches(wavs, self.sinc, self.norm, self.patches, self.pool)
+        return self.to_tokens(x).transpose(1, 2)
 
 
 class MelEncoder(torch.nn.Module):
@@ -208,6 +167,9 @@ class MelEncoder(torch.nn.Module):
 
 class V2(torch.nn.Module):
     """The published network; 17,499,730 parameters with the default sizes.
+
+    Without gradients, a CPU takes a few clips at a time up to the GRU; all that
+    differs is the time.
 
     Arguments
     ---------
@@ -300,10 +262,17 @@ class V2(torch.nn.Module):
                 f"V2 was built for {self.samples} samples, got "
                 f"{wavs.shape[1]}: cut or tile with dataio.audio.fit_length"
             )
-        branches = [self.sinc_branch(wavs), self.mel_encoder(wavs)]
-        x = self.positions(torch.cat(branches, dim=1))
-        x, _ = self.gru(self.transformer(x))
+        if self.training or torch.is_grad_enabled() or not wavs.is_cpu:
+            x = self._tokens(wavs)
+        else:
+            x = torch.cat([self._tokens(few) for few in wavs.split(FEW)])
+        x, _ = self.gru(x)
         return x.mean(dim=2)
+
+    def _tokens(self, wavs):
+        """[batch, samples] -> [batch, tokens, embed]"""
+        branches = [self.sinc_branch(wavs), self.mel_encoder(wavs)]
+        return self.transformer(self.positions(torch.cat(branches, dim=1)))
 
     def forward(self, wavs):
         """Logits of the classes.

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from speechbrain_bilevel.nnet.dropout import Dropout
 from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
 
 
@@ -35,7 +36,7 @@ class SinusoidalPositions(torch.nn.Module):
         table[:, 0::2] = torch.sin(position * frequency)
         table[:, 1::2] = torch.cos(position * frequency)
         self.register_buffer("table", table, persistent=False)
-        self.dropout = torch.nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x):
         """Adds the positions to ``x``, [batch, tokens, size]."""
@@ -74,7 +75,7 @@ class SelfAttention(torch.nn.Module):
         self.key = torch.nn.Linear(size, size)
         self.value = torch.nn.Linear(size, size)
         self.output = torch.nn.Linear(size, size)
-        self.dropout = torch.nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x):
         """Attends within ``x``, [batch, tokens, size], of which it has the
@@ -86,7 +87,8 @@ class SelfAttention(torch.nn.Module):
             self._split(self.key(seen)),
             self._split(self.value(seen)),
         )
-        weights = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))
+        # There are fewer queries than weights to be divided.
+        weights = query / math.sqrt(query.size(-1)) @ key.transpose(-2, -1)
         context = self.dropout(weights.softmax(dim=-1)) @ value
         return self.output(context.transpose(1, 2).flatten(2))
 
@@ -123,11 +125,11 @@ class TransformerBlock(torch.nn.Module):
         self.feed_forward_norm = UnbiasedLayerNorm(size)
         self.feed_forward = torch.nn.Sequential(
             torch.nn.Linear(size, hidden),
-            torch.nn.ReLU(),
-            torch.nn.Dropout(dropout),
+            torch.nn.ReLU(inplace=True),
+            Dropout(dropout),
             torch.nn.Linear(hidden, size),
         )
-        self.dropout = torch.nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x):
         """Transforms ``x``, [batch, tokens, size], of which it has the

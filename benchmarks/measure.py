@@ -1,0 +1,115 @@
+"""What the benchmarks share: timing in turns, peak memory, rows with targets."""
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+# glibc gives freed memory back to the system and takes it again, page by page,
+# in some rows' steps and not in others'.
+KEEP = {
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+
+
+def timed(function):
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def in_turns(functions, rounds, show=True):
+    """Seconds of each call of each function, called in turns, so that a change
+    of the machine's speed meets all; a first call of each does not count."""
+    seconds = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in tqdm(range(rounds), "rounds", disable=not show):
+        for name, function in functions.items():
+            seconds[name].append(timed(function))
+    return seconds
+
+
+def ratio(slow, fast):
+    """The median, over rounds, of what one took by what another took."""
+    return statistics.median(a / b for a, b in zip(slow, fast))
+
+
+def quartiles(values, shape="{:.2f}"):
+    """Median and quartiles as text."""
+    low, middle, high = (
+        shape.format(x) for x in statistics.quantiles(values, n=4)
+    )
+    return f"{middle} ({low}-{high})"
+
+
+def target(measured, bound, at_least=True, shape="{:.2f}"):
+    """Measured, target, met or not: the cells of a row."""
+    met = measured >= bound if at_least else measured <= bound
+    sign = "≥" if at_least else "≤"
+    cells = shape.format(measured), f"{sign} {shape.format(bound)}"
+    return *cells, "met" if met else "**not met**"
+
+
+def table(heads, rows):
+    """Prints a table in Markdown."""
+    for cells in (heads, ["---"] * len(heads), *rows):
+        print(f"| {' | '.join(map(str, cells))} |")
+
+
+def apart(file, *arguments, **environment):
+    """What ``file`` prints last, as JSON, run in a process of its own; a text
+    where that did not work."""
+    done = subprocess.run(
+        [sys.executable, file, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    lines = (done.stderr if done.returncode else done.stdout).splitlines()
+    if done.returncode:
+        return "failed: " + (lines[-1] if lines else str(done.returncode))
+    return json.loads(lines[-1])
+
+
+def peak_memory(function):
+    """The bytes that a call needs at most beside what is there before it; None
+    elsewhere than on Linux."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        # Give freed memory back, then let the high-water mark start anew.
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    function()
+    after = resident("VmHWM")
+    return after and after - before
+
+
+def resident(key):
+    """A figure of the kernel's on this process, in bytes; None elsewhere than
+    on Linux."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(key):
+                return 1024 * int(line.split()[1])
+    return None
+
+
+def matrix_peak():
+    """Operations a second of the largest matrix product, the machine's bound."""
+    a, b = torch.randn(2, 2048, 2048)
+    seconds = in_turns({"product": lambda: a @ b}, 9, show=False)["product"]
+    return 2 * 2048**3 / min(seconds)
