@@ -1,5 +1,7 @@
 """A second level for the training loop of any SpeechBrain Brain."""
 
+import functools
+
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
 
@@ -10,6 +12,7 @@ from speechbrain_bilevel.distributed import (
 )
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.hypergradients.step import MeanLoss, Part
+from speechbrain_bilevel.late import LateValues
 from speechbrain_bilevel.levels import LevelsMixin
 from speechbrain_bilevel.problem import LevelBatch
 from speechbrain_bilevel.randomness import seed_step
@@ -67,6 +70,7 @@ class BilevelMixin(LevelsMixin):
                 raise InputError(f"{key}: {value}; expected 1 or more")
             setattr(self, key, value)
         self.level = None
+        self.late = LateValues()
         self.schedules = {}
         self._begin_epoch()
 
@@ -90,7 +94,7 @@ class BilevelMixin(LevelsMixin):
         Returns
         -------
         torch.Tensor
-            The detached (lower) loss.
+            The detached (lower) loss; of a bi-level step, on its device.
         """
         seed_step(rank(), self.optimizer_step, self.step)
         should_step = self.step % self.grad_accumulation_factor == 0
@@ -129,7 +133,36 @@ class BilevelMixin(LevelsMixin):
             self._begin_step()
             self.optimizer_step += 1
         self.on_fit_batch_end(batch, predictions, loss, should_step)
-        return loss.detach().cpu()
+        return loss.detach()
+
+    def check_loss_isfinite(self, loss):
+        """As SpeechBrain's; on a GPU, a step later."""
+        check = super().check_loss_isfinite
+        self.late.read(loss, self.step, check)
+
+    def update_average(self, loss, avg_loss):
+        """As SpeechBrain's; of losses on a GPU, which are those of training,
+        the last one is added a step later."""
+        if loss.is_cpu:
+            return super().update_average(loss, avg_loss)
+        add = functools.partial(self._add_to_average, step=self.step)
+        self.late.read(loss, self.step, add)
+        return self.avg_train_loss
+
+    def _add_to_average(self, loss, step):
+        if loss.isfinite():
+            self.avg_train_loss -= self.avg_train_loss / step
+            self.avg_train_loss += float(loss) / step
+
+    def zero_grad(self, set_to_none=False):
+        """As SpeechBrain's, which does this last before it reports an epoch's
+        loss."""
+        self.late.finish()
+        super().zero_grad(set_to_none)
+
+    def _save_intra_epoch_ckpt(self):
+        self.late.finish()
+        super()._save_intra_epoch_ckpt()
 
     def _step_lower(self):
         self.hypergradient.before_lower_step(self)

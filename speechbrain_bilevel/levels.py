@@ -1,5 +1,7 @@
 """Each level's parameters, optimizer, gradients and numbers for the log."""
 
+import functools
+
 import torch
 from speechbrain.utils.logger import get_logger
 
@@ -10,6 +12,11 @@ from speechbrain_bilevel.hypergradients.vectors import shaped
 from speechbrain_bilevel.problem import Partition
 
 logger = get_logger(__name__)
+
+
+def _tell_of_no_step(finite, level):
+    if not finite:
+        logger.warning(f"{level} level: gradients not finite, no step")
 
 
 class LevelsMixin:
@@ -119,12 +126,25 @@ class LevelsMixin:
                 parameters, self.max_grad_norm
             )
             self.record(f"{level}/gradient_norm", norm)
-            if self.scaler.is_enabled() or torch.isfinite(norm):
-                self.scaler.step(optimizer)
-                self.scaler.update()
-            else:
-                logger.warning(f"{level} level: gradients not finite, no step")
+            self._apply(optimizer, norm, level)
         optimizer.zero_grad(set_to_none=True)
+
+    def _apply(self, optimizer, norm, level):
+        finite = torch.isfinite(norm)
+        if self.scaler.is_enabled():
+            self.scaler.step(optimizer)
+            self.scaler.update()
+        elif getattr(optimizer, "_step_supports_amp_scaling", False):
+            # A fused optimizer looks on its device whether to make its step.
+            optimizer.found_inf = (~finite).float()
+            optimizer.step()
+            del optimizer.found_inf
+            tell = functools.partial(_tell_of_no_step, level=level)
+            self.late.read(finite, self.step, tell)
+        elif finite:
+            optimizer.step()
+        else:
+            _tell_of_no_step(finite, level)
 
     def record(self, name, value):
         """Keeps a number of this step for ``level_stats``.

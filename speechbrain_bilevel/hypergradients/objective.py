@@ -33,7 +33,10 @@ class BatchLoss:
 
     def __init__(self, brain, level, batch):
         self.brain, self.level, self.batch = brain, level, batch
-        self.scale = brain.scaler.get_scale()
+        self.scale = None
+        if brain.scaler.is_enabled():
+            # On the device, where it is.
+            self.scale = brain.scaler.scale(torch.ones((), device=brain.device))
         self.replay = None
         self.evaluated = False
         self.graph = None
@@ -171,7 +174,7 @@ class BatchLoss:
             return [[None for _ in of_level] for of_level in inputs]
         found = iter(
             torch.autograd.grad(
-                loss * self.scale,
+                loss if self.scale is None else loss * self.scale,
                 [parameter for of_level in inputs for parameter in of_level],
                 create_graph=create_graph,
                 allow_unused=True,
@@ -188,7 +191,7 @@ class BatchLoss:
                 i for i, tensor in enumerate(tensors) if tensor is not None
             )
             vector = flat(tensors, self.parameters(level))
-            found.append(vector / self.scale if self.scale != 1 else vector)
+            found.append(vector if self.scale is None else vector / self.scale)
         return found
 
     def parameters(self, level, at=None):
