@@ -1,6 +1,8 @@
 """A second level for the training loop of any SpeechBrain Brain."""
 
 import functools
+import importlib
+import sys
 
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
@@ -231,6 +233,17 @@ class BilevelMixin(LevelsMixin):
         return super()._should_save_intra_epoch_ckpt(
             last_ckpt_time, steps_since_ckpt
         )
+
+    def _compile(self):
+        options = self.compile, self.compile_module_keys
+        if self.hypergradient is not None and (
+            any(options) or "torch._dynamo" in sys.modules
+        ):
+            # Compiled code would not notice that the levels take turns at
+            # requiring gradients, and leave those of one level out.
+            dynamo = importlib.import_module("torch._dynamo")
+            dynamo.config.skip_tensor_guards_with_matching_dict_tags = False
+        super()._compile()
 
     def _wrap_distributed(self):
         if self.distributed_launch and self.device_type == "cpu":

@@ -1,5 +1,6 @@
 """The training loop with a second level, against steps made by hand."""
 
+import functools
 import random
 
 import numpy as np
@@ -16,7 +17,7 @@ from small_problem import (
 
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.hypergradients.objective import BatchLoss
-from speechbrain_bilevel.problem import LevelBatch
+from speechbrain_bilevel.problem import LevelBatch, plain_name
 
 
 def started(**kwargs):
@@ -250,3 +251,20 @@ def test_an_upper_level_without_influence_is_refused():
 
     with pytest.raises(InputError, match="upper loss does not depend"):
         fitted(small_batches(), cls=Constant)
+
+
+@pytest.mark.parametrize("options", [{"compile": True}, {}])
+def test_compiled_modules_take_turns(options, monkeypatch):
+    compiled = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", compiled)
+    batches = small_batches(steps=2)
+    expected = fitted(batches)
+    brain = small_brain(**options)
+    if not options:
+        # By whoever made the Brain.
+        for name, module in brain.modules.items():
+            brain.modules[name] = torch.compile(module)
+    brain.fit([1], loader(batches))
+    assert all("_orig_mod" in name for name in weights(brain))
+    found = {plain_name(name): w for name, w in weights(brain).items()}
+    assert_same(found, weights(expected))
