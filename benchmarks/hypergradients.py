@@ -10,33 +10,19 @@ machine's speed meets both. Progress goes to stderr.
 """
 
 import argparse
-import contextlib
-import ctypes
-import gc
 import importlib.util
 import json
-import os
-import statistics
-import subprocess
-import sys
 import time
 from operator import attrgetter
-from pathlib import Path
 
 import libraries
 import torch
+from measure import KEEP, apart, peak_memory, quartiles, table
 from problems import PROBLEMS, REFERENCES, UNROLLED, QuadraticProblem, flat
 from tqdm import tqdm
 
 PLAIN = "Two plain steps"
 TERMS, ITERATIONS = 3, 5
-# glibc gives freed memory back to the system and takes it again, page by page,
-# in some rows' steps and not in others'.
-KEEP = {
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
 
 # ----------------------------------------------------------------------- rows
 LIBRARIES = {"TorchOpt": "torchopt", "higher": "higher", "Betty": "betty"}
@@ -119,7 +105,7 @@ def measure(name, problem, rounds, device):
     make, references = rows()[name]
     # What is imported or built once is not what a step costs.
     make(QuadraticProblem(device))[0]()
-    peak, step = peak_memory(PROBLEMS[problem](device), make)
+    peak, step = step_memory(PROBLEMS[problem](device), make)
     ordinary, _ = libraries.plain(PROBLEMS[problem](device))
     repeats = PROBLEMS[problem].repeats
     times = [
@@ -148,40 +134,25 @@ def seconds(step, repeats, device):
     return time.perf_counter() - start
 
 
-def peak_memory(problem, make):
+def step_memory(problem, make):
     """The bytes that a step needs at most beside the network and its batches,
     optimizers and copies of parameters included; and the step."""
     for level in ("lower", "upper"):
         problem.evaluate(level).backward()
     problem.network.zero_grad()
-    gc.collect()
-    if next(problem.network.parameters()).is_cuda:
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step, _ = make(problem)
+    made = []
+
+    def steps():
+        made.append(make(problem)[0])
         for _ in range(2):
-            step()
-        return torch.cuda.max_memory_allocated() - before, step
-    with contextlib.suppress(OSError, AttributeError):
-        # Give freed memory back, then let the high-water mark start anew.
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmRSS")
-    step, _ = make(problem)
-    for _ in range(2):
-        step()
-    after = resident("VmHWM")
-    return after and after - before, step
+            made[0]()
 
-
-def resident(key):
-    """A figure of the kernel's on this process, in bytes; None elsewhere than
-    on Linux."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(key):
-                return 1024 * int(line.split()[1])
-    return None
+    if not next(problem.network.parameters()).is_cuda:
+        return peak_memory(steps), made[0]
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    steps()
+    return torch.cuda.max_memory_allocated() - before, made[0]
 
 
 def upper_gradient(problem, make):
@@ -205,32 +176,27 @@ def measured_apart(name, problem, args):
     library = LIBRARIES.get(name.split()[0])
     if library and importlib.util.find_spec(library) is None:
         return "not installed"
-    command = [sys.executable, __file__, "--row", name, "--problem", problem]
+    words = ["--row", name, "--problem", problem]
     for option in ("rounds", "device", "threads"):
-        command += [f"--{option}", str(getattr(args, option))]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **KEEP}
-    )
-    lines = (done.stderr if done.returncode else done.stdout).splitlines()
-    return "failed: " + lines[-1] if done.returncode else json.loads(lines[-1])
+        words += [f"--{option}", str(getattr(args, option))]
+    return apart(__file__, *words, **KEEP)
 
 
 def cells(found, plain_peak):
     """Time, memory and error of a row as text."""
     if isinstance(found, str):
         return [found, "-", "-"]
-    low, middle, high = statistics.quantiles(found["times"], n=4)
     memory = error = "-"
     # What is smaller is lost among pages.
     if plain_peak and plain_peak > 2**24:
         memory = f"{found['peak'] / plain_peak:.2f}"
     if found["error"] is not None:
         error = f"{found['error']:.1e} ({found['reference']})"
-    return [f"{middle:.2f} ({low:.2f}..{high:.2f})", memory, error]
+    return [quartiles(found["times"]), memory, error]
 
 
 def report(problem, args):
-    """The table of a problem."""
+    """Prints the table of a problem."""
     names = [
         name
         for name in rows()
@@ -247,12 +213,13 @@ def report(problem, args):
     if isinstance(reference, str):
         raise SystemExit(f"{PLAIN}: {reference}")
     heads = "strategy", "compare with", "time", "peak memory", "error"
-    lines = [heads, ["---"] * len(heads)]
-    lines += [
-        [name, rival(name), *cells(found[name], reference["peak"])]
-        for name in names
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table(
+        heads,
+        [
+            [name, rival(name), *cells(found[name], reference["peak"])]
+            for name in names
+        ],
+    )
 
 
 def main():
@@ -276,7 +243,8 @@ def main():
         return
     for problem in [args.problem] if args.problem else PROBLEMS:
         print(f"{problem}, {args.device}, {args.threads} threads\n")
-        print(report(problem, args) + "\n")
+        report(problem, args)
+        print()
     print(
         "Time (median and quartiles) and memory are relative to two plain steps"
         "\nof SpeechBrain, one on each level's batch. The error of the upper"

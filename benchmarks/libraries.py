@@ -30,7 +30,7 @@ class LevelsBrain(BilevelMixin, PlainBrain):
     """The same, in two levels."""
 
 
-def started(cls, problem, **hparams):
+def started(cls, problem, compile=False, **hparams):
     """A Brain as it is when its first batch comes."""
     device = next(problem.network.parameters()).device
     brain = cls(
@@ -41,6 +41,7 @@ def started(cls, problem, **hparams):
             "device": str(device),
             "max_grad_norm": 1e9,
             "noprogressbar": True,
+            "compile": compile,
         },
     )
     brain.on_fit_start()
@@ -62,15 +63,16 @@ def plain(problem):
     return step, None
 
 
-def ours(name, lower_steps=1, **settings):
+def ours(name, lower_steps=1, compile=False, **settings):
     """A strategy of this package by name and settings; a callable is called
-    with the problem."""
+    with the problem. ``compile`` is SpeechBrain's ``--compile``."""
 
     def make(problem):
         strategy = getattr(hypergradients, name)(**of(problem, settings))
         brain = started(
             LevelsBrain,
             problem,
+            compile,
             hypergradient=strategy,
             upper=[problem.upper_name],
             upper_opt_class=problem.upper_opt_class,

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from speechbrain_bilevel.problem import LevelBatch, Partition
 
-HPARAMS = Path(__file__).parents[1] / "hparams/train_v2_small_bilevel.yaml"
+HPARAMS = Path(__file__).parents[1] / "hparams"
 UNROLLED = 3  # lower steps
 REFERENCES = {
     "exact": "the hypergradient at the lower level's solution, closed form",
@@ -113,6 +113,7 @@ class SmallV2Problem(Problem):
     """The network of ``train_v2_small_bilevel.yaml`` on noise."""
 
     repeats, settle, step_size, damping = 1, 4, 1e-3, 1.0
+    hparams, clips = "train_v2_small_bilevel.yaml", 16
 
     def __init__(self, device, held=False):
         overrides = {
@@ -120,13 +121,13 @@ class SmallV2Problem(Problem):
             "checkpointer": None,
             "network": {"dropout": 0.0},
         }
-        with open(HPARAMS, encoding="utf-8") as file:
+        with open(HPARAMS / self.hparams, encoding="utf-8") as file:
             hparams = load_hyperpyyaml(file, overrides)
         dtype = torch.float64 if held else torch.float32
         generator = torch.Generator().manual_seed(0)
-        shape = 2, 16, hparams["samples"]
+        shape = 2, self.clips, hparams["samples"]
         noise = 0.1 * torch.randn(shape, generator=generator)
-        labels = torch.arange(16, device=device) % 2
+        labels = torch.arange(self.clips, device=device) % 2
         lower, upper = (1e-3, 0.0) if held else (1e-4, 1e-4)
         super().__init__(
             hparams["network"].to(device, dtype),
@@ -156,6 +157,12 @@ class SmallV2Problem(Problem):
         ]
         loss = self.evaluate("upper", dict(zip(self.lower, after)))
         return flat(torch.autograd.grad(loss, list(self.upper.values())))
+
+
+class V2Problem(SmallV2Problem):
+    """The network of ``train_v2_bilevel.yaml`` on noise."""
+
+    hparams, clips = "train_v2_bilevel.yaml", 8
 
 
 def adam_update(gradient, optimizer, parameter):

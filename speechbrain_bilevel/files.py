@@ -18,8 +18,9 @@ def write_atomically(folder, contents):
     ---------
     folder : str or Path
         Where they go; made if it does not exist.
-    contents : dict of str to str or bytes
-        What is in each file by its name; text is written as UTF-8.
+    contents : dict of str to str, bytes or iterable of str
+        What is in each file by its name; text is written as UTF-8. Of an
+        iterable, such as of many lines, one item at a time is held.
 
     Raises
     ------
@@ -29,9 +30,10 @@ def write_atomically(folder, contents):
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> write_atomically(folder, {"a.txt": "one", "b.bin": b"two"})
-    >>> sorted(path.name for path in folder.iterdir())
-    ['a.txt', 'b.bin']
+    >>> lines = (f"{n}\\n" for n in range(3))
+    >>> write_atomically(folder, {"a.txt": lines, "b.bin": b"two"})
+    >>> (folder / "a.txt").read_text().split()
+    ['0', '1', '2']
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,11 +41,9 @@ def write_atomically(folder, contents):
     written = []
     try:
         for name, content in contents.items():
-            if isinstance(content, str):
-                content = content.encode("utf-8")
             with _open_temporary(targets[name]) as file:
                 written.append(file.name)
-                file.write(content)
+                file.writelines(_encode(content))
         for temporary, target in zip(written, targets.values()):
             os.replace(temporary, target)
     finally:
@@ -84,6 +84,13 @@ directory). Expected the name of a file, in a folder that can be written
             f"{path}: cannot be written ({error.strerror}). Expected the name "
             "of a file, in a folder that can be written"
         ) from error
+
+
+def _encode(content):
+    if isinstance(content, bytes):
+        return [content]
+    parts = [content] if isinstance(content, str) else content
+    return (part.encode("utf-8") for part in parts)
 
 
 def _target(path):

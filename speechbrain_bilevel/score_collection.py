@@ -1,17 +1,27 @@
 """Score files that grow while a long evaluation runs, and survive a kill."""
 
 import hashlib
+import itertools
 import json
+import math
+import operator
 import os
 import re
 from pathlib import Path
 
+import numpy as np
 import torch
 from speechbrain.utils.distributed import ddp_barrier
 
 from speechbrain_bilevel.distributed import rank
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.files import write_atomically
+from speechbrain_bilevel.name_index import NameIndex
+from speechbrain_bilevel.verdicts import no_number
+from speechbrain_bilevel.views import View
+
+# Lines of a part file that are read at once.
+_LINES = 1 << 12
 
 
 class ScoreFile:
@@ -26,12 +36,17 @@ class ScoreFile:
     ---------
     path : str or Path
         The score file.
-    trials : list of tuple
-        (utt, source, key) of each trial.
+    trials : Sequence of tuple
+        (utt, source, key) of each trial; looked at as needed and not copied.
     network : torch.nn.Module
         What computes the scores.
     settings : object
         Whatever else the scores depend on; its ``repr`` must tell it.
+
+    Raises
+    ------
+    InputError
+        If two trials have the same name.
 
     Example
     -------
@@ -51,6 +66,13 @@ class ScoreFile:
     def __init__(self, path, trials, network, settings=None):
         self.path = Path(path)
         self.trials = trials
+        self._index = NameIndex(View(trials, operator.itemgetter(0)))
+        count, first = self._index.repeated()
+        if count:
+            raise InputError(
+                f"{count} names stand for more than one trial, first of all "
+                f"{first}; score lists with the same names one by one"
+            )
         self.fingerprint = _fingerprint(trials, network, settings)
         self.stamp = self.path.with_name(self.path.name + ".json")
         self.part = self.path.with_name(
@@ -58,16 +80,22 @@ class ScoreFile:
         )
         self.complete = self._is_complete()
         _cut_torn_line(self.part)
-        self.done = self._read_parts()
+        self.scores = self._read_parts()
         # No process adds scores before every one has read the same parts.
         ddp_barrier()
 
     @property
     def missing(self):
         """The utts that have no score yet, in the order of the trials."""
+        places = self.missing_positions.tolist()
+        return [self.trials[place][0] for place in places]
+
+    @property
+    def missing_positions(self):
+        """Where these trials stand, as an array."""
         if self.complete:
-            return []
-        return [utt for utt, _, _ in self.trials if utt not in self.done]
+            return np.empty(0, int)
+        return np.flatnonzero(np.isnan(self.scores))
 
     def add(self, utts, scores):
         """Appends scores to this process's part file.
@@ -80,8 +108,11 @@ class ScoreFile:
         Raises
         ------
         InputError
-            If they cannot be written, e.g. on a full disk.
+            If one is NaN, or they cannot be written, e.g. on a full disk.
         """
+        for utt, score in zip(utts, scores):
+            if math.isnan(score):
+                raise InputError(no_number(utt, score))
         lines = [f"{utt} {score!r}\n" for utt, score in zip(utts, scores)]
         try:
             with open(self.part, "a", encoding="utf-8") as file:
@@ -105,14 +136,16 @@ class ScoreFile:
             If it cannot be written, e.g. on a full disk.
         """
         if not self.complete:
-            self.done = self._read_parts()
-            if self.missing:
+            self.scores = self._read_parts()
+            if len(self.missing_positions):
                 return False
             _write(
                 self.path,
-                "".join(
-                    f"{utt} {source} {key} {self.done[utt]!r}\n"
-                    for utt, source, key in self.trials
+                (
+                    f"{utt} {source} {key} {float(score)!r}\n"
+                    for (utt, source, key), score in zip(
+                        self.trials, self.scores
+                    )
                 ),
             )
             _write(self.stamp, json.dumps(self._stamp()))
@@ -122,7 +155,8 @@ class ScoreFile:
         return True
 
     def _stamp(self):
-        scores = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        with open(self.path, "rb") as file:
+            scores = hashlib.file_digest(file, "sha256").hexdigest()
         return {"fingerprint": self.fingerprint, "sha256": scores}
 
     def _is_complete(self):
@@ -145,29 +179,49 @@ class ScoreFile:
         ]
 
     def _read_parts(self):
-        done = {}
+        """The score of each trial, NaN where there is none yet."""
+        scores = np.full(len(self.trials), np.nan)
         for part in self._parts(self.fingerprint):
-            # The last line may be torn: by a kill, or because another process
-            # is just writing it.
-            whole = part.read_bytes().rpartition(b"\n")[0]
-            for line in whole.decode(errors="replace").splitlines():
-                utt, _, score = line.partition(" ")
-                try:
-                    done[utt] = float(score)
-                except ValueError:
-                    continue
-        return done
+            with open(part, "rb") as file:
+                lines = _whole_lines(file)
+                while some := list(itertools.islice(lines, _LINES)):
+                    utts, values = zip(*map(_parse, some))
+                    places, values = self._index.find(utts), np.array(values)
+                    good = (places >= 0) & ~np.isnan(values)
+                    scores[places[good]] = values[good]
+        return scores
+
+
+def _whole_lines(file):
+    """Not a last line that is torn: by a kill, or because another process is
+    just writing it."""
+    return itertools.takewhile(lambda line: line.endswith(b"\n"), file)
+
+
+def _parse(line):
+    """A line's utt and score, NaN if it is spoilt."""
+    utt, _, score = line.decode(errors="replace").partition(" ")
+    try:
+        return utt, float(score)
+    except ValueError:
+        return utt, math.nan
 
 
 def _cut_torn_line(part):
     """So that the next score does not grow onto it."""
     if part.is_file():
-        whole = part.read_bytes().rpartition(b"\n")
-        os.truncate(part, len(whole[0] + whole[1]))
+        with open(part, "rb") as file:
+            whole = sum(map(len, _whole_lines(file)))
+        os.truncate(part, whole)
 
 
 def _fingerprint(trials, network, settings):
-    digest = hashlib.sha256(repr((trials, settings)).encode())
+    # As of the repr of the pair of both, which it once was: scores of then are
+    # kept.
+    digest = hashlib.sha256(b"([")
+    for number, trial in enumerate(trials):
+        digest.update(f"{', ' if number else ''}{trial!r}".encode())
+    digest.update(f"], {settings!r})".encode())
     for name, module in network.named_modules():
         # Two networks may have the same weights and another number of heads.
         sizes = {
@@ -185,9 +239,9 @@ def _fingerprint(trials, network, settings):
     return digest.hexdigest()[:16]
 
 
-def _write(path, text):
+def _write(path, content):
     try:
-        write_atomically(path.parent, {path.name: text})
+        write_atomically(path.parent, {path.name: content})
     except OSError as error:
         raise _not_written(path, error) from error
 

@@ -10,17 +10,18 @@ eval, ASVspoof2019_LA_<partition>/flac.
 """
 
 import argparse
-import csv
 import hashlib
-import io
+import itertools
 import json
 import logging
 import os
 from pathlib import Path
 
+import numpy as np
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_bilevel.dataio.audio_check import measure_durations
+from speechbrain_bilevel.dataio.manifests import COLUMNS, manifest_lines
 from speechbrain_bilevel.dataio.protocols import (
     ASVSPOOF2019_LA_COUNTS,
     BONAFIDE,
@@ -34,7 +35,6 @@ from speechbrain_bilevel.files import write_atomically
 
 logger = get_logger(__name__)
 
-COLUMNS = ("ID", "duration", "wav", "speaker", "attack", "label")
 STAMP = "prepare.json"
 # Of the official number of trials: a partition this near to it is a damaged
 # copy of the official one rather than another corpus.
@@ -85,11 +85,12 @@ def prepare_asvspoof2019(data_folder, save_folder, skip_prep=False):
         for partition in PARTITIONS
     }
     _check_counts(trials)
-    paths = [trial.path for rows in trials.values() for trial in rows]
-    durations = measure_durations(data_folder, paths)
+    durations = _measure(data_folder, trials.values())
     manifests = {
-        f"{partition}.csv": _format_csv(rows, durations)
-        for partition, rows in trials.items()
+        f"{partition}.csv": manifest_lines(
+            rows.with_root("$data_root"), seconds
+        )
+        for (partition, rows), seconds in zip(trials.items(), durations)
     }
     _save(save_folder, manifests, source)
     logger.info("Wrote the manifests to %s", save_folder)
@@ -132,7 +133,7 @@ def _check_counts(trials):
 
 
 def _count(rows):
-    n_bonafide = sum(trial.label == BONAFIDE for trial in rows)
+    n_bonafide = rows.counts("label").get(BONAFIDE, 0)
     return {BONAFIDE: n_bonafide, SPOOF: len(rows) - n_bonafide}
 
 
@@ -145,15 +146,14 @@ def _is_nearly_official(partition, counts):
     return abs(sum(counts.values()) - official) <= _NEARLY * official
 
 
-def _format_csv(rows, durations):
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        wav = f"$data_root/{row.path}"
-        cells = row.utt, durations[row.path], wav, row.speaker
-        writer.writerow((*cells, row.attack, row.label))
-    return text.getvalue()
+def _measure(data_folder, tables):
+    """Durations for each table; all files are checked before any is refused."""
+    ends = np.cumsum([len(table) for table in tables])
+    paths = itertools.chain.from_iterable(
+        table.texts("path") for table in tables
+    )
+    durations = measure_durations(data_folder, paths, n_paths=ends[-1])
+    return np.split(durations, ends[:-1])
 
 
 def _describe_source(data_folder):
@@ -176,7 +176,8 @@ def _describe_csvs(save_folder):
 def _sha256(path):
     """The digest, or None of a file that cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
 

@@ -1,6 +1,5 @@
 """``speechbrain-bilevel score``: scores a list of trials."""
 
-import dataclasses
 import datetime
 import os
 
@@ -40,17 +39,27 @@ def add_score(commands):
         help="the corpus' folder, where relative paths of audio start; by "
         "default the folder that TRIALS is in",
     )
-    parser.add_argument(
+    heard = parser.add_mutually_exclusive_group()
+    heard.add_argument(
         "--trim-silence",
         action="store_true",
         help="cut the silence before and behind the speech",
+    )
+    heard.add_argument(
+        "--whole",
+        action="store_true",
+        help="score whole recordings as long as they are, from 1 s up, not "
+        "their beginnings of the length that the network was trained on; of "
+        "what is longer than 60 s, the first 60 s. Not with V2, which takes "
+        "one length only",
     )
     parser.add_argument(
         "--batch-size",
         type=whole_number(1),
         default=16,
         metavar="N",
-        help="trials that the network sees at once; by default 16",
+        help="trials that the network sees at once, of whole recordings that "
+        "last longer as many fewer; by default 16",
     )
     parser.add_argument(
         "--num-workers",
@@ -84,6 +93,7 @@ def _score(args):
             batch_size=args.batch_size,
             num_workers=args.num_workers,
             trim_silence=args.trim_silence,
+            whole=args.whole,
         )
         if if_main_process():
             print(f"{args.scores}: {len(trials)} trials")
@@ -110,10 +120,7 @@ def _read_trials(path, data_folder):
     corpus, trials = recognise(path), read_protocol(path)
     if not corpus.is_list:
         trials = locate_audio(trials, folder, corpus)
-    trials = [
-        dataclasses.replace(trial, path=os.path.join(folder, trial.path))
-        for trial in trials
-    ]
+    trials = trials.with_root(folder)
     if not any(os.path.exists(trial.path) for trial in trials):
         raise InputError(
             f"{path}: no audio file is where it says, the first not at "

@@ -1,8 +1,12 @@
 """Finding audio files that cannot be used, without decoding them."""
 
+import array
+import collections
 import functools
+import itertools
 import os
 
+import numpy as np
 import soundfile
 from speechbrain.utils.parallel import parallel_map
 
@@ -17,22 +21,24 @@ from speechbrain_bilevel.errors import InputError
 _SHOWN = 5
 
 
-def measure_durations(data_folder, paths, any_format=False):
+def measure_durations(data_folder, paths, n_paths, any_format=False):
     """Checks audio files, on all cores, and tells how long they are.
 
     Arguments
     ---------
     data_folder : str or Path
         What the paths are relative to.
-    paths : list of str
-        Mono FLAC files at 16 kHz.
+    paths : iterable of str
+        Mono FLAC files at 16 kHz, taken while others are checked.
+    n_paths : int
+        How many they are, for the progress bar.
     any_format : bool
         If True, any format, rate and number of channels will do.
 
     Returns
     -------
-    dict of str to float
-        Seconds of each path.
+    numpy.ndarray
+        Seconds of each file in their order, float64, shape [n_paths].
 
     Raises
     ------
@@ -44,43 +50,52 @@ def measure_durations(data_folder, paths, any_format=False):
     -------
     >>> folder = getfixture("tmp_path")
     >>> soundfile.write(folder / "a.flac", [0.0] * 8000, SAMPLE_RATE)
-    >>> measure_durations(folder, ["a.flac"])
-    {'a.flac': 0.5}
+    >>> measure_durations(folder, ["a.flac"], n_paths=1)
+    array([0.5])
     """
+    paths, named = itertools.tee(paths)
     results = parallel_map(
         functools.partial(check_audio, any_format=any_format),
-        [os.path.join(data_folder, path) for path in paths],
+        (os.path.join(data_folder, path) for path in paths),
         chunk_size=64,
-        progress_bar_kwargs={"desc": "Checking audio", "unit": "file"},
+        progress_bar_kwargs={
+            "desc": "Checking audio",
+            "unit": "file",
+            "total": n_paths,
+        },
     )
-    durations, faults, n_bad = {}, {}, 0
+    durations, n_bad = array.array("d"), 0
+    counts, shown = collections.Counter(), {}
     # In this order, so that the progress bar comes to its end.
-    for (seconds, found), path in zip(results, paths):
-        durations[path] = seconds
+    for (seconds, found), path in zip(results, named):
+        durations.append(seconds)
         n_bad += bool(found)
         for kind, detail in found:
-            faults.setdefault(kind, []).append(f"{path} ({detail})")
-    if faults:
+            counts[kind] += 1
+            if counts[kind] <= _SHOWN:
+                shown.setdefault(kind, []).append(f"{path} ({detail})")
+    if n_bad:
         expected = f"mono FLAC at {SAMPLE_RATE} Hz"
         if any_format:
             expected = "a format that soundfile reads, such as FLAC or WAV"
         advice = "unpack the corpus again or convert these files"
-        if len(faults.get("missing", ())) == len(paths):
+        if counts["missing"] == n_paths:
             advice = "paths start at that folder; is it the right one?"
         raise InputError(
-            f"{n_bad} of {len(paths)} audio files in {data_folder} cannot be "
-            f"used:\n{_list_faults(faults)}\nExpected {expected}; {advice}"
+            f"{n_bad} of {n_paths} audio files in {data_folder} cannot be "
+            f"used:\n{_list_faults(counts, shown)}\nExpected {expected}; "
+            f"{advice}"
         )
-    return durations
+    return np.frombuffer(durations)
 
 
-def _list_faults(faults):
+def _list_faults(counts, shown):
     lines = []
-    for kind, files in faults.items():
-        lines.append(f"  {kind}: {len(files)}")
-        lines += [f"    {file}" for file in files[:_SHOWN]]
-        if len(files) > _SHOWN:
-            lines.append(f"    and {len(files) - _SHOWN} more")
+    for kind, files in shown.items():
+        lines.append(f"  {kind}: {counts[kind]}")
+        lines += [f"    {file}" for file in files]
+        if counts[kind] > _SHOWN:
+            lines.append(f"    and {counts[kind] - _SHOWN} more")
     return "\n".join(lines)
 
 

@@ -1,14 +1,12 @@
 """Reading protocols whose columns are separated by blanks."""
 
-import sys
-
+from speechbrain_bilevel.dataio.collecting import collect_trials
 from speechbrain_bilevel.dataio.trials import (
     BONAFIDE,
     NO_ATTACK,
     SPOOF,
     Trial,
     check_name,
-    collect_trials,
     protocol_lines,
 )
 from speechbrain_bilevel.errors import InputError
@@ -29,7 +27,7 @@ def read_columns(corpus, protocol, partition):
 
     Returns
     -------
-    list of Trial
+    TrialTable
         In the order of the protocol.
 
     Raises
@@ -81,14 +79,8 @@ def _row_parser(corpus, partition):
                 )
         attack = _attack_of(utt, attack, label)
         part = tell_partition(columns)
-        return Trial(
-            utt,
-            f"{folders[part]}/{utt}.flac",
-            sys.intern(speaker),
-            sys.intern(attack),
-            sys.intern(label),
-            part,
-        )
+        path = f"{folders[part]}/{utt}.flac"
+        return Trial(utt, path, speaker, attack, label, part)
 
     return parse
 
@@ -113,16 +105,13 @@ def _partition_teller(corpus, names, partition):
     """A function that tells the partition of the columns of a line."""
     utt_at = names.index("utterance")
     subset_at = names.index("subset") if "subset" in names else None
-    # The same str for all trials, rather than a piece of each line.
-    known = {part: part for part in corpus.audio}
 
     def by_subset(columns):
         subset = columns[subset_at]
-        if subset not in known:
-            raise InputError(
-                f"unknown subset {shorten(subset)}, not {', '.join(known)}"
-            )
-        return known[subset]
+        if subset not in corpus.audio:
+            known = ", ".join(corpus.audio)
+            raise InputError(f"unknown subset {shorten(subset)}, not {known}")
+        return subset
 
     def by_prefix(columns):
         for prefix, part in corpus.prefixes.items():

@@ -1,7 +1,5 @@
 """Finding the protocol and the audio of a corpus in its data folder."""
 
-import collections
-import dataclasses
 import os
 from pathlib import Path
 
@@ -30,7 +28,7 @@ def find_trials(data_folder, partition="eval", protocol=None):
 
     Returns
     -------
-    list of Trial
+    TrialTable
         In the order of the protocol, paths relative to the data folder (to the
         list's folder if a list was given for it).
 
@@ -54,14 +52,15 @@ def find_trials(data_folder, partition="eval", protocol=None):
         protocol = find_protocol(data_folder, partition)
     corpus = recognise(protocol)
     everything = read_protocol(protocol)
-    trials = [trial for trial in everything if trial.partition == partition]
-    if not trials:
+    codes, partitions = everything.column("partition")
+    if partition not in partitions:
         raise InputError(_describe_partitions(protocol, partition, everything))
+    trials = everything.take(codes == partitions.index(partition))
     if not corpus.is_list:
         return locate_audio(trials, root, corpus)
     # In-the-Wild's list may lie in a folder within the data folder.
     prefix = protocol.parent.relative_to(root) if inside else Path()
-    return [_move(trial, prefix / trial.path) for trial in trials]
+    return trials.with_paths(str(prefix / p) for p in trials.texts("path"))
 
 
 def audio_root(data_folder):
@@ -196,7 +195,7 @@ def _describe_search(folder):
 
 
 def _describe_partitions(protocol, partition, trials):
-    counts = collections.Counter(trial.partition for trial in trials)
+    counts = trials.counts("partition")
     has = ", ".join(f"{part} ({n})" for part, n in counts.items())
     return (
         f"{protocol}: none of the {len(trials)} trials is of partition "
@@ -210,7 +209,7 @@ def locate_audio(trials, root, corpus):
 
     Arguments
     ---------
-    trials : list of Trial
+    trials : TrialTable
         Of a corpus whose protocol is no list.
     root : str or Path
         The data folder.
@@ -219,38 +218,39 @@ def locate_audio(trials, root, corpus):
 
     Returns
     -------
-    list of Trial
+    TrialTable
         With the path of the file, relative to the data folder; of a file that
         is nowhere, the usual place.
 
     Example
     -------
     >>> from speechbrain_bilevel.dataio.corpora import ASVSPOOF5
+    >>> from speechbrain_bilevel.dataio.trial_table import TrialTable
     >>> from speechbrain_bilevel.dataio.trials import Trial
     >>> root = getfixture("tmp_path")
     >>> (root / "flac_E").mkdir()
     >>> (root / "flac_E" / "E_1.flac").touch()
-    >>> trials = [Trial("E_1", "flac_E_eval/E_1.flac", *"xyz", "eval")]
-    >>> locate_audio(trials, root, ASVSPOOF5)[0].path
+    >>> trial = Trial("E_1", "flac_E_eval/E_1.flac", *"xyz", "eval")
+    >>> locate_audio(TrialTable([trial]), root, ASVSPOOF5)[0].path
     'flac_E/E_1.flac'
     """
     root, places = Path(root), corpus.audio
     # One listing of each folder, because there may be a million files.
     names = {
         place: _list_files(root / place)
-        for part in {trial.partition for trial in trials}
+        for part in trials.counts("partition")
         for place in places[part]
         if len(places[part]) > 1
     }
-    located = []
-    for trial in trials:
+
+    def place(trial):
         name = f"{trial.utt}.flac"
         having = (
             p for p in places[trial.partition] if name in names.get(p, ())
         )
-        place = next(having, places[trial.partition][0])
-        located.append(_move(trial, f"{place}/{name}"))
-    return located
+        return f"{next(having, places[trial.partition][0])}/{name}"
+
+    return trials.with_paths(map(place, trials))
 
 
 def _list_files(folder):
@@ -258,10 +258,3 @@ def _list_files(folder):
         return set(os.listdir(folder))
     except OSError:
         return set()
-
-
-def _move(trial, path):
-    path = str(path)
-    if path == trial.path:
-        return trial
-    return dataclasses.replace(trial, path=path)

@@ -1,14 +1,13 @@
 """Reading lists of trials with a header: CSV or TSV, ours or anybody's."""
 
 import itertools
-import sys
 
+from speechbrain_bilevel.dataio.collecting import collect_trials
 from speechbrain_bilevel.dataio.trials import (
     LABELS,
     NO_ATTACK,
     SPOOF,
     Trial,
-    collect_trials,
     protocol_lines,
 )
 from speechbrain_bilevel.errors import InputError
@@ -63,7 +62,7 @@ def read_list(path):
 
     Returns
     -------
-    list of Trial
+    TrialTable
         In the list's order, paths as they are written there, but without the
         ``$data_root/`` of SpeechBrain's manifests.
 
@@ -167,11 +166,10 @@ def _parse(columns, n_columns, row):
     return Trial(
         utt,
         path,
-        # A list has many lines, but few of these.
-        sys.intern(_join(cells.get("speaker") or "-")),
-        sys.intern(attack),
+        _join(cells.get("speaker") or "-"),
+        attack,
         label,
-        sys.intern(cells.get("partition") or "eval"),
+        cells.get("partition") or "eval",
     )
 
 

@@ -2,9 +2,10 @@
 
 import csv
 import dataclasses
-import io
 import os
 from pathlib import Path
+
+import numpy as np
 
 from speechbrain_bilevel.dataio.audio_check import measure_durations
 from speechbrain_bilevel.dataio.data_folder import (
@@ -116,17 +117,71 @@ def write_manifest(data_folder, out_csv, partition="eval", protocol=None):
     trials = find_trials(data_folder, partition, protocol)
     root = os.path.realpath(audio_root(data_folder))
     _check_root(root)
-    paths = list(dict.fromkeys(trial.path for trial in trials))
-    durations = measure_durations(root, paths, any_format=corpus.is_list)
-    _save(out_csv, _format_csv(trials, root, durations))
-    n_bonafide = sum(trial.label == BONAFIDE for trial in trials)
+    durations = _measure_once(root, trials, corpus.is_list)
+    _save(out_csv, manifest_lines(trials.with_root(root), durations))
+    n_bonafide = trials.counts("label").get(BONAFIDE, 0)
     return Summary(
         corpus.name,
         n_bonafide,
         len(trials) - n_bonafide,
-        len({trial.attack for trial in trials} - {NO_ATTACK}),
-        sum(durations[trial.path] for trial in trials) / 3600,
+        len(trials.counts("attack").keys() - {NO_ATTACK}),
+        float(durations.sum()) / 3600,
     )
+
+
+def manifest_lines(trials, durations):
+    """Yields the lines of a manifest, so that it need not be in memory.
+
+    Arguments
+    ---------
+    trials : TrialTable
+        With the paths that the manifest is to have.
+    durations : numpy.ndarray
+        Seconds of each trial, shape [n_trials].
+
+    Yields
+    ------
+    line : str
+        With its end; the first one names the columns.
+
+    Example
+    -------
+    >>> from speechbrain_bilevel.dataio.trial_table import TrialTable
+    >>> from speechbrain_bilevel.dataio.trials import Trial
+    >>> trial = Trial("u1", "a, b.wav", "s", "A07", "spoof", "eval")
+    >>> print(*manifest_lines(TrialTable([trial]), np.array([0.5])), sep="")
+    ID,duration,wav,speaker,attack,label
+    u1,0.5,"a, b.wav",s,A07,spoof
+    <BLANKLINE>
+    """
+    # What writes a row returns what the file's method returns.
+    write = csv.writer(_Echo, lineterminator="\n").writerow
+    yield write(COLUMNS)
+    for trial, seconds in zip(trials, map(float, durations)):
+        cells = trial.utt, seconds, trial.path, trial.speaker
+        yield write((*cells, trial.attack, trial.label))
+
+
+class _Echo:
+    """Instead of a file."""
+
+    @staticmethod
+    def write(line):
+        return line
+
+
+def _measure_once(root, trials, any_format):
+    """Seconds of each trial; a file that several have is checked once."""
+    repeats = trials.repeats("path")
+    firsts = np.ones(len(trials), dtype=bool)
+    firsts[list(repeats)] = False
+    paths = trials.take(firsts).texts("path")
+    durations = np.empty(len(trials))
+    durations[firsts] = measure_durations(
+        root, paths, n_paths=firsts.sum(), any_format=any_format
+    )
+    durations[list(repeats)] = durations[list(repeats.values())]
+    return durations
 
 
 def _check_root(root):
@@ -138,20 +193,9 @@ def _check_root(root):
         )
 
 
-def _format_csv(trials, root, durations):
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for trial in trials:
-        wav = os.path.join(root, trial.path)
-        cells = trial.utt, durations[trial.path], wav, trial.speaker
-        writer.writerow((*cells, trial.attack, trial.label))
-    return text.getvalue()
-
-
-def _save(out_csv, text):
+def _save(out_csv, lines):
     try:
-        write_atomically(out_csv.parent, {out_csv.name: text})
+        write_atomically(out_csv.parent, {out_csv.name: lines})
     except OSError as error:
         raise InputError(
             f"{out_csv}: cannot be written ({error.strerror}). Expected a "

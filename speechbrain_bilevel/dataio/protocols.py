@@ -1,7 +1,7 @@
 """Readers of the lists of trials ("protocols") that anti-spoofing corpora ship.
 
-Every reader returns the same row type, ``Trial``, so that whatever comes after
-it (manifests, samplers, scores) does not know which corpus a trial is from.
+Every reader returns a ``TrialTable``, so that whatever comes after it
+(manifests, samplers, scores) does not know which corpus a trial is from.
 """
 
 import os
@@ -70,7 +70,7 @@ def read_protocol(path):
 
     Returns
     -------
-    list of Trial
+    TrialTable
         In the file's order, all partitions that it has. Paths are relative to
         the data folder, those of a list as they are written there.
 
@@ -216,7 +216,7 @@ def read_asvspoof2019_protocol(data_folder, partition):
 
     Returns
     -------
-    list of Trial
+    TrialTable
         In the order of the protocol; at least one is bona fide and one spoof.
 
     Raises
@@ -245,7 +245,7 @@ def read_asvspoof2019_protocol(data_folder, partition):
 
 def _check_both_labels(protocol, trials):
     """A partition with one label only can be neither learnt nor evaluated."""
-    labels = {trial.label for trial in trials}
+    labels = trials.counts("label")
     for label in (BONAFIDE, SPOOF):
         if label not in labels:
             raise InputError(

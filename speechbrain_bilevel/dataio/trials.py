@@ -24,7 +24,6 @@ LABELS = {
 # Names become parts of a path and fields of a CSV in which SpeechBrain
 # replaces $words, so nothing else than these characters is let through.
 _NAME = re.compile(r"[\w.-]+")
-_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,77 +80,6 @@ def protocol_lines(path):
         "trials, in plain text; check the data folder or unpack the corpus "
         "again",
     )
-
-
-def collect_trials(path, rows, parse, expected):
-    """Makes trials of rows; shows all that is wrong with them at once.
-
-    Arguments
-    ---------
-    path : str or Path
-        Where the rows are from, for messages.
-    rows : iterable of (int, object)
-        Line number and content of each row.
-    parse : callable
-        Makes a ``Trial`` of a row's content; raises ``InputError`` with what
-        is wrong with it.
-    expected : str
-        What rows should be and what to do, for messages.
-
-    Returns
-    -------
-    list of Trial
-        In the order of the rows; at least one, no name twice.
-
-    Raises
-    ------
-    InputError
-        There is no row, or there are bad ones; these are counted and the first
-        ones shown.
-
-    Example
-    -------
-    >>> def parse(utt):
-    ...     return Trial(utt, f"{utt}.wav", "-", "-", "bonafide", "eval")
-    >>> rows = [(1, "a"), (2, "b")]
-    >>> [trial.path for trial in collect_trials("x", rows, parse, "Names")]
-    ['a.wav', 'b.wav']
-    >>> collect_trials("x", [(1, "a"), (2, "a")], parse, "Expected names")
-    Traceback (most recent call last):
-    ...
-    speechbrain_bilevel.errors.InputError: x: 1 of 2 lines cannot be used:
-      line 2: a is already on line 1
-    Expected names
-    """
-    trials, line_of = [], {}
-    shown, n_faults = [], 0
-    for number, row in rows:
-        try:
-            trial = parse(row)
-            first = line_of.setdefault(trial.utt, number)
-            if first != number:
-                raise InputError(f"{trial.utt} is already on line {first}")
-        except InputError as fault:
-            n_faults += 1
-            if n_faults <= _SHOWN:
-                shown.append(f"line {number}: {fault}")
-        else:
-            trials.append(trial)
-    if n_faults > _SHOWN:
-        shown.append(f"and {n_faults - _SHOWN} more")
-    if n_faults:
-        n_lines = n_faults + len(trials)
-        raise InputError(
-            f"{path}: {n_faults} of {n_lines} lines cannot be used:\n  "
-            + "\n  ".join(shown)
-            + f"\n{expected}"
-        )
-    if not trials:
-        raise InputError(
-            f"{path}: empty. Expected one trial a line; "
-            "unpack the corpus again or write one"
-        )
-    return trials
 
 
 def check_name(name):

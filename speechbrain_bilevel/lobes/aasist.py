@@ -45,6 +45,9 @@ class GraphBackEnd(torch.nn.Module):
     torch.Size([2, 20])
     """
 
+    #: Whole recordings can be scored; see ``scoring.score_trials``.
+    any_length = True
+
     def __init__(
         self,
         bands,

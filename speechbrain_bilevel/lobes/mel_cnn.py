@@ -78,6 +78,9 @@ class MelCNN(torch.nn.Module):
     torch.Size([2, 2])
     """
 
+    #: Whole recordings can be scored; see ``scoring.score_trials``.
+    any_length = True
+
     def __init__(
         self,
         samples=32000,

@@ -1,6 +1,7 @@
 """``speechbrain-bilevel score``, alone and under a real ``torchrun``."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,13 +9,22 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import torch
 from tiny_detector import SAMPLES, export, tiny_network
 
 from speechbrain_bilevel.dataio import trial_batches
+from speechbrain_bilevel.dataio.audio import fit_length, read_audio
+from speechbrain_bilevel.dataio.lengths import LONGEST, bucket_lengths
+from speechbrain_bilevel.hub.card import model_card
+from speechbrain_bilevel.hub.folder import parts_of, write_folder
 from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.lobes.mel_cnn import MelCNN
 from speechbrain_bilevel.metrics.score_files import read_cm_scores
 
 TRIALS = 37
+# Some of the recordings are shorter, most are longer.
+WHOLE_FROM = 8000
+WHOLE = {"source": "mel_cnn"}
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone")
 TWO_PROCESSES += ("--nproc_per_node", "2", "-m", "speechbrain_bilevel.cli")
 KILLED = """
@@ -34,11 +44,26 @@ cli.main(sys.argv[1:])
 """
 
 
+def export_mel_cnn(folder):
+    """Writes a detector that takes recordings of any length."""
+    yaml = folder.parent / "mel_cnn.yaml"
+    yaml.write_text(
+        "network: !new:speechbrain_bilevel.lobes.mel_cnn.MelCNN\n"
+        f"    samples: {WHOLE_FROM}\n    bands: 8\n    channels: [4, 4]\n"
+        f"    hidden: 8\nsamples: {WHOLE_FROM}\nas_published: False\n"
+    )
+    torch.manual_seed(0)
+    network = MelCNN(WHOLE_FROM, bands=8, channels=[4, 4], hidden=8)
+    parts = parts_of(yaml, network.state_dict())
+    write_folder(folder, parts, model_card("mel_cnn", parts))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A detector, and a list of recordings that begin and end with silence."""
     folder = tmp_path_factory.mktemp("score")
     export(folder / "pretrained", tiny_network())
+    export_mel_cnn(folder / "mel_cnn")
     random = np.random.default_rng(0)
     lines = ["path,label,attack"]
     for n in range(TRIALS):
@@ -52,9 +77,9 @@ def folder(tmp_path_factory):
     return folder
 
 
-def words(folder, scores, *more, trials="list.csv"):
+def words(folder, scores, *more, trials="list.csv", source="pretrained"):
     """The command's arguments."""
-    source = str(folder / "pretrained")
+    source = str(folder / source)
     arguments = ["score", str(folder / trials), str(scores), "--source", source]
     return [*arguments, "--batch-size", "4", "--device", "cpu", *more]
 
@@ -229,3 +254,103 @@ def test_a_protocol_finds_its_audio_where_the_corpus_has_it(
     code, err, read = score(folder, tmp_path / "a", *there, trials=protocol)
     assert code == 0, err
     assert read == [f"DF_E_{n}.flac" for n in range(4)]
+
+
+def test_a_whole_recording_has_the_score_of_itself_alone(
+    folder, tmp_path, score
+):
+    assert score(folder, tmp_path / "a.txt", "--whole", **WHOLE)[0] == 0
+    scores = read_cm_scores(tmp_path / "a.txt").score
+    detector = SpoofDetector.from_hparams(folder / "mel_cnn")
+    expected = []
+    for n in range(TRIALS):
+        wav = read_audio(folder / f"{n}.flac", LONGEST)
+        buckets = bucket_lengths(WHOLE_FROM)
+        length = int(buckets[buckets >= len(wav)][0])
+        detector.windows.samples = length
+        wav = fit_length(wav, length)
+        expected.append(detector.classify_batch(wav)[1].item())
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
+    # The scores of the beginnings are others.
+    code, _, read = score(folder, tmp_path / "b.txt", **WHOLE)
+    assert code == 0 and len(read) == TRIALS
+    beginnings = read_cm_scores(tmp_path / "b.txt").score
+    assert (np.abs(beginnings - scores) > 1e-4).sum() > TRIALS / 2
+
+    # Beside others, and in another order.
+    header, *lines = (folder / "list.csv").read_text().splitlines()
+    some = folder / "some.csv"
+    some.write_text("\n".join([header, *lines[::-2]]))
+    there = tmp_path / "c.txt"
+    assert score(folder, there, "--whole", trials=some, **WHOLE)[0] == 0
+    again = read_cm_scores(there).score
+    np.testing.assert_allclose(again, scores[::-2], rtol=0, atol=1e-6)
+
+
+def test_two_processes_write_the_bytes_of_one_of_whole_recordings(
+    folder, tmp_path, score
+):
+    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
+    code, err, read = score(folder, one, "--whole", **WHOLE)
+    assert code == 0 and len(read) == TRIALS
+    assert f"Measuring: 100%|██████████| {TRIALS}/{TRIALS}" in err
+    told = re.search(r"\npadding: ([0-9.]+) % of what the network", err)
+    # Some last less than the 0.5 s that the network was trained on.
+    assert 0 < float(told[1]) < 20
+    arguments = words(folder, two, "--whole", "--num-workers", "1", **WHOLE)
+    code, err = launch(TWO_PROCESSES, arguments)
+    assert code == 0, err[-5000:]
+    assert two.read_bytes() == one.read_bytes()
+
+
+def test_a_killed_run_of_whole_recordings_is_gone_on_with(
+    folder, tmp_path, score
+):
+    scores, whole = tmp_path / "a.txt", tmp_path / "whole.txt"
+    assert score(folder, whole, "--whole", **WHOLE)[0] == 0
+    arguments = words(folder, scores, "--whole", **WHOLE)
+    code, err = launch(["-c", KILLED], arguments)
+    assert code == -signal.SIGKILL, err[-5000:]
+    (part,) = tmp_path.glob("a.txt.*.part0")
+    done = [line.split()[0] for line in part.read_text().splitlines()]
+    code, _, read = score(folder, scores, "--whole", **WHOLE)
+    assert code == 0 and len(done) >= 3
+    everything = [f"{n}.flac" for n in range(TRIALS)]
+    assert sorted(done + read) == sorted(everything)
+    assert scores.read_bytes() == whole.read_bytes()
+    code, err, read = score(folder, scores, "--whole", **WHOLE)
+    assert (code, read) == (0, []) and "Measuring" not in err
+    # Scores of the beginnings only are not mixed with them.
+    code, err, _ = score(folder, scores, **WHOLE)
+    assert code == 2 and "is there already, and not with these" in err
+
+
+def test_an_unreadable_file_among_whole_recordings_is_named(
+    folder, tmp_path, score
+):
+    lines = (folder / "list.csv").read_text().splitlines()
+    (folder / "gone.csv").write_text("\n".join([*lines, "gone.flac,real,-"]))
+    scores = tmp_path / "a.txt"
+    code, err, read = score(
+        folder, scores, "--whole", trials="gone.csv", **WHOLE
+    )
+    assert code == 2 and len(read) == TRIALS + 1
+    assert f"1 of {TRIALS + 1} trials have no score:\n" in err
+    assert f"{folder}/gone.flac: does not exist" in err
+
+
+@pytest.mark.parametrize(
+    "source, more, message",
+    [
+        ("pretrained", [], "V2: takes recordings of one length only"),
+        ("mel_cnn", ["--trim-silence"], "not allowed with argument --whole"),
+    ],
+)
+def test_whole_recordings_cannot_always_be_scored(
+    folder, tmp_path, score, source, more, message
+):
+    code, err, read = score(
+        folder, tmp_path / "a.txt", "--whole", *more, source=source
+    )
+    assert code == 2 and read == [] and message in err
+    assert "Traceback" not in err and os.listdir(tmp_path) == []

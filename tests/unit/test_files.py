@@ -22,6 +22,18 @@ def test_a_full_disk_leaves_all_as_it_was(tmp_path):
     assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "old"
 
 
+def test_lines_that_end_in_an_error_leave_all_as_it_was(tmp_path):
+    def lines():
+        yield "new\n"
+        raise KeyboardInterrupt
+
+    write_atomically(tmp_path, {"a": "old"})
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path, {"a": lines()})
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
 def test_a_folder_among_the_targets_leaves_all_as_it_was(tmp_path):
     (tmp_path / "b").mkdir()
     with pytest.raises(IsADirectoryError):

@@ -22,6 +22,7 @@ from speechbrain_bilevel.dataio.protocols import (
     Trial,
     asvspoof2019_protocol_path,
 )
+from speechbrain_bilevel.dataio.trial_table import TrialTable
 from speechbrain_bilevel.errors import InputError
 
 N_FRAMES = 8001
@@ -309,7 +310,7 @@ def official_trials(**changed):
     }
     counts = {**ASVSPOOF2019_LA_COUNTS, **changed}
     return {
-        part: [rows[label] for label in rows for _ in range(n[label])]
+        part: TrialTable(rows[label] for label in rows for _ in range(n[label]))
         for part, n in counts.items()
     }
 

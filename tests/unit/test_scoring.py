@@ -1,8 +1,10 @@
 """Score files: whole or absent, and never a trial scored twice or lost."""
 
+import collections.abc
 import dataclasses
 import os
 import re
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +18,10 @@ from speechbrain_bilevel.dataio import trial_batches
 from speechbrain_bilevel.dataio.trial_batches import TrialBatches
 from speechbrain_bilevel.dataio.trials import Trial
 from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.lobes.aasist import AASIST
+from speechbrain_bilevel.lobes.mel_cnn import MelCNN
+from speechbrain_bilevel.lobes.ssl import SSLAASIST
+from speechbrain_bilevel.lobes.v2 import V2
 from speechbrain_bilevel.metrics.score_files import read_cm_scores
 from speechbrain_bilevel.nnet.transformer import SelfAttention
 from speechbrain_bilevel.score_collection import ScoreFile
@@ -275,15 +281,22 @@ def test_a_part_that_a_power_cut_has_spoilt_is_read_as_far_as_it_can_be(
 def test_a_kill_before_the_parts_are_gone(path, network, monkeypatch):
     scores = ScoreFile(path, TRIALS, network)
     add(scores, *SCORES)
+    read = scores._read_parts()
     monkeypatch.setattr(scores, "_parts", lambda _: 1 / 0)
-    scores.done = dict(SCORES)
-    scores._read_parts = lambda: dict(SCORES)
+    monkeypatch.setattr(scores, "_read_parts", lambda: read)
     with pytest.raises(ZeroDivisionError):
         scores.finish()
     assert len(names(path)) == 3
     again = ScoreFile(path, TRIALS, network)
     assert again.missing == [] and again.finish()
     assert names(path) == ["scores.txt", "scores.txt.json"]
+
+
+def test_a_score_that_is_no_number_is_refused(path, network):
+    # It would count as missing, and a recipe would ask to start again.
+    with pytest.raises(InputError, match="^s1: its score is nan"):
+        ScoreFile(path, TRIALS, network).add(["b1", "s1"], [1.5, np.nan])
+    assert names(path) == []
 
 
 def test_networks_of_equal_weights_are_told_apart(path):
@@ -307,6 +320,7 @@ class Listener:
         settings |= changed
         self.precision = settings.pop("precision")
         self.hparams = SimpleNamespace(**settings)
+        self.windows = SimpleNamespace(samples=settings["samples"])
         self.mods = SimpleNamespace(network=torch.nn.Identity())
         self.heard = []
 
@@ -347,32 +361,51 @@ def test_a_list_of_trials_is_scored(path, recordings):
 
 def test_every_trial_has_its_own_place_in_batches_of_one_size(recordings):
     # Else its last bits would tell what was scored beside it.
-    everything = TrialBatches(recordings, [t.utt for t in recordings], 4, 6)
+    everything = TrialBatches(recordings, range(10), 4, 6)
     assert len(everything) == 3 and everything.n_trials == 10
-    some = TrialBatches(recordings, ["t9", "t6", "t5"], 4, 6)
+    some = TrialBatches(recordings, [5, 6, 9], 4, 6)
     assert len(some) == 2 and some.n_trials == 3
     for batch, (n, utts, rows) in zip(
         some, [(1, ["t5", "t6"], [1, 2]), (2, ["t9"], [1])], strict=True
     ):
-        assert (batch[0], batch[1], batch[3]) == (utts, rows, [])
+        assert [trial.utt for trial in batch[0]] == utts
+        assert (batch[1], batch[3]) == (rows, [])
         expected = torch.zeros(4, 6)
         expected[rows] = everything[n][2][rows]
         assert torch.equal(batch[2], expected)
-    few = TrialBatches(recordings[:2], ["t1"], 4, 6)
+    few = TrialBatches(recordings[:2], [1], 4, 6)
     assert few[0][2].shape == (2, 6)
 
 
-def test_processes_share_the_batches(recordings, monkeypatch):
+@pytest.mark.parametrize("lengths", [None, np.arange(10) * 2])
+def test_processes_share_the_batches(recordings, monkeypatch, lengths):
     monkeypatch.setattr(trial_batches, "world_size", lambda: 3)
     utts = []
     for n in range(3):
         monkeypatch.setattr(trial_batches, "rank", lambda n=n: n)
-        share = TrialBatches(recordings, [t.utt for t in recordings], 2, 4)
-        assert share.n_trials in (2, 4)
-        utts += [
-            utt for number in range(len(share)) for utt in share[number][0]
-        ]
+        share = TrialBatches(recordings, range(10), 2, 4, lengths=lengths)
+        assert share.n_trials in (2, 3, 4)
+        utts += [trial.utt for batch in share for trial in batch[0]]
     assert sorted(utts) == [trial.utt for trial in recordings]
+
+
+def test_batches_of_whole_recordings_have_one_length_each(recordings):
+    # 100, 104, 108 and 205 are among the lengths; 0 is unreadable.
+    lengths = np.array([50, 104, 101, 200, 100, 108, 0, 102, 199, 103])
+    where = {}
+    for missing in (range(10), [2, 3, 6]):
+        batches = TrialBatches(recordings, missing, 4, 100, lengths=lengths)
+        for trials, rows, wavs, _ in batches:
+            for trial, row in zip(trials, rows):
+                place = row, *wavs.shape
+                assert where.setdefault(trial.utt, place) == place
+    assert where == {
+        **{"t3": (0, 1, 205), "t8": (0, 1, 205)},
+        "t5": (0, 1, 108),
+        **{"t1": (0, 3, 104), "t2": (1, 3, 104), "t7": (2, 3, 104)},
+        "t9": (0, 1, 104),
+        **{"t0": (0, 3, 100), "t4": (1, 3, 100), "t6": (2, 3, 100)},
+    }
 
 
 def test_bad_files_are_named_when_all_others_are_scored(path, recordings):
@@ -496,6 +529,15 @@ def test_one_file_is_the_same_from_another_folder(
     assert again.heard == []
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_no_trials_make_an_empty_file(path, whole):
+    detector = Listener()
+    detector.mods.network.any_length = True
+    score_trials(detector, [], path, whole=whole)
+    assert path.read_text() == "" and detector.heard == []
+    assert len(TrialBatches([], [], 4, 6, lengths=np.zeros(0, int))) == 0
+
+
 def test_one_name_for_two_trials_is_refused(path, recordings):
     with pytest.raises(InputError, match="^1 names stand .* first of all t2;"):
         score_trials(Listener(), recordings + recordings[2:3], path)
@@ -511,3 +553,59 @@ def test_an_unwritable_place_is_found_before_the_work(
     with pytest.raises(InputError, match=f"{place}: cannot be written"):
         score_trials(detector, recordings, tmp_path / place)
     assert detector.heard == []
+
+
+def test_whole_recordings_without_silence_are_refused(path, recordings):
+    detector = Listener()
+    detector.mods.network.any_length = True
+    with pytest.raises(InputError, match="^whole recordings without the sil"):
+        score_trials(detector, recordings, path, trim_silence=True, whole=True)
+
+
+@pytest.mark.parametrize("kind", [AASIST, SSLAASIST, MelCNN])
+def test_networks_of_any_length_say_so(kind):
+    assert kind.any_length and not hasattr(V2, "any_length")
+
+
+class Corpus(collections.abc.Sequence):
+    """So many trials, none of which is kept."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, n):
+        if not 0 <= n < self.size:
+            raise IndexError(n)
+        return Trial(f"u{n:07d}", f"/a/{n}", "s", "A07", "spoof", "eval")
+
+
+def test_millions_of_trials_take_little_memory(path, network, monkeypatch):
+    # A dict or a list of tuples would take more than 100 bytes a trial.
+    trials, batches = Corpus(20_000), []
+    monkeypatch.setattr(
+        "speechbrain_bilevel.scoring._score_share",
+        lambda _, share, scores, __: batches.append((share, scores)) or (0, []),
+    )
+    tracemalloc.start()
+    try:
+        # To be scored, but for nothing: all are missing at the end.
+        with pytest.raises(InputError, match="20000 trials have no score"):
+            score_trials(Listener(), trials, path)
+        _, peak = tracemalloc.get_traced_memory()
+        kept, _ = tracemalloc.get_traced_memory()
+        share, scores = batches.pop()
+        scores.add([trial.utt for trial in trials], [0.5] * len(trials))
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        assert scores.finish()
+        _, finishing = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert share.n_trials == len(trials)
+    assert peak < 80 * len(trials) and kept < 50 * len(trials)
+    assert finishing - before < 200 * len(trials)
+    with open(path) as file:
+        assert sum(line.endswith(" A07 spoof 0.5\n") for line in file) == 20_000

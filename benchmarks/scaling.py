@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""Two processes under torchrun against one, on this machine's CPU.
+
+> python benchmarks/scaling.py
+
+Prints a table: training V2-small in two levels, 32 + 32 clips in one process
+with all threads against 16 + 16 in each of two with half of them; scoring with
+V2; and as many trials as ASVspoof2019 LA eval has, with a tiny network, at once
+and killed half way and started again.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import libraries
+import numpy as np
+import soundfile
+import speechbrain as sb
+import torch
+from measure import table, target, timed
+from problems import SmallV2Problem
+from tqdm import tqdm
+
+from speechbrain_bilevel.distributed import (
+    closing_process_group,
+    rank,
+    world_size,
+)
+from speechbrain_bilevel.hub.card import model_card
+from speechbrain_bilevel.hub.folder import parts_of, write_folder
+from speechbrain_bilevel.lobes.v2 import V2
+
+TRIALS, FILES, CLIPS = 71_237, 200, 96
+V2_CLASS = "!new:speechbrain_bilevel.lobes.v2.V2"
+TINY = {
+    "samples": 1600,
+    "sinc_filters": 8,
+    "patch": 4,
+    "token_sizes": [12, 6],
+    "encoder_channels": [4, 8],
+    "blocks": 1,
+    "heads": 2,
+    "hidden": 16,
+    "gru": 4,
+}
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node")
+SCORE = ("-m", "speechbrain_bilevel.cli", "score")
+
+
+# ----------------------------------------------------------------- in processes
+class Share(SmallV2Problem):
+    """Of the joined batch, this process's part."""
+
+    @property
+    def clips(self):
+        return 32 // world_size()
+
+
+def train(rounds):
+    """Seconds of each step; prints them, on the main process."""
+    sb.utils.distributed.ddp_init_group(
+        {"distributed_backend": "gloo", "device": "cpu"}
+    )
+    step, _ = libraries.ours("Alternating")(Share("cpu"))
+    for _ in range(2):
+        step()
+    seconds = [timed(step) for _ in range(rounds)]
+    if rank() == 0:
+        print(json.dumps(seconds))
+
+
+def launched(words, processes, threads):
+    """The command with as many processes; its standard output."""
+    launcher = [*TORCHRUN, str(processes)] if processes > 1 else []
+    done = subprocess.run(
+        [sys.executable, *launcher, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads // processes)},
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    return done.stdout
+
+
+# ---------------------------------------------------------------------- folders
+def write_detector(folder, sizes):
+    """An untrained V2, as a recipe leaves one."""
+    torch.manual_seed(0)
+    network = V2(**sizes).eval()
+    yaml = folder.with_suffix(".yaml")
+    lines = [f"    {key}: {value}" for key, value in sizes.items()]
+    text = "\n".join([f"network: {V2_CLASS}", *lines])
+    text += f"\nsamples: {sizes['samples']}\nas_published: False\n"
+    yaml.write_text(text)
+    parts = parts_of(yaml, network.state_dict())
+    write_folder(folder, parts, model_card(folder.name, parts))
+    return folder
+
+
+def write_list(path, n_trials):
+    """A list of trials, on ``FILES`` recordings of 4 s."""
+    random = np.random.default_rng(0)
+    for n in range(min(FILES, n_trials)):
+        wav = 0.05 * random.standard_normal(64600)
+        soundfile.write(path.with_name(f"{n}.flac"), wav, 16000)
+    lines = ["id,path,label"]
+    lines += [f"u{n},{n % FILES}.flac,spoof" for n in range(n_trials)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def score(trials, scores, detector, processes, threads):
+    """Seconds that the command takes."""
+    words = [*SCORE, trials, scores, "--source", detector, "--device", "cpu"]
+    words = words[2:] if processes > 1 else words
+    module = ["-m", "speechbrain_bilevel.cli"] if processes > 1 else []
+    return timed(lambda: launched([*module, *words], processes, threads))
+
+
+def killed_and_resumed(trials, scores, detector, threads):
+    """Seconds of both runs; the first is killed when half is scored."""
+    words = [*SCORE, trials, scores, "--source", detector, "--device", "cpu"]
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *map(str, words)], stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None:
+        time.sleep(0.2)
+        parts = scores.parent.glob(f"{scores.name}.*.part0")
+        if sum(p.read_bytes().count(b"\n") for p in parts) > TRIALS / 2:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    if process.returncode != -signal.SIGKILL:
+        raise SystemExit("the run ended before it could be killed")
+    score(trials, scores, detector, 1, threads)
+    return time.perf_counter() - start
+
+
+# ------------------------------------------------------------------------ table
+def rows(folder, rounds, threads):
+    """Yields the table's rows."""
+    words = [__file__, "--train", rounds]
+    one, two = (
+        statistics.median(json.loads(launched(words, n, threads)))
+        for n in (1, 2)
+    )
+    cells = f"{64 / one:.1f} clips/s", f"{64 / two:.1f} clips/s"
+    yield ["training V2-small, 32 + 32", *cells, f"{one / two:.2f}", "-", ""]
+
+    full = write_detector(folder / "v2", {"samples": 64600})
+    few, none = folder / "few.csv", folder / "none.csv"
+    write_list(few, CLIPS)
+    write_list(none, 1)
+    one, two = (
+        score(few, folder / f"few{n}", full, n, threads)
+        - score(none, folder / f"none{n}", full, n, threads)
+        for n in (1, 2)
+    )
+    rate = CLIPS - 1
+    cells = f"{rate / one:.1f} clips/s", f"{rate / two:.1f} clips/s"
+    yield [
+        "scoring with V2, batches of 16",
+        *cells,
+        f"{one / two:.2f}",
+        "-",
+        "",
+    ]
+
+    tiny = write_detector(folder / "tiny", TINY)
+    many = write_list(folder / "many.csv", TRIALS)
+    scores = [folder / f"many{n}" for n in range(3)]
+    one = score(many, scores[0], tiny, 1, 1)
+    two = score(many, scores[1], tiny, 2, 2)
+    cells = f"{one:.0f} s", f"{two:.0f} s", f"{one / two:.2f}"
+    yield [f"{TRIALS:,} trials, tiny network, a thread each", *cells, "-", ""]
+    again = killed_and_resumed(many, scores[2], tiny, 1)
+    verdict = target(again / one, 1.25, at_least=False)
+    cells = f"{one:.0f} s", f"{again:.0f} s"
+    yield ["the same, killed half way and started again", *cells, *verdict]
+    same = len({path.read_bytes() for path in scores}) == 1
+    equal = "the same bytes" if same else "**other bytes**"
+    met = "met" if same else "**not met**"
+    yield ["the three score files", "", "", equal, "the same bytes", met]
+
+
+def main():
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--train", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.train:
+        with closing_process_group():
+            train(arguments.train)
+        return
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        found = list(
+            tqdm(rows(Path(folder), arguments.rounds, threads), "rows")
+        )
+    print(f"{threads} threads\n")
+    heads = "", "one", "the other", "one / the other", "target", ""
+    table(heads, found)
+
+
+if __name__ == "__main__":
+    main()

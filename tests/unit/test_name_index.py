@@ -1,0 +1,32 @@
+"""Names found by hashes: right even where two names have the same one."""
+
+import pytest
+
+from speechbrain_bilevel import name_index
+from speechbrain_bilevel.name_index import NameIndex
+
+NAMES = ["d", "a", "c", "b", "a", "e", "d"]
+
+
+@pytest.fixture(params=["64 bits", "2 bits", "none"], autouse=True)
+def hashes(request, monkeypatch):
+    """As they are, or so short that names collide."""
+    kept = {"64 bits": 2**64 - 1, "2 bits": 3, "none": 0}[request.param]
+    real = name_index._hash
+    monkeypatch.setattr(name_index, "_hash", lambda name: real(name) & kept)
+
+
+def test_names_that_collide_are_told_apart():
+    found = NameIndex(NAMES).find(["e", "x", "d", "a", "b", "c"])
+    assert found.tolist() == [5, -1, 0, 1, 3, 2]
+
+
+def test_the_first_repeated_name_is_the_one_that_appears_first():
+    assert NameIndex(NAMES).repeated() == (2, "d")
+    assert NameIndex(NAMES[1:4]).repeated() == (0, None)
+
+
+def test_no_names():
+    index = NameIndex([])
+    assert index.repeated() == (0, None)
+    assert index.find(["a"]).tolist() == [-1] and len(index.find([])) == 0
