@@ -6,6 +6,7 @@ import numpy as np
 from speechbrain.dataio.batch import PaddedBatch
 from torch.utils.data import Sampler
 
+from speechbrain_bilevel.dataio.manifest_rows import Column
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.problem import LevelBatch
 
@@ -32,7 +33,7 @@ def attack_folds(attacks, folds=3, seed=1234, as_published=False):
 
     Arguments
     ---------
-    attacks : list of str
+    attacks : list of str or Column
         The attack of each trial; "-" is bona fide.
     folds : int
         Number of folds; each attack is held out in exactly one.
@@ -66,9 +67,9 @@ def attack_folds(attacks, folds=3, seed=1234, as_published=False):
             f"folds: {folds} leaves no attack to one of the levels; expected "
             "at least 2"
         )
-    attacks = np.asarray(attacks)
-    names = sorted(set(attacks) - {"-"})
-    bonafide = np.flatnonzero(attacks == "-")
+    trials = _trials_by_attack(attacks)
+    bonafide = trials.pop("-", np.array([], int))
+    names = sorted(trials)
     if len(names) < folds or len(bonafide) < len(names):
         raise InputError(
             f"{folds} folds need at least as many attacks and a bona fide "
@@ -84,7 +85,7 @@ def attack_folds(attacks, folds=3, seed=1234, as_published=False):
     else:
         shares = np.array_split(random.permutation(bonafide), len(names))
     groups = [
-        np.concatenate([share, np.flatnonzero(attacks == name)])
+        np.concatenate([share, trials[name]])
         for share, name in zip(shares, names)
     ]
     result = []
@@ -187,7 +188,7 @@ def class_weights(attacks):
 
     Arguments
     ---------
-    attacks : list of str
+    attacks : list of str or Column
         The attack of each trial; "-" is bona fide.
 
     Returns
@@ -200,11 +201,27 @@ def class_weights(attacks):
     >>> class_weights(["-", "A01", "A02", "A02"])
     array([1.  , 0.5 , 0.25, 0.25])
     """
-    names, numbers, counts = np.unique(
-        attacks, return_inverse=True, return_counts=True
-    )
-    shares = np.where(names == "-", 1, 1 / max(1, (names != "-").sum()))
-    return (shares / counts)[numbers]
+    codes, names = _coded(attacks)
+    spoofs = np.array(names) != "-"
+    shares = np.where(spoofs, 1 / max(1, spoofs.sum()), 1)
+    return (shares / np.bincount(codes))[codes]
+
+
+def _coded(attacks):
+    if isinstance(attacks, Column):
+        return attacks
+    names, codes = np.unique(attacks, return_inverse=True)
+    return Column(codes, names.tolist())
+
+
+def _trials_by_attack(attacks):
+    """The indices of the trials of each attack, of the smallest type."""
+    codes, names = _coded(attacks)
+    smallest = np.min_scalar_type(len(codes))
+    return {
+        name: np.flatnonzero(codes == code).astype(smallest)
+        for code, name in enumerate(names)
+    }
 
 
 def _shuffled(trials, count, random):

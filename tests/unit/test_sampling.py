@@ -5,6 +5,7 @@ import collections
 import numpy as np
 import pytest
 
+from speechbrain_bilevel.dataio.manifest_rows import Column
 from speechbrain_bilevel.dataio.sampling import (
     Fold,
     PairedBatch,
@@ -111,6 +112,35 @@ def test_the_seed_decides_the_folds(official):
     assert uppers(1) != uppers(2)
     # Which attacks share a fold, too, not only the bona fide trials.
     assert held_out(1) != held_out(2)
+
+
+def test_a_seed_means_the_same_folds_and_batches_for_good():
+    """A run that was begun with an older version resumes with its folds."""
+    folds = attack_folds([*"-A-B-C-ABC"], folds=3, seed=1234)
+    uppers = [fold.upper.tolist() for fold in folds]
+    assert uppers == [[2, 4, 1, 7], [6, 3, 8], [0, 5, 9]]
+    sampler = PairedBatchSampler(folds, 2, 2, seed=1234)
+    sampler.set_epoch(2)
+    assert list(sampler) == [[1, 7, 8, 6], [0, 5, 3, 8], [2, 9, 6, 3]]
+
+
+@pytest.mark.parametrize("as_published", [False, True])
+def test_numbers_and_names_give_what_a_list_does(official, as_published):
+    # In the order in which a manifest happens to have them.
+    names = list(dict.fromkeys(official))
+    codes = np.array([names.index(attack) for attack in official], np.uint8)
+    column = Column(codes, names)
+    both = [
+        attack_folds(attacks, as_published=as_published)
+        for attacks in (official.tolist(), column)
+    ]
+    for expected, found in zip(*both):
+        for level in range(2):
+            assert found[level].tolist() == expected[level].tolist()
+            # Ten million trials in three folds are no gigabyte.
+            assert found[level].itemsize == 2
+    weights = class_weights(official.tolist())
+    assert np.array_equal(class_weights(column), weights)
 
 
 @pytest.mark.parametrize(

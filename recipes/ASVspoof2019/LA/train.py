@@ -17,10 +17,7 @@ import speechbrain as sb
 import torch
 from asvspoof2019_prepare import prepare_asvspoof2019
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.dataio.dataset import (
-    DynamicItemDataset,
-    FilteredSortedDynamicItemDataset,
-)
+from speechbrain.dataio.dataset import FilteredSortedDynamicItemDataset
 from speechbrain.dataio.sampler import ReproducibleWeightedRandomSampler
 from speechbrain.utils.distributed import (
     ddp_barrier,
@@ -30,6 +27,7 @@ from speechbrain.utils.distributed import (
 
 from speechbrain_bilevel.brain import BilevelMixin
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
+from speechbrain_bilevel.dataio.manifest_dataset import ManifestDataset
 from speechbrain_bilevel.dataio.protocols import read_protocol
 from speechbrain_bilevel.dataio.sampling import (
     PairedBatch,
@@ -55,14 +53,20 @@ from speechbrain_bilevel.metrics.score_files import (
 from speechbrain_bilevel.metrics.tables import format_report
 from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
 from speechbrain_bilevel.score_collection import ScoreFile
+from speechbrain_bilevel.views import View
 
 
 class SpoofBrain(BilevelMixin, sb.Brain):
     """Trains, validates and scores a countermeasure."""
 
+    def make_dataloader(self, dataset, stage, *args, **kwargs):
+        """As SpeechBrain's, into memory from which a GPU fetches by itself."""
+        kwargs.setdefault("pin_memory", "cuda" in str(self.device))
+        return super().make_dataloader(dataset, stage, *args, **kwargs)
+
     def compute_forward(self, batch, stage):
         """Waveforms -> logits, [batch, 2]."""
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, non_blocking=True)
         network = self.modules.network
         if stage == sb.Stage.TEST:
             # Each process scores trials of its own, without DDP's exchange.
@@ -153,26 +157,25 @@ class SpoofBrain(BilevelMixin, sb.Brain):
         if self.debug:
             path = self.checkpointer.checkpoints_dir / path.name
         self.on_evaluate_start(min_key="EER")
-        trials = [
-            (utt, row["attack"], row["label"])
-            for utt, row in test_set.data.items()
-        ]
+        trials = test_set.data.cells("ID", "attack", "label")
         settings = {
             "as_published": self.hparams.as_published,
             "precision": self.eval_precision,
         }
         network = self.hparams.network
         self.scores = ScoreFile(path, trials, network, settings)
-        mine = self.scores.missing[rank() :: world_size()]
-        todo = FilteredSortedDynamicItemDataset(test_set, mine)
+        mine = self.scores.missing_positions[rank() :: world_size()]
+        ids = View(mine, test_set.data_ids.__getitem__)
+        todo = FilteredSortedDynamicItemDataset(test_set, ids)
         self.evaluate(todo, min_key="EER", test_loader_kwargs=loader_kwargs)
         ddp_barrier()
         if self.debug or not if_main_process():
             return False
         if not self.scores.finish():
             raise InputError(
-                f"{path}: {len(self.scores.missing)} trials have no score;"
-                " start again. Several machines need a shared output folder"
+                f"{path}: {len(self.scores.missing_positions)} trials have no "
+                "score; start again. Several machines need a shared output "
+                "folder"
             )
         return True
 
@@ -210,7 +213,7 @@ def dataio_prep(hparams):
 
     # 3. The sets.
     sets = {
-        name: DynamicItemDataset.from_csv(
+        name: ManifestDataset.from_csv(
             csv_path=str(Path(hparams["manifest_folder"]) / f"{name}.csv"),
             replacements={"data_root": hparams["data_folder"]},
             dynamic_items=[audio_pipeline(samples), label_pipeline],
@@ -220,12 +223,12 @@ def dataio_prep(hparams):
     }
 
     # 4. The attacks, where they have learned weights; bona fide counts as one.
+    attacks = sets["train"].data.column("attack")
     if "attack_weights" in hparams["modules"]:
-        provide_attacks(sets["train"], hparams)
+        provide_attacks(sets["train"], attacks.names, hparams)
 
     # 5. The training batches: plain ones, or pairs for the two levels.
     loader_kwargs = {"num_workers": hparams["num_workers"]}
-    attacks = [row["attack"] for row in sets["train"].data.values()]
     weights = None
     if hparams.get("class_balanced", False):
         weights = class_weights(attacks)
@@ -238,7 +241,7 @@ def dataio_prep(hparams):
             loader_kwargs["shuffle"] = True
         else:
             loader_kwargs["sampler"] = ReproducibleWeightedRandomSampler(
-                weights, len(attacks), replacement=True, seed=hparams["seed"]
+                weights, len(weights), replacement=True, seed=hparams["seed"]
             )
     else:
         sizes = hparams["batch_size"], hparams["upper_batch_size"]
@@ -256,10 +259,10 @@ def dataio_prep(hparams):
     return sets, loader_kwargs
 
 
-def provide_attacks(train_set, hparams):
+def provide_attacks(train_set, names, hparams):
     """Lets a training batch tell the attack of each trial, as a number."""
     encoder = sb.dataio.encoder.CategoricalEncoder()
-    encoder.update_from_didataset(train_set, "attack")
+    encoder.update_from_iterable(names)
     expected = hparams["modules"]["attack_weights"].logits.numel()
     if len(encoder) != expected:
         raise InputError(

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Times how many clips a core reads for training, and partial reads.
+
+> python benchmarks/reading.py
+> python benchmarks/reading.py --data_folder /path/to/LA --rounds 9
+
+Prints a table. The clips are 16 kHz mono FLAC, those of the training set of
+``--data_folder`` or made up: toy speech of 1.6 to 5 s, 3.3 s on average. They
+go through the recipe's own pipeline, manifest, sampler and collation, in
+batches of 32 + 32. Files are in the system's cache, so no disk is measured.
+"""
+
+import argparse
+import functools
+import itertools
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from measure import in_turns, quartiles, ratio, table, target
+from speechbrain.dataio.dataloader import make_dataloader
+from tqdm import tqdm
+
+from speechbrain_bilevel.dataio.audio import SAMPLE_RATE, read_audio
+from speechbrain_bilevel.dataio.manifests import COLUMNS
+from speechbrain_bilevel.dataio.toy.corpus import make_clip
+
+RECIPE = Path(__file__).resolve().parents[1] / "recipes/ASVspoof2019/LA"
+SAMPLES, BATCH = 64600, 32
+MADE_UP = 490
+# At such a rate a GPU trains V2; the cores that a machine has for each.
+NEEDED, CORES = 500, 8
+READS = 40
+
+
+def speech(talker, seconds):
+    """Toy speech, utterances of a talker one after the other."""
+    clips, length = [], round(seconds * SAMPLE_RATE)
+    for take in itertools.count():
+        clips.append(make_clip("train", talker, take=take))
+        if sum(map(len, clips)) >= length:
+            return np.concatenate(clips)[:length]
+
+
+def write_clips(folder):
+    """Made-up clips of six attacks and bona fide, with their manifests."""
+    random, lines = np.random.default_rng(0), [",".join(COLUMNS)]
+    for number in tqdm(range(MADE_UP), "clips"):
+        seconds = random.uniform(1.6, 5.0)
+        name = f"{number}.flac"
+        soundfile.write(folder / name, speech(number, seconds), SAMPLE_RATE)
+        attack = f"A0{number % 7}" if number % 7 else "-"
+        label = "bonafide" if attack == "-" else "spoof"
+        cells = number, seconds, f"$data_root/{name}", "s", attack, label
+        lines.append(",".join(map(str, cells)))
+    for partition in ("train", "dev", "eval"):
+        (folder / f"{partition}.csv").write_text("\n".join(lines) + "\n")
+
+
+def training_loader(manifests, data_folder, num_workers):
+    """What the recipe trains from."""
+    import train
+
+    hparams = {
+        "manifest_folder": manifests,
+        "data_folder": data_folder,
+        "samples": SAMPLES,
+        "batch_size": BATCH,
+        "upper_batch_size": BATCH,
+        "num_workers": num_workers,
+        "modules": {},
+        "hypergradient": "any",
+        "folds": 3,
+        "seed": 1234,
+        "as_published": False,
+    }
+    sets, kwargs = train.dataio_prep(hparams)
+    # Started once; the start of a process is little beside a real epoch.
+    persistent = {"persistent_workers": num_workers > 0}
+    return make_dataloader(sets["train"], **kwargs, **persistent)
+
+
+def read_epoch(loader):
+    """Reads all batches of an epoch."""
+    for _ in loader:
+        pass
+
+
+def rows_of_loaders(manifests, data_folder, rounds):
+    """Clips a second in the training process and from workers, and what the
+    cores of a machine come to."""
+    names = {0: "training process", 1: "1 worker", 2: "2 workers"}
+    loaders = {n: training_loader(manifests, data_folder, n) for n in names}
+    epochs = {n: functools.partial(read_epoch, loaders[n]) for n in names}
+    seconds = in_turns(epochs, rounds)
+    clips = 2 * BATCH * len(loaders[0])
+    speeds = {n: [clips / s for s in seconds[n]] for n in names}
+    for n, name in names.items():
+        measured = quartiles(speeds[n], "{:.0f}")
+        yield f"clips a second, {name}", measured, "-", ""
+    all_cores = CORES * statistics.median(speeds[1])
+    name = f"clips a second, {CORES} workers, extrapolated from 1"
+    yield name, *target(all_cores, NEEDED, shape="{:.0f}")
+
+
+def rows_of_partial_reads(folder, rounds):
+    """The beginning of a long file against a file of that length."""
+    short = speech(0, SAMPLES / SAMPLE_RATE)
+    long = np.resize(speech(0, 60), 600 * SAMPLE_RATE)
+    reads = {}
+    for name, samples in (("4 s", short), ("10 min", long)):
+        path = folder / f"{name}.flac"
+        soundfile.write(path, samples, SAMPLE_RATE)
+        reads[name] = functools.partial(read_often, path)
+    seconds = in_turns(reads, rounds)
+    for name in reads:
+        each = [1000 * s / READS for s in seconds[name]]
+        measured = f"{quartiles(each)} ms"
+        yield f"first {SAMPLES} samples of {name}", measured, "-", ""
+    slower = ratio(seconds["10 min"], seconds["4 s"])
+    yield "10 min against 4 s", *target(slower, 1.5, at_least=False)
+
+
+def read_often(path):
+    """Reads the beginning of a file many times."""
+    for _ in range(READS):
+        read_audio(path, SAMPLES)
+
+
+def main():
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data_folder", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    sys.path.insert(0, str(RECIPE))
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        if arguments.data_folder is None:
+            write_clips(folder)
+        else:
+            from asvspoof2019_prepare import prepare_asvspoof2019
+
+            prepare_asvspoof2019(arguments.data_folder, folder)
+        data_folder = arguments.data_folder or folder
+        rows = [
+            *rows_of_loaders(folder, data_folder, arguments.rounds),
+            *rows_of_partial_reads(folder, arguments.rounds),
+        ]
+    table(("reading", "measured", "target", ""), rows)
+
+
+if __name__ == "__main__":
+    main()
