@@ -1,23 +1,28 @@
-# Two commands do everything on a machine with Python 3.11+ and make:
+# Three commands do everything on a machine with Python 3.11+ and make:
 #   make demo    the whole recipe on a small synthetic corpus
 #   make test    the tests
+#   make bench   the benchmarks; an hour
 .DELETE_ON_ERROR:
-.PHONY: demo test
+.PHONY: demo test bench
 
 PYTHON ?= python3
 BIN := .venv/bin
+
+define INSTALL
+@if command -v uv > /dev/null; then \
+	echo "installing with uv"; \
+	uv pip install --quiet --python $(BIN)/python --editable '$(1)'; \
+else \
+	echo "installing with pip, this takes a few minutes"; \
+	$(BIN)/python -m pip install --quiet --editable '$(1)'; \
+fi
+endef
 
 # Installed once; again when setup.py changes. uv is much faster than pip.
 .venv/installed: setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@if command -v uv > /dev/null; then \
-		echo "installing with uv"; \
-		uv pip install --quiet --python $(BIN)/python --editable '.[test]'; \
-	else \
-		echo "installing with pip, this takes a few minutes"; \
-		$(BIN)/python -m pip install --quiet --editable '.[test]'; \
-	fi
+	$(call INSTALL,.[test])
 	@touch $@
 
 demo: .venv/installed
@@ -25,3 +30,11 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+# What is raced against is installed for it alone.
+bench: .venv/benchmarks
+	$(BIN)/python benchmarks/run_all.py
+
+.venv/benchmarks: .venv/installed
+	$(call INSTALL,.[benchmarks])
+	@touch $@

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 # glibc gives freed memory back to the system and takes it again, page by page,
@@ -63,10 +64,15 @@ def target(measured, bound, at_least=True, shape="{:.2f}"):
     return *cells, "met" if met else "**not met**"
 
 
+def table_text(heads, rows):
+    """A table in Markdown."""
+    lines = heads, ["---"] * len(heads), *rows
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+
+
 def table(heads, rows):
     """Prints a table in Markdown."""
-    for cells in (heads, ["---"] * len(heads), *rows):
-        print(f"| {' | '.join(map(str, cells))} |")
+    print(table_text(heads, rows))
 
 
 def apart(file, *arguments, **environment):
@@ -113,3 +119,18 @@ def matrix_peak():
     a, b = torch.randn(2, 2048, 2048)
     seconds = in_turns({"product": lambda: a @ b}, 9, show=False)["product"]
     return 2 * 2048**3 / min(seconds)
+
+
+def bandwidth():
+    """Bytes a second that are read or written when large tensors are added."""
+    a, b, c = torch.ones(3, 2**25)
+    add = {"add": lambda: torch.add(a, b, out=c)}
+    seconds = in_turns(add, 9, show=False)["add"]
+    return 3 * a.nbytes / min(seconds)
+
+
+def operations(function):
+    """Of the matrix products and convolutions of a call, as torch counts."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()

@@ -11,11 +11,10 @@ scikit-learn's det_curve on the same arrays.
 
 import argparse
 import statistics
-import time
 
 import numpy as np
+from measure import in_turns, quartiles, ratio, table, timed
 from sklearn.metrics import det_curve as sklearn_det_curve
-from tqdm import tqdm
 
 from speechbrain_bilevel.metrics.asvspoof5 import (
     act_dcf,
@@ -86,13 +85,6 @@ def rows(scores, asv):
     }
 
 
-def timed(function):
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def main():
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -106,30 +98,27 @@ def main():
     if arguments.asv_scores:
         asv = read_asv_scores(arguments.asv_scores)
 
-    functions = rows(scores, asv)
-    seconds = {name: [] for name in functions}
-    for _ in tqdm(range(arguments.rounds), "rounds"):
-        for name, function in functions.items():
-            seconds[name].append(timed(function))
-
-    print(f"{len(scores.score)} trials\n")
-    print(f"| | ms: median (quartiles) | / {YARDSTICK} |\n|---|---|---|")
-    yardstick = np.array(seconds[YARDSTICK])
-    for name, values in seconds.items():
-        low, median, high = (
-            1000 * x for x in statistics.quantiles(values, n=4)
-        )
-        ratio = statistics.median(np.array(values) / yardstick)
-        print(f"| {name} | {median:.1f} ({low:.1f}-{high:.1f}) | {ratio:.2f} |")
+    seconds = in_turns(rows(scores, asv), arguments.rounds)
+    yardstick = seconds[YARDSTICK]
+    cells = [
+        [
+            name,
+            quartiles([1000 * s for s in values], "{:.1f}"),
+            f"{ratio(values, yardstick):.2f}",
+        ]
+        for name, values in seconds.items()
+    ]
+    attacks = len(set(scores.attack)) - 1
     for resample in "utterances", "speakers":
         if resample == "speakers" and scores.speaker is None:
             continue
         took = timed(lambda: evaluate([scores], asv, resample, DRAWS))
-        print(
-            f"| all figures, {len(set(scores.attack)) - 1} attacks, {DRAWS} "
-            f"resamples over {resample} | {1000 * took:.0f} "
-            f"| {took / statistics.median(yardstick):.0f} |"
-        )
+        name = f"all figures, {attacks} attacks, {DRAWS} resamples over"
+        relative = took / statistics.median(yardstick)
+        row = [f"{name} {resample}", f"{1000 * took:.0f}", f"{relative:.0f}"]
+        cells.append(row)
+    print(f"{len(scores.score)} trials\n")
+    table(("", "ms: median (quartiles)", f"/ {YARDSTICK}"), cells)
 
 
 if __name__ == "__main__":

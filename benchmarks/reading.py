@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Times how many clips a core reads for training, and partial reads.
+"""Times how many clips a core reads for training, and partial reads; tells how
+much of what is scored is padding.
 
 > python benchmarks/reading.py
 > python benchmarks/reading.py --data_folder /path/to/LA --rounds 9
@@ -26,6 +27,8 @@ from speechbrain.dataio.dataloader import make_dataloader
 from tqdm import tqdm
 
 from speechbrain_bilevel.dataio.audio import SAMPLE_RATE, read_audio
+from speechbrain_bilevel.dataio.lengths import padding
+from speechbrain_bilevel.dataio.manifest_rows import ManifestRows
 from speechbrain_bilevel.dataio.manifests import COLUMNS
 from speechbrain_bilevel.dataio.toy.corpus import make_clip
 
@@ -125,6 +128,17 @@ def rows_of_partial_reads(folder, rounds):
     yield "10 min against 4 s", *target(slower, 1.5, at_least=False)
 
 
+def row_of_padding(manifests):
+    """How much of eval is repetition, in percent, when all of a recording is
+    scored."""
+    rows = ManifestRows(manifests / "eval.csv", {"data_root": ""})
+    durations = rows.cells("duration")
+    lengths = np.array(durations, float) * SAMPLE_RATE
+    share = 100 * padding(lengths.round().astype(int), SAMPLES)
+    name = f"padding of {len(lengths)} whole recordings, %"
+    return name, *target(share, 5, at_least=False)
+
+
 def read_often(path):
     """Reads the beginning of a file many times."""
     for _ in range(READS):
@@ -151,6 +165,7 @@ def main():
         rows = [
             *rows_of_loaders(folder, data_folder, arguments.rounds),
             *rows_of_partial_reads(folder, arguments.rounds),
+            row_of_padding(folder),
         ]
     table(("reading", "measured", "target", ""), rows)
 

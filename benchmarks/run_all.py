@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Runs the benchmarks and puts their tables into docs/performance.md.
+
+> python benchmarks/run_all.py                # make bench
+> python benchmarks/run_all.py reading memory
+
+Each table is printed when it is there; docs/performance.md is written at the end,
+if all benchmarks were run and none failed. Of those with targets, the rows are
+gathered in a table at the top. ``unseen_attacks.py`` is no race and takes hours:
+it is not run.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from measure import table_text
+
+from speechbrain_bilevel.files import write_atomically
+
+BENCHMARKS = {
+    "v2": "V2 against a plain transcription",
+    "aasist": "AASIST against a plain transcription",
+    "alternating": "The bi-level step against its bound",
+    "reading": "Reading clips",
+    "scaling": "Two processes, and a run that was killed",
+    "memory": "Memory for millions of trials",
+    "metrics": "Metrics",
+    "hypergradients": "Strategies against other libraries",
+}
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- make bench writes from here -->", "<!-- to here -->"
+
+
+def machine():
+    """The machine, in words."""
+    model = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{model}, {os.cpu_count()} cores "
+        f"({torch.backends.cpu.get_cpu_capability()}), {memory:.0f} GiB; "
+        f"no GPU. Python {platform.python_version()}, torch "
+        f"{torch.__version__.partition('+')[0]}"
+    )
+
+
+def run(name):
+    """What a benchmark prints, and whether it worked."""
+    script = HERE / f"{name}.py"
+    done = subprocess.run(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout.strip(), done.returncode == 0
+
+
+def rows_with_targets(text):
+    """What was measured, the target and whether it was met, of each row of a
+    table that says so."""
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
+        if cells[-1].strip("*") in ("met", "not met"):
+            yield cells[0], *cells[-3:]
+
+
+def main():
+    """Runs them, and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS))
+    names = parser.parse_args().names or list(BENCHMARKS)
+    if unknown := set(names) - set(BENCHMARKS):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}")
+    start, parts, targets, failed = time.time(), [], [], []
+    for name in names:
+        text, worked = run(name)
+        heading = f"### {BENCHMARKS[name]}\n\n`python benchmarks/{name}.py`"
+        print(f"{heading}: {text}\n", flush=True)
+        parts.append(f"{heading}: {text}")
+        targets += rows_with_targets(text)
+        if not worked:
+            failed.append(name)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+    if names != list(BENCHMARKS):
+        return
+    minutes = (time.time() - start) / 60
+    head = (
+        f"Taken on {datetime.date.today()} by one `make bench` in "
+        f"{minutes:.0f} minutes, on: {machine()}."
+    )
+    rows = table_text(("", "measured", "target", ""), targets)
+    written = "\n\n".join([BEGIN, head, rows, *parts, END])
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    write_atomically(PAGE.parent, {PAGE.name: before + written + after})
+    print(f"written: {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
