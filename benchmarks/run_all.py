@@ -25,6 +25,7 @@ from measure import table_text
 from speechbrain_bilevel.files import write_atomically
 
 BENCHMARKS = {
+    "bound": "What the networks cannot do without",
     "v2": "V2 against a plain transcription",
     "aasist": "AASIST against a plain transcription",
     "alternating": "The bi-level step against its bound",
