@@ -24,8 +24,9 @@ class LateValues:
         self.waiting = collections.deque()
 
     def read(self, value, step, function):
-        """Calls a function with a number: at once if it is on the host, else
-        in the next step or in ``finish``.
+        """Calls a function with a number: at once if it is on the host, or on
+        an Apple GPU, which has no events to wait for; else in the next step or
+        in ``finish``.
 
         Arguments
         ---------
@@ -37,8 +38,8 @@ class LateValues:
             Takes it, on the CPU.
         """
         value = value.detach()
-        if value.is_cpu:
-            function(value)
+        if value.is_cpu or value.is_mps:
+            function(value.cpu())
             return
         self.finish(before=step)
         self.waiting.append((step, Arriving(value), function))

@@ -16,6 +16,8 @@ class NameIndex:
     ---------
     names : Sequence of str
         Looked at again for each name that is found; it is not copied.
+    hashes : array of 64 bits, optional
+        ``name_hash`` of each name, where it is known already.
 
     Example
     -------
@@ -24,9 +26,11 @@ class NameIndex:
     [1, -1]
     """
 
-    def __init__(self, names):
+    def __init__(self, names, hashes=None):
         self.names = names
-        hashes = _hashes(names, len(names))
+        if hashes is None:
+            hashes = _hashes(names)
+        hashes = np.asarray(hashes)
         # Stable: of one name, the first position comes first.
         order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[order]
@@ -44,7 +48,7 @@ class NameIndex:
         numpy.ndarray
             The first position of each, -1 where there is no such name.
         """
-        hashes = _hashes(names, len(names))
+        hashes = _hashes(names)
         starts = np.searchsorted(self._hashes, hashes, "left").tolist()
         ends = np.searchsorted(self._hashes, hashes, "right").tolist()
         found = np.full(len(names), -1)
@@ -55,35 +59,46 @@ class NameIndex:
                     break
         return found
 
-    def repeated(self):
-        """Looks for names that stand at more than one position.
+    def repeats(self):
+        """Finds the names that stand at more than one position.
 
         Returns
         -------
-        count : int
-            How many such names there are.
-        first : str or None
-            The one that appears first.
+        dict of str to list of int
+            Their positions, ascending; first the name that appears first.
 
         Example
         -------
-        >>> NameIndex(["a", "b", "c", "b"]).repeated()
-        (1, 'b')
+        >>> NameIndex(["a", "b", "c", "b"]).repeats()
+        {'b': [1, 3]}
         """
         same = np.flatnonzero(self._hashes[1:] == self._hashes[:-1])
         places = {}
-        for place in np.union1d(same, same + 1).tolist():
-            place = int(self._order[place])
+        for place in np.sort(self._order[np.union1d(same, same + 1)]).tolist():
             places.setdefault(self.names[place], []).append(place)
-        firsts = [min(each) for each in places.values() if len(each) > 1]
-        return len(firsts), self.names[min(firsts)] if firsts else None
+        return {name: each for name, each in places.items() if len(each) > 1}
 
 
-def _hashes(names, count):
-    return np.fromiter(map(_hash, names), np.uint64, count)
+def name_hash(name):
+    """A number of 64 bits that is the same in every process.
 
+    Arguments
+    ---------
+    name : str
 
-def _hash(name):
-    # Python's own is another one in every process.
+    Returns
+    -------
+    int
+
+    Example
+    -------
+    >>> name_hash("utt_1")
+    3630155008509296907
+    """
+    # Python's own hash is another one in every process.
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
+
+
+def _hashes(names):
+    return np.fromiter(map(name_hash, names), np.uint64, len(names))

@@ -67,11 +67,11 @@ class ScoreFile:
         self.path = Path(path)
         self.trials = trials
         self._index = NameIndex(View(trials, operator.itemgetter(0)))
-        count, first = self._index.repeated()
-        if count:
+        if repeats := self._index.repeats():
             raise InputError(
-                f"{count} names stand for more than one trial, first of all "
-                f"{first}; score lists with the same names one by one"
+                f"{len(repeats)} names stand for more than one trial, first of "
+                f"all {next(iter(repeats))}; score lists with the same names "
+                "one by one"
             )
         self.fingerprint = _fingerprint(trials, network, settings)
         self.stamp = self.path.with_name(self.path.name + ".json")

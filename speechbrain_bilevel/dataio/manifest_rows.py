@@ -2,7 +2,6 @@
 
 import array
 import collections.abc
-import hashlib
 import itertools
 import mmap
 import operator
@@ -13,6 +12,7 @@ import numpy as np
 
 from speechbrain_bilevel.dataio.manifest_lines import ManifestLines
 from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.name_index import NameIndex, name_hash
 from speechbrain_bilevel.text import shorten
 
 # Rows whose places are looked up at once when all are read.
@@ -83,7 +83,11 @@ class ManifestRows(collections.abc.Mapping):
         self._refuse_twins()
 
     def __getitem__(self, utt):
-        row = dict(zip(self.lines.columns, self._find(utt)))
+        (place,) = self._places.find([utt])
+        if place < 0:
+            raise KeyError(utt)
+        (cells,) = self.read(int(place), 1)
+        row = dict(zip(self.lines.columns, cells))
         del row["ID"]
         if "duration" in row:
             row["duration"] = float(row["duration"])
@@ -142,20 +146,17 @@ class ManifestRows(collections.abc.Mapping):
 
     def _index(self, file):
         """Checks each line; keeps where it starts and what its ID hashes to."""
-        starts, hashes, start = array.array("Q"), bytearray(), file.tell()
+        starts, hashes, start = array.array("Q"), array.array("Q"), file.tell()
         for number, line in enumerate(file, start=2):
             if cells := self.lines.checked(line, number):
                 starts.append(start)
-                hashes += _hash(cells[self.lines.id_at])
+                hashes.append(name_hash(cells[self.lines.id_at]))
             start += len(line)
         if not starts:
             raise self.lines.refusal("", "lists no clip")
         starts.append(start)
         self._bounds = np.array(starts, np.min_scalar_type(start))
-        hashes = np.frombuffer(hashes, np.uint64)
-        order = np.argsort(hashes, kind="stable")
-        self._order = order.astype(np.min_scalar_type(len(order)))
-        self._hashes = hashes[order]
+        self._places = NameIndex(self.cells("ID"), hashes)
 
     def _map_file(self, file):
         status = os.fstat(file.fileno())
@@ -163,29 +164,16 @@ class ManifestRows(collections.abc.Mapping):
         self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def _refuse_twins(self):
-        """Refuses an ID that two lines have; equal hashes may be chance."""
-        utts = self.cells("ID")
-        twins = np.flatnonzero(self._hashes[1:] == self._hashes[:-1])
-        for first, second in zip(self._order[twins], self._order[twins + 1]):
-            if utts[first] == utts[second]:
-                line, twin = (
-                    1 + self._map[: self._bounds[place]].count(b"\n")
-                    for place in (first, second)
-                )
-                raise self.lines.refusal(
-                    f", line {twin}",
-                    f"the ID {shorten(utts[second])} is already on line {line}",
-                )
-
-    def _find(self, utt):
-        key = np.frombuffer(_hash(utt), np.uint64)[0]
-        at = int(np.searchsorted(self._hashes, key))
-        while at < len(self) and self._hashes[at] == key:
-            (cells,) = self.read(int(self._order[at]), 1)
-            if cells[self.lines.id_at] == utt:
-                return cells
-            at += 1
-        raise KeyError(utt)
+        """Refuses an ID that two lines have."""
+        for utt, (first, second, *_) in self._places.repeats().items():
+            line, twin = (
+                1 + self._map[: self._bounds[place]].count(b"\n")
+                for place in (first, second)
+            )
+            raise self.lines.refusal(
+                f", line {twin}",
+                f"the ID {shorten(utt)} is already on line {line}",
+            )
 
     def read(self, first, count):
         """The cells of some rows that follow each other.
@@ -229,7 +217,3 @@ class Cells(collections.abc.Sequence):
     def __iter__(self):
         for first in range(0, len(self), _BLOCK):
             yield from map(self._pick, self._rows.read(first, _BLOCK))
-
-
-def _hash(utt):
-    return hashlib.blake2b(utt.encode(), digest_size=8).digest()

@@ -40,7 +40,7 @@ def model_card(
         What it was trained on.
     licence : str, optional
         The hub's short name of it, such as "apache-2.0".
-    training : list of Trial, optional
+    training : Sequence of Trial, optional
         What it was trained on, one by one.
     method : str, optional
         How it was trained, a sentence.

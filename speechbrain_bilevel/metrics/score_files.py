@@ -37,7 +37,7 @@ def read_cm_scores(path, trials=None, partition=None, need_keys=True):
     ---------
     path : str or pathlib.Path
         The score file, UTF-8 text.
-    trials : list of Trial, optional
+    trials : Sequence of Trial, optional
         The protocol, see ``dataio.protocols.read_protocol``: which trials have
         to have scores, their keys, attacks and speakers.
     partition : str, optional
