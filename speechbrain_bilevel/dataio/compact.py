@@ -221,9 +221,7 @@ class NameBuilder:
         names : iterable of str
         """
         index = self._index
-        self._codes.extend(
-            [index.setdefault(name, len(index)) for name in names]
-        )
+        self._codes.extend(index.setdefault(name, len(index)) for name in names)
 
     def build(self):
         """What was collected.
@@ -231,9 +229,10 @@ class NameBuilder:
         Returns
         -------
         Names
+            The codes are of the smallest type that will do.
         """
         codes = np.frombuffer(self._codes, np.uint32)
-        smallest = np.min_scalar_type(len(self._index))
+        smallest = np.min_scalar_type(max(0, len(self._index) - 1))
         return Names(codes.astype(smallest), tuple(self._index))
 
 

@@ -6,10 +6,10 @@ import itertools
 import mmap
 import operator
 import os
-from typing import NamedTuple
 
 import numpy as np
 
+from speechbrain_bilevel.dataio.compact import NameBuilder
 from speechbrain_bilevel.dataio.manifest_lines import ManifestLines
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.name_index import NameIndex, name_hash
@@ -17,21 +17,6 @@ from speechbrain_bilevel.text import shorten
 
 # Rows whose places are looked up at once when all are read.
 _BLOCK = 4096
-
-
-class Column(NamedTuple):
-    """A column with few different values, as numbers.
-
-    Arguments
-    ---------
-    codes : numpy.ndarray
-        Of each row, where in ``names`` its value stands.
-    names : list of str
-        The different values.
-    """
-
-    codes: np.ndarray
-    names: list
 
 
 class ManifestRows(collections.abc.Mapping):
@@ -63,8 +48,9 @@ class ManifestRows(collections.abc.Mapping):
     {'attack': 'A07'}
     >>> list(rows.cells("ID", "attack"))
     [('u1', 'A07'), ('u2', '-'), ('u3', 'A07')]
-    >>> rows.column("attack")
-    Column(codes=array([0, 1, 0], dtype=uint8), names=['A07', '-'])
+    >>> attacks = rows.column("attack")
+    >>> attacks.codes, attacks.names
+    (array([0, 1, 0], dtype=uint8), ('A07', '-'))
     """
 
     def __init__(self, path, replacements=None):
@@ -134,15 +120,12 @@ class ManifestRows(collections.abc.Mapping):
 
         Returns
         -------
-        Column
-            The codes are of the smallest type that will do, the names in the
-            order in which they first come.
+        Names
+            In the order in which they first come.
         """
-        code_of = {}
-        codes = (code_of.setdefault(c, len(code_of)) for c in self.cells(name))
-        codes = np.fromiter(codes, np.int32, len(self))
-        smallest = np.min_scalar_type(len(code_of) - 1)
-        return Column(codes.astype(smallest), list(code_of))
+        builder = NameBuilder()
+        builder.extend(self.cells(name))
+        return builder.build()
 
     def _index(self, file):
         """Checks each line; keeps where it starts and what its ID hashes to."""

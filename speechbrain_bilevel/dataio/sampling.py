@@ -6,7 +6,7 @@ import numpy as np
 from speechbrain.dataio.batch import PaddedBatch
 from torch.utils.data import Sampler
 
-from speechbrain_bilevel.dataio.manifest_rows import Column
+from speechbrain_bilevel.dataio.compact import NameBuilder, Names
 from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.problem import LevelBatch
 
@@ -33,7 +33,7 @@ def attack_folds(attacks, folds=3, seed=1234, as_published=False):
 
     Arguments
     ---------
-    attacks : list of str or Column
+    attacks : list of str or Names
         The attack of each trial; "-" is bona fide.
     folds : int
         Number of folds; each attack is held out in exactly one.
@@ -188,7 +188,7 @@ def class_weights(attacks):
 
     Arguments
     ---------
-    attacks : list of str or Column
+    attacks : list of str or Names
         The attack of each trial; "-" is bona fide.
 
     Returns
@@ -201,26 +201,27 @@ def class_weights(attacks):
     >>> class_weights(["-", "A01", "A02", "A02"])
     array([1.  , 0.5 , 0.25, 0.25])
     """
-    codes, names = _coded(attacks)
-    spoofs = np.array(names) != "-"
+    attacks = _as_names(attacks)
+    spoofs = np.array(attacks.names) != "-"
     shares = np.where(spoofs, 1 / max(1, spoofs.sum()), 1)
-    return (shares / np.bincount(codes))[codes]
+    return (shares / attacks.counts())[attacks.codes]
 
 
-def _coded(attacks):
-    if isinstance(attacks, Column):
+def _as_names(attacks):
+    if isinstance(attacks, Names):
         return attacks
-    names, codes = np.unique(attacks, return_inverse=True)
-    return Column(codes, names.tolist())
+    builder = NameBuilder()
+    builder.extend(attacks)
+    return builder.build()
 
 
 def _trials_by_attack(attacks):
     """The indices of the trials of each attack, of the smallest type."""
-    codes, names = _coded(attacks)
-    smallest = np.min_scalar_type(len(codes))
+    attacks = _as_names(attacks)
+    smallest = np.min_scalar_type(len(attacks))
     return {
-        name: np.flatnonzero(codes == code).astype(smallest)
-        for code, name in enumerate(names)
+        name: np.flatnonzero(attacks.codes == code).astype(smallest)
+        for code, name in enumerate(attacks.names)
     }
 
 

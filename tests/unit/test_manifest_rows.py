@@ -152,10 +152,10 @@ def test_another_file_in_its_place_does_no_harm(write, tmp_path):
 def test_a_column_is_numbers_of_the_smallest_type(write, names, size):
     attacks = [f"A{n * 7 % names}" for n in range(600)]
     text = "".join(f"{n},{attack}\n" for n, attack in enumerate(attacks))
-    codes, found = ManifestRows(write("ID,attack\n" + text)).column("attack")
-    assert [found[code] for code in codes] == attacks
-    assert codes.itemsize == size
-    assert found == list(dict.fromkeys(attacks))
+    found = ManifestRows(write("ID,attack\n" + text)).column("attack")
+    assert list(found) == attacks
+    assert found.codes.itemsize == size
+    assert found.names == tuple(dict.fromkeys(attacks))
 
 
 def test_cells_come_together_across_blocks(write, monkeypatch):

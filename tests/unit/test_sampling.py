@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from speechbrain_bilevel.dataio.manifest_rows import Column
+from speechbrain_bilevel.dataio.compact import Names
 from speechbrain_bilevel.dataio.sampling import (
     Fold,
     PairedBatch,
@@ -129,7 +129,7 @@ def test_numbers_and_names_give_what_a_list_does(official, as_published):
     # In the order in which a manifest happens to have them.
     names = list(dict.fromkeys(official))
     codes = np.array([names.index(attack) for attack in official], np.uint8)
-    column = Column(codes, names)
+    column = Names(codes, tuple(names))
     both = [
         attack_folds(attacks, as_published=as_published)
         for attacks in (official.tolist(), column)
