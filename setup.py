@@ -39,7 +39,7 @@ setup(
         "ssl": ["transformers>=5"],
         "tensorboard": ["tensorboard"],
         "plots": ["matplotlib"],
-        "benchmarks": ["torchopt", "betty-ml", "higher", "scikit-learn"],
+        "benchmarks": ["torchopt", "higher", "scikit-learn"],
     },
     entry_points={
         "console_scripts": ["speechbrain-bilevel=speechbrain_bilevel.cli:main"]

@@ -85,8 +85,8 @@ def main():
     for name in names:
         text, worked = run(name)
         heading = f"### {BENCHMARKS[name]}\n\n`python benchmarks/{name}.py`"
-        print(f"{heading}: {text}\n", flush=True)
-        parts.append(f"{heading}: {text}")
+        parts.append(f"{heading}\n\n{text}")
+        print(parts[-1], end="\n\n", flush=True)
         targets += rows_with_targets(text)
         if not worked:
             failed.append(name)

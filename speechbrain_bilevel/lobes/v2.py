@@ -37,7 +37,7 @@ class SincFilters(SincConv):
 
     Example
     -------
-    >>> SincFilters(4, 81).half().shape
+    >>> SincFilters(4, 81).first_half().shape
     torch.Size([4, 41])
     """
 
@@ -54,7 +54,7 @@ class SincFilters(SincConv):
         self.low_hz_.data = edges[:-1].clone()
         self.band_hz_.data = edges.diff(dim=0)
 
-    def half(self):
+    def first_half(self):
         """The filters, which are symmetric, up to their middle: [filters,
         kernel_size // 2 + 1]"""
         self.device = self.low_hz_.device

@@ -30,7 +30,7 @@ def sinc_patches(wavs, sinc, norm, patches, pool):
     wavs : torch.Tensor
         [batch, samples]
     sinc : torch.nn.Module
-        Its method ``half`` gives the first half of symmetric filters, with the
+        Its method ``first_half`` gives that of symmetric filters, with the
         middle, [filters, half].
     norm : UnbiasedLayerNorm
         Of [filters, frames].
@@ -56,7 +56,7 @@ def sinc_patches(wavs, sinc, norm, patches, pool):
     # In half precision the phase of a high sinc filter is off by a radian.
     single = torch.autocast(wavs.device.type, enabled=False)
     with single:
-        tensors = sinc.half(), norm.gamma, norm.beta
+        tensors = sinc.first_half(), norm.gamma, norm.beta
     tensors += patches.weight, patches.bias
     by_clip = wavs.is_cpu and not wavs.requires_grad
     by_clip = by_clip and not torch.compiler.is_compiling()

@@ -21,7 +21,7 @@ class WholeNumbers(torch.nn.Module):
         values = torch.randint(-3, 4, (FILTERS, KERNEL // 2 + 1))
         self.values = torch.nn.Parameter(values.double())
 
-    def half(self):
+    def first_half(self):
         return self.values
 
 
@@ -46,7 +46,7 @@ def layers(samples, pool):
 
 def plain(wavs, sinc, norm, patches, pool):
     """What ``sinc_patches`` computes, in as many steps as it takes to say."""
-    half = sinc.half()
+    half = sinc.first_half()
     filters = torch.cat([half, half[:, :-1].flip(1)], dim=1)
     x = torch.nn.functional.conv1d(wavs.unsqueeze(1), filters.unsqueeze(1))
     x = torch.nn.functional.max_pool1d(x.abs(), pool)
