@@ -162,7 +162,9 @@ def killed_and_resumed(trials, scores, detector, threads):
     words = [*SCORE, trials, scores, "--source", detector, "--device", "cpu"]
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, *map(str, words)], stderr=subprocess.DEVNULL
+        [sys.executable, *map(str, words)],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
     )
     while process.poll() is None:
         time.sleep(0.2)

@@ -11,7 +11,9 @@ def test_learned_weights_find_wrong_labels(monkeypatch):
     import hyper_cleaning
 
     plain, with_clean, learned, _, f1 = hyper_cleaning.run(seed=0)
-    assert f1 > 0.9
+    # 0.906 on one processor, 0.899 on another: 40 epochs carry the last bits
+    # of a sum that far. To call all labels wrong would give 0.667.
+    assert f1 > 0.85
     assert learned > max(plain, with_clean) + 0.03
 
 

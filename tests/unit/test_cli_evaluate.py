@@ -1,5 +1,6 @@
 """``speechbrain-bilevel evaluate`` and the recipe's evaluate_tdcf.py."""
 
+import functools
 import json
 import os
 import signal
@@ -342,7 +343,9 @@ def test_an_output_that_nobody_reads_is_no_crash(evaluate):
 
 def test_ctrl_c_ends_without_traceback(evaluate):
     os.mkfifo("scores")
-    process = start("scores", stdout=subprocess.PIPE)
+    # What is started in the background would ignore it.
+    heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = start("scores", stdout=subprocess.PIPE, preexec_fn=heeded)
     # Waits until the command reads it.
     with open("scores", "w"):
         process.send_signal(signal.SIGINT)
