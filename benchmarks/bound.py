@@ -71,7 +71,7 @@ def training(network, wavs):
 
 
 def rows():
-    """Yields name, operations and bytes; of parts without bytes."""
+    """Yields name, operations and bytes; of a part, those of its parameters."""
     for name, make in NETWORKS.items():
         torch.manual_seed(0)
         network, wavs = make().eval(), 0.05 * torch.randn(CLIPS, 64600)

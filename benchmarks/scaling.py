@@ -108,6 +108,11 @@ def losses(rounds):
         print(json.dumps(found))
 
 
+def with_threads(number):
+    """The environment of a process that is to have so many threads."""
+    return {**os.environ, "OMP_NUM_THREADS": str(number)}
+
+
 def launched(words, processes, threads):
     """The command with as many processes; its standard output."""
     launcher = [*TORCHRUN, str(processes)] if processes > 1 else []
@@ -115,7 +120,7 @@ def launched(words, processes, threads):
         [sys.executable, *launcher, *map(str, words)],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads // processes)},
+        env=with_threads(threads // processes),
     )
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
@@ -149,22 +154,25 @@ def write_list(path, n_trials):
     return path
 
 
+def scoring(trials, scores, detector):
+    """The command's words, behind Python's or torchrun's."""
+    return [*SCORE, trials, scores, "--source", detector, "--device", "cpu"]
+
+
 def score(trials, scores, detector, processes, threads):
     """Seconds that the command takes."""
-    words = [*SCORE, trials, scores, "--source", detector, "--device", "cpu"]
-    words = words[2:] if processes > 1 else words
-    module = ["-m", "speechbrain_bilevel.cli"] if processes > 1 else []
-    return timed(lambda: launched([*module, *words], processes, threads))
+    words = scoring(trials, scores, detector)
+    return timed(lambda: launched(words, processes, threads))
 
 
 def killed_and_resumed(trials, scores, detector, threads):
     """Seconds of both runs; the first is killed when half is scored."""
-    words = [*SCORE, trials, scores, "--source", detector, "--device", "cpu"]
+    words = scoring(trials, scores, detector)
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *map(str, words)],
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        env=with_threads(threads),
     )
     while process.poll() is None:
         time.sleep(0.2)

@@ -1,6 +1,6 @@
 """SpeechBrain's dataset on manifests of any length.
 
-``DynamicItemDataset.from_csv`` makes a dict of each row: more than 1 kB a clip,
+``DynamicItemDataset.from_csv`` makes a dict of each row: some 700 bytes a clip,
 and once more in each worker that reads them, because counting references
 writes to them. ``ManifestDataset`` takes some 16 bytes a clip, which forked
 workers share.

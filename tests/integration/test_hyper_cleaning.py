@@ -10,10 +10,10 @@ def test_learned_weights_find_wrong_labels(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
     import hyper_cleaning
 
-    plain, with_clean, learned, _, f1 = hyper_cleaning.run(seed=0)
-    # 0.906 on one processor, 0.899 on another: 40 epochs carry the last bits
-    # of a sum that far. To call all labels wrong would give 0.667.
-    assert f1 > 0.85
+    # Not seed 0: its F1 is 0.906 on one processor and 0.899 on another, since
+    # 40 epochs carry the last bits of a sum that far.
+    plain, with_clean, learned, _, f1 = hyper_cleaning.run(seed=4)
+    assert f1 > 0.9
     assert learned > max(plain, with_clean) + 0.03
 
 
