@@ -18,7 +18,7 @@ import torch
 from measure import in_turns, matrix_peak, operations, ratio, table, target
 from plain_aasist import PlainAASIST
 
-from speechbrain_bilevel.hub.published import PUBLISHED
+from speechbrain_bilevel.inference.importers import PUBLISHED
 from speechbrain_bilevel.lobes.aasist import AASIST
 
 SIZES = {name: PUBLISHED[name.lower()].sizes for name in ("AASIST", "AASIST-L")}

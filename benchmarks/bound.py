@@ -18,7 +18,7 @@ from measure import bandwidth, matrix_peak, table
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from speechbrain_bilevel.hub.published import PUBLISHED
+from speechbrain_bilevel.inference.importers import PUBLISHED
 from speechbrain_bilevel.lobes.aasist import AASIST
 from speechbrain_bilevel.lobes.v2 import V2
 

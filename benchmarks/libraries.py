@@ -11,7 +11,7 @@ import speechbrain as sb
 import torch
 
 from speechbrain_bilevel import hypergradients
-from speechbrain_bilevel.brain import BilevelMixin
+from speechbrain_bilevel.core import BilevelMixin
 
 
 class PlainBrain(sb.Brain):

@@ -21,11 +21,11 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from tqdm import tqdm
 
 from speechbrain_bilevel.dataio.manifest_dataset import ManifestDataset
-from speechbrain_bilevel.dataio.manifests import COLUMNS
+from speechbrain_bilevel.dataio.prepare import COLUMNS
+from speechbrain_bilevel.dataio.protocols import Trial
 from speechbrain_bilevel.dataio.trial_table import TrialTable
-from speechbrain_bilevel.dataio.trials import Trial
-from speechbrain_bilevel.score_collection import ScoreFile
-from speechbrain_bilevel.views import View
+from speechbrain_bilevel.dataio.views import View
+from speechbrain_bilevel.inference.scoring import ScoreFile
 
 
 def names(trials):

@@ -16,6 +16,13 @@ import numpy as np
 from measure import in_turns, quartiles, ratio, table, timed
 from sklearn.metrics import det_curve as sklearn_det_curve
 
+from speechbrain_bilevel.evaluation.evaluate import evaluate
+from speechbrain_bilevel.evaluation.score_files import (
+    ASVScores,
+    CMScores,
+    read_asv_scores,
+    read_cm_scores,
+)
 from speechbrain_bilevel.metrics.asvspoof5 import (
     act_dcf,
     cllr,
@@ -23,12 +30,6 @@ from speechbrain_bilevel.metrics.asvspoof5 import (
     min_dcf,
 )
 from speechbrain_bilevel.metrics.eer import eer
-from speechbrain_bilevel.metrics.evaluation import evaluate
-from speechbrain_bilevel.metrics.score_files import (
-    read_asv_scores,
-    read_cm_scores,
-)
-from speechbrain_bilevel.metrics.scores import ASVScores, CMScores
 from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
 
 YARDSTICK = "scikit-learn det_curve"

@@ -9,7 +9,8 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from torch.func import functional_call
 
-from speechbrain_bilevel.problem import LevelBatch, Partition
+from speechbrain_bilevel.dataio.batch import LevelBatch
+from speechbrain_bilevel.hypergradients.partition import Partition
 
 HPARAMS = Path(__file__).parents[1] / "hparams"
 UNROLLED = 3  # lower steps

@@ -27,10 +27,10 @@ from speechbrain.dataio.dataloader import make_dataloader
 from tqdm import tqdm
 
 from speechbrain_bilevel.dataio.audio import SAMPLE_RATE, read_audio
-from speechbrain_bilevel.dataio.lengths import padding
 from speechbrain_bilevel.dataio.manifest_rows import ManifestRows
-from speechbrain_bilevel.dataio.manifests import COLUMNS
-from speechbrain_bilevel.dataio.toy.corpus import make_clip
+from speechbrain_bilevel.dataio.prepare import COLUMNS
+from toy_corpus.corpus import make_clip
+from speechbrain_bilevel.inference.scoring import padding
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes/ASVspoof2019/LA"
 SAMPLES, BATCH = 64600, 32

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from measure import table_text
 
-from speechbrain_bilevel.files import write_atomically
+from speechbrain_bilevel.utils.files import write_atomically
 
 BENCHMARKS = {
     "bound": "What the networks cannot do without",

@@ -30,15 +30,15 @@ from measure import table, target, timed
 from problems import SmallV2Problem
 from tqdm import tqdm
 
-from speechbrain_bilevel.distributed import (
+from speechbrain_bilevel.dataio.batch import LevelBatch
+from speechbrain_bilevel.inference.card import model_card
+from speechbrain_bilevel.inference.folder import parts_of, write_folder
+from speechbrain_bilevel.lobes.v2 import V2
+from speechbrain_bilevel.utils.distributed import (
     closing_process_group,
     rank,
     world_size,
 )
-from speechbrain_bilevel.hub.card import model_card
-from speechbrain_bilevel.hub.folder import parts_of, write_folder
-from speechbrain_bilevel.lobes.v2 import V2
-from speechbrain_bilevel.problem import LevelBatch
 
 TRIALS, FILES, CLIPS = 71_237, 200, 192
 V2_CLASS = "!new:speechbrain_bilevel.lobes.v2.V2"

@@ -6,7 +6,7 @@ STRATEGY = "!new:speechbrain_bilevel.hypergradients."
 RAWBOOST = {
     "wav_augment": """!new:speechbrain.augment.augmenter.Augmenter
     augmentations:
-        - !new:speechbrain_bilevel.augment.crop.RandomCrop
+        - !new:speechbrain_bilevel.augment.time_domain.RandomCrop
             samples: !ref <samples>
         - !new:speechbrain_bilevel.augment.rawboost.RawBoost
             algorithm: 5"""
@@ -14,7 +14,7 @@ RAWBOOST = {
 
 ONE_CLASS = {
     "network": "{one_class: True}",
-    "loss": "!new:speechbrain_bilevel.nnet.one_class.OneClassSoftmax",
+    "loss": "!new:speechbrain_bilevel.nnet.losses.OneClassSoftmax",
 }
 
 

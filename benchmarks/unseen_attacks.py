@@ -34,8 +34,8 @@ from speechbrain_bilevel.dataio.protocols import (
     read_asvspoof2019_protocol,
 )
 from speechbrain_bilevel.dataio.sampling import PairedBatchSampler, attack_folds
+from speechbrain_bilevel.evaluation.score_files import read_cm_scores
 from speechbrain_bilevel.metrics.eer import eer
-from speechbrain_bilevel.metrics.score_files import read_cm_scores
 
 HERE = Path(__file__).resolve().parent
 YAMLS = {1: "train_mel_cnn.yaml", 2: "train_mel_cnn_bilevel.yaml"}

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.stats
 from unseen_arms import ARMS
 
-from speechbrain_bilevel.metrics.plot_style import COLOURS, INK, Figure
+from speechbrain_bilevel.evaluation.plots import COLOURS, INK, Figure
 
 
 def interval(values):

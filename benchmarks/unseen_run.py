@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from speechbrain_bilevel.files import write_atomically
+from speechbrain_bilevel.utils.files import write_atomically
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes/ASVspoof2019/LA"
 sys.path.insert(0, str(RECIPE))

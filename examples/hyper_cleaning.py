@@ -7,10 +7,10 @@ import torch
 from torch.nn.functional import cross_entropy
 from toy_keywords import CLEAN, TRAIN, KeywordBrain, NoisyKeywords, f1, network
 
-from speechbrain_bilevel.brain import BilevelMixin
+from speechbrain_bilevel.core import BilevelMixin
 from speechbrain_bilevel.dataio import sampling
 from speechbrain_bilevel.hypergradients import OneStepUnrolled
-from speechbrain_bilevel.nnet.hyperparameters import LossWeights
+from speechbrain_bilevel.nnet.losses import LossWeights
 
 
 class WeighingBrain(BilevelMixin, KeywordBrain):

@@ -7,8 +7,8 @@ regression.
 import speechbrain as sb
 import torch
 
-from speechbrain_bilevel.brain import BilevelMixin
-from speechbrain_bilevel.problem import LevelBatch
+from speechbrain_bilevel.core import BilevelMixin
+from speechbrain_bilevel.dataio.batch import LevelBatch
 
 
 class Vector(torch.nn.Module):

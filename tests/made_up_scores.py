@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from speechbrain_bilevel.metrics.scores import CMScores
+from speechbrain_bilevel.evaluation.score_files import CMScores
 
 
 def cm_scores(bonafide, path="cm.txt", speakers=None, **attacks):

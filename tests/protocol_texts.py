@@ -2,7 +2,7 @@
 
 import pytest
 
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError
 
 LA2019 = "S1 T1 - - bonafide\nS2 T2 - A01 spoof\n"
 LA2021 = (

@@ -4,9 +4,9 @@ encoder (upper level) and a head (lower level), in double precision."""
 import speechbrain as sb
 import torch
 
-from speechbrain_bilevel.brain import BilevelMixin
+from speechbrain_bilevel.core import BilevelMixin
+from speechbrain_bilevel.dataio.batch import LevelBatch
 from speechbrain_bilevel.hypergradients import Alternating
-from speechbrain_bilevel.problem import LevelBatch
 
 
 class SmallBrain(BilevelMixin, sb.Brain):

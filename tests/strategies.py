@@ -6,6 +6,7 @@ import speechbrain as sb
 import torch
 from small_problem import SmallBrain, loader, small_batches, weights
 
+from speechbrain_bilevel.dataio.batch import LevelBatch
 from speechbrain_bilevel.hypergradients import (
     BOME,
     CGAID,
@@ -20,7 +21,6 @@ from speechbrain_bilevel.hypergradients import (
     OneStepUnrolled,
     TruncatedUnrolled,
 )
-from speechbrain_bilevel.problem import LevelBatch
 
 #: The last epoch, which LaggedAlternating has to know.
 EPOCHS = 2

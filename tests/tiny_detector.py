@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
-from speechbrain_bilevel.hub.card import model_card
-from speechbrain_bilevel.hub.folder import parts_of, write_folder
+from speechbrain_bilevel.inference.card import model_card
+from speechbrain_bilevel.inference.folder import parts_of, write_folder
 from speechbrain_bilevel.lobes.v2 import V2
 
 SAMPLES = 1600

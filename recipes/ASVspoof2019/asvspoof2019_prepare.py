@@ -20,18 +20,21 @@ from pathlib import Path
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_bilevel.dataio.audio_check import measure_durations
-from speechbrain_bilevel.dataio.manifests import COLUMNS, manifest_lines
+from speechbrain_bilevel.dataio.corpora import PARTITIONS
+from speechbrain_bilevel.dataio.prepare import (
+    COLUMNS,
+    manifest_lines,
+    measure_durations,
+)
 from speechbrain_bilevel.dataio.protocols import (
     ASVSPOOF2019_LA_COUNTS,
     BONAFIDE,
-    PARTITIONS,
     SPOOF,
     asvspoof2019_protocol_path,
     read_asvspoof2019_protocol,
 )
-from speechbrain_bilevel.errors import InputError, exit_on_input_error
-from speechbrain_bilevel.files import write_atomically
+from speechbrain_bilevel.utils.errors import InputError, exit_on_input_error
+from speechbrain_bilevel.utils.files import write_atomically
 
 logger = get_logger(__name__)
 

@@ -6,14 +6,14 @@ import os
 import signal
 import sys
 
-from speechbrain_bilevel.cli.arguments import Parser
-from speechbrain_bilevel.cli.corpora import add_prepare, add_toy
-from speechbrain_bilevel.cli.detect import add_classify
+from speechbrain_bilevel.cli.classify import add_classify
 from speechbrain_bilevel.cli.evaluate import add_evaluate
-from speechbrain_bilevel.cli.fusion import add_calibrate, add_fuse
+from speechbrain_bilevel.cli.fuse import add_calibrate, add_fuse
+from speechbrain_bilevel.cli.options import Parser
+from speechbrain_bilevel.cli.prepare import add_prepare, add_toy
 from speechbrain_bilevel.cli.score import add_score
-from speechbrain_bilevel.cli.sharing import add_export, add_import, add_push
-from speechbrain_bilevel.errors import exit_on_input_error
+from speechbrain_bilevel.cli.share import add_export, add_import, add_push
+from speechbrain_bilevel.utils.errors import exit_on_input_error
 
 
 def main(arguments=None):

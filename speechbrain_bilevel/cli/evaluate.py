@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from speechbrain_bilevel.cli.arguments import finite_number, whole_number
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.cli.options import finite_number, whole_number
+from speechbrain_bilevel.utils.errors import InputError
 
 DESCRIPTION = """\
 EER, min t-DCF (2019 and 2021) and the metrics of ASVspoof 5 from score files
@@ -110,14 +110,14 @@ def run(args):
         Exit code.
     """
     from speechbrain_bilevel.dataio.protocols import read_protocol
-    from speechbrain_bilevel.metrics.confidence import usual_resampling
-    from speechbrain_bilevel.metrics.evaluation import evaluate
-    from speechbrain_bilevel.metrics.report import check_report, write_report
-    from speechbrain_bilevel.metrics.score_files import (
+    from speechbrain_bilevel.evaluation.bootstrap import usual_resampling
+    from speechbrain_bilevel.evaluation.evaluate import evaluate
+    from speechbrain_bilevel.evaluation.report import check_report, write_report
+    from speechbrain_bilevel.evaluation.score_files import (
         read_asv_scores,
         read_cm_scores,
     )
-    from speechbrain_bilevel.metrics.tables import format_report
+    from speechbrain_bilevel.evaluation.text import format_report
 
     _refuse_idle_options(args)
     inputs = [*args.scores, args.protocol, args.asv_scores, args.asv_protocol]

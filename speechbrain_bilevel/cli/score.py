@@ -3,12 +3,12 @@
 import datetime
 import os
 
-from speechbrain_bilevel.cli.arguments import (
+from speechbrain_bilevel.cli.options import (
     add_detector_arguments,
     run_options,
     whole_number,
 )
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError
 
 
 def add_score(commands):
@@ -74,9 +74,9 @@ def add_score(commands):
 def _score(args):
     from speechbrain.utils.distributed import if_main_process
 
-    from speechbrain_bilevel.distributed import closing_process_group
-    from speechbrain_bilevel.inference import SpoofDetector
-    from speechbrain_bilevel.scoring import score_trials
+    from speechbrain_bilevel.inference.detector import SpoofDetector
+    from speechbrain_bilevel.inference.scoring import score_trials
+    from speechbrain_bilevel.utils.distributed import closing_process_group
 
     trials = _read_trials(args.trials, args.data_folder)
     with closing_process_group():
@@ -113,7 +113,7 @@ def _start_process_group():
 
 def _read_trials(path, data_folder):
     """The trials, their paths such that they lead to the audio from here."""
-    from speechbrain_bilevel.dataio.data_folder import locate_audio
+    from speechbrain_bilevel.dataio.prepare import locate_audio
     from speechbrain_bilevel.dataio.protocols import read_protocol, recognise
 
     folder = os.path.dirname(path) if data_folder is None else data_folder

@@ -1,13 +1,25 @@
-"""Readers of the lists of trials ("protocols") that anti-spoofing corpora ship.
+"""Lists of trials ("protocols") of any corpus -> one table.
 
-Every reader returns a ``TrialTable``, so that whatever comes after it
-(manifests, samplers, scores) does not know which corpus a trial is from.
+A table of trials is a ``pandas.DataFrame`` with a row for each utterance:
+
+* ``utt``: its name, without whitespace, unique in its partition;
+* ``path``: the audio file, relative to the data folder, with forward slashes;
+  of a list or a manifest it may be absolute;
+* ``speaker``: the (target) speaker, "-" if unknown;
+* ``attack``: the spoofing attack, "-" for bona fide speech;
+* ``label``: "bonafide" or "spoof";
+* ``partition``: "train", "dev" or "eval"; ASVspoof2021 has "progress", "eval"
+  and "hidden", a list whatever it says.
+
+The first two are text (kept by pyarrow), the others categories. Whatever comes
+after a reader does not know which corpus a trial is from.
 """
 
 import os
+import re
 from pathlib import Path
 
-from speechbrain_bilevel.dataio.columns import read_columns
+from speechbrain_bilevel.dataio import BONAFIDE, NO_ATTACK, SPOOF
 from speechbrain_bilevel.dataio.corpora import (
     ASVSPOOF2019_LA,
     CORPORA,
@@ -15,51 +27,88 @@ from speechbrain_bilevel.dataio.corpora import (
     LIST,
     PARTITIONS,
 )
-from speechbrain_bilevel.dataio.lists import (
-    LIST_HEADER,
-    is_list_header,
-    read_list,
+from speechbrain_bilevel.utils.errors import InputError, shorten
+from speechbrain_bilevel.utils.tables import (
+    BadLines,
+    Layout,
+    read_lines,
+    read_table,
+    repeated,
+    split_line,
 )
-from speechbrain_bilevel.dataio.trials import (
-    BONAFIDE,
-    NO_ATTACK,
-    SPOOF,
-    Trial,
-    protocol_lines,
-)
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.text import shorten, split
 
-__all__ = [
-    "ASVSPOOF2019_LA_COUNTS",
-    "BONAFIDE",
-    "NO_ATTACK",
-    "PARTITIONS",
-    "SPOOF",
-    "Trial",
-    "asvspoof2019_protocol_path",
-    "read_asvspoof2019_protocol",
-    "read_protocol",
-    "recognise",
-]
-
-#: Trials of ASVspoof2019 LA by partition and label (Wang et al., "ASVspoof
-#: 2019: A large-scale public database of synthesized, converted and replayed
-#: speech", Computer Speech & Language 64, 2020).
-ASVSPOOF2019_LA_COUNTS = {
-    "train": {BONAFIDE: 2580, SPOOF: 22800},
-    "dev": {BONAFIDE: 2548, SPOOF: 22296},
-    "eval": {BONAFIDE: 7355, SPOOF: 63882},
+#: The columns of a table of trials and their dtypes.
+DTYPES = {
+    "utt": "str",
+    "path": "str",
+    "speaker": "category",
+    "attack": "category",
+    "label": "category",
+    "partition": "category",
 }
+
+#: What corpora and people call the two labels, in lower case.
+LABEL_WORDS = {
+    "bonafide": BONAFIDE,
+    "bona-fide": BONAFIDE,
+    "bona fide": BONAFIDE,
+    "genuine": BONAFIDE,
+    "real": BONAFIDE,
+    "spoof": SPOOF,
+    "fake": SPOOF,
+}
+
+#: What a list has to have, for messages.
+LIST_HEADER = (
+    "a header, separated by commas or tabs, with path (or wav or file) and "
+    "label, and if known id, speaker, attack and partition"
+)
+
+_EXPECTED_FILE = (
+    "Expected the protocol that the corpus ships, or another list of trials, "
+    "in plain text, one trial a line; check the data folder or unpack the "
+    "corpus again"
+)
+_EXPECTED_ROW = (
+    "Expected of every line as many columns as the header has, a path without "
+    "'..', a label (bonafide, bona-fide, bona fide, genuine or real; spoof or "
+    "fake), and an id or path that no other line has; correct these lines"
+)
+
+# What a column of a list may be called, and what it is here.
+_LIST_COLUMNS = {
+    "path": "path",
+    "wav": "path",
+    "file": "path",
+    "label": "label",
+    "id": "utt",
+    "speaker": "speaker",
+    "attack": "attack",
+    "partition": "partition",
+}
+
+# Names become parts of a path and fields of a CSV in which SpeechBrain
+# replaces $words, so no other characters are accepted.
+_NAME = re.compile(r"[\w.-]+")
 
 
 def read_protocol(path):
-    """Reads the trials of any corpus that we know, or of a list of one's own.
+    """Read the trials of any known corpus, or of a list of one's own.
 
-    The first line tells which it is: a header (see ``lists.read_list``, which
-    also reads our manifests), or the number of columns (see ``corpora`` for
-    all of them). Of ASVspoof2021 DF, ``attack`` is the category of the vocoder,
-    which the official evaluation breaks results down by.
+    The first line tells which it is: a header, or the number of columns (see
+    ``dataio.corpora``). Of a list, columns are separated by commas or tabs, may
+    be in any order, and others than these are ignored:
+
+    * ``path``, ``wav`` or ``file``: the audio;
+    * ``label``: see ``LABEL_WORDS``;
+    * ``id``: name of the trial, by default the path;
+    * ``speaker``: by default "-";
+    * ``attack``: by default "spoof" for a spoof;
+    * ``partition``: by default "eval".
+
+    So are SpeechBrain's manifests (``ID,duration,wav,speaker,attack,label``)
+    and the list of In-the-Wild (``file,speaker,label``). Whitespace in names
+    becomes "_", because it separates the columns of score files.
 
     Arguments
     ---------
@@ -70,32 +119,62 @@ def read_protocol(path):
 
     Returns
     -------
-    TrialTable
-        In the file's order, all partitions that it has. Paths are relative to
-        the data folder, those of a list as they are written there.
+    pandas.DataFrame
+        All partitions of the file, in its order; see the head of this module.
+        Paths of a list are as they are written there, but without the
+        ``$data_root/`` of SpeechBrain's manifests.
 
     Raises
     ------
     InputError
-        The file is missing, empty, not UTF-8, no protocol or has bad lines;
-        all bad lines are counted and the first ones shown.
+        If the file is missing, empty, not UTF-8 or no protocol, or has bad
+        lines; all of them are counted and the first ones shown.
 
     Example
     -------
     >>> path = getfixture("tmp_path") / "trial_metadata.txt"
     >>> line = "LA_0009 LA_E_9332881 alaw ita_tx A07 spoof notrim eval"
     >>> _ = path.write_text(line)
-    >>> read_protocol(path)[0].path
+    >>> read_protocol(path).path[0]
     'ASVspoof2021_LA_eval/flac/LA_E_9332881.flac'
+    >>> path = getfixture("tmp_path") / "mine.csv"
+    >>> _ = path.write_text("label,path\\nreal,my call.wav\\nfake,b.wav\\n")
+    >>> read_protocol(path)[["utt", "path", "label", "attack"]]
+               utt         path     label attack
+    0  my_call.wav  my call.wav  bonafide      -
+    1        b.wav        b.wav     spoof  spoof
     """
-    corpus = recognise(path)
+    corpus = recognize(path)
     if corpus.is_list:
-        return read_list(path)
-    return read_columns(corpus, path, _partition_of(path))
+        return _read(path, _list_layout, _parse_list_row, _EXPECTED_ROW)
+    return _read_columns(corpus, path, _partition_of(path))
 
 
-def recognise(path):
-    """Tells by its first line which corpus a protocol is of.
+def _read_columns(corpus, path, partition):
+    """Read a protocol whose columns are separated by whitespace."""
+    layout = Layout(tuple(corpus.layout.split()))
+    expected = (
+        f"Expected on every line {corpus.n_columns} columns, "
+        f"'{corpus.layout}', where label is bonafide (then {corpus.attack} is "
+        f"- or bonafide) or spoof (then {corpus.attack} is a name such as "
+        f"{corpus.example}); correct these lines, get the corpus' full keys "
+        "or unpack the corpus again"
+    )
+    parse = _column_parser(corpus, partition)
+    return _read(path, lambda line: layout, parse, expected)
+
+
+def _read(path, layout, parse, expected):
+    trials, numbers = read_table(path, layout, parse, DTYPES, expected)
+    bad = BadLines(path, expected)
+    for line, utt, first in repeated(trials.utt, numbers):
+        bad.add(line, f"{utt} is already on line {first}")
+    bad.raise_if_any(len(trials))
+    return trials
+
+
+def recognize(path):
+    """Tell by its first line which corpus a protocol is of.
 
     Arguments
     ---------
@@ -110,13 +189,13 @@ def recognise(path):
     Raises
     ------
     InputError
-        The file is missing, empty or no protocol that we know.
+        If the file is missing, empty or no known protocol.
 
     Example
     -------
     >>> path = getfixture("tmp_path") / "meta.csv"
     >>> _ = path.write_text("file,speaker,label\\n0.wav,Alec Guinness,spoof\\n")
-    >>> recognise(path).name
+    >>> recognize(path).name
     'In-the-Wild'
     """
     if os.path.exists(path) and not (
@@ -127,8 +206,8 @@ def recognise(path):
             "more than once"
         )
     first = _first_line(path)
-    if is_list_header(first):
-        is_wild = ",".join(split(first, ",")) == IN_THE_WILD.layout
+    if _is_list_header(first):
+        is_wild = ",".join(split_line(first, ",")) == IN_THE_WILD.layout
         return IN_THE_WILD if is_wild else LIST
     by_columns = {c.n_columns: c for c in CORPORA if not c.is_list}
     n_columns = len(first.split())
@@ -139,33 +218,172 @@ def recognise(path):
         for number, corpus in sorted(by_columns.items())
     )
     raise InputError(
-        f"{path}: the first line, {shorten(first)}, is of no protocol that we "
-        f"know. Expected {LIST_HEADER}, or without header, separated by "
-        f"blanks:{known}\nGive such a file; lists of names without labels are "
-        "not enough"
+        f"{path}: the first line, {shorten(first)}, is of no known protocol. "
+        f"Expected {LIST_HEADER}, or without header, separated by whitespace:"
+        f"{known}\nGive such a file; lists of names without labels are not "
+        "enough"
     )
 
 
 def _first_line(path):
-    for _, line in protocol_lines(path):
-        if line:
-            return line
-    raise InputError(
-        f"{path}: empty. Expected one trial a line; "
-        "unpack the corpus again or write one"
-    )
+    for _, line in read_lines(path, _EXPECTED_FILE):
+        return line
+    raise InputError(f"{path}: empty. {_EXPECTED_FILE}")
 
 
 def _partition_of(path):
     """The partition that a file's name tells, or its first utterance's."""
-    utterance = _first_line(path).split()[1]
     for partition in PARTITIONS:
         if f".{partition}." in Path(path).name:
             return partition
+    utterance = _first_line(path).split()[1]
     for partition in PARTITIONS:
         if utterance.startswith(f"LA_{partition[0].upper()}_"):
             return partition
     return "eval"
+
+
+def _column_parser(corpus, partition):
+    """A function that makes a row of trials from the cells of a line."""
+    folders = {part: places[0] for part, places in corpus.audio.items()}
+    # A protocol has many lines, but few speakers and attacks.
+    checked = set()
+
+    def parse(cells):
+        speaker, utt = cells["speaker"], cells["utterance"]
+        label, attack = cells["label"], cells[corpus.attack]
+        for name in {utt, speaker, attack} - checked:
+            _check_name(name)
+        checked.update((speaker, attack))
+        if cells.get("-", "-") != "-":
+            raise InputError(
+                f"{shorten(cells['-'])} in a column that is - in "
+                f"{corpus.name} (is it PA?)"
+            )
+        part = _partition_of_cells(corpus, cells, partition)
+        path = f"{folders[part]}/{utt}.flac"
+        return utt, path, speaker, _attack_of(utt, attack, label), label, part
+
+    return parse
+
+
+def _attack_of(utt, attack, label):
+    """The attack of a trial; corpora write that of bona fide differently."""
+    none = attack in (NO_ATTACK, BONAFIDE)
+    if label == BONAFIDE:
+        if none:
+            return NO_ATTACK
+        raise InputError(
+            f"{utt} is bonafide but has the attack {shorten(attack)}"
+        )
+    if label == SPOOF:
+        if not none:
+            return attack
+        raise InputError(f"{utt} is spoof but has no attack")
+    raise InputError(f"unknown label {shorten(label)}")
+
+
+def _partition_of_cells(corpus, cells, partition):
+    if "subset" in cells:
+        subset = cells["subset"]
+        if subset in corpus.audio:
+            return subset
+        known = ", ".join(corpus.audio)
+        raise InputError(f"unknown subset {shorten(subset)}, not {known}")
+    for prefix, part in corpus.prefixes.items():
+        if cells["utterance"].startswith(prefix):
+            return part
+    if corpus.prefixes:
+        raise InputError(
+            f"{shorten(cells['utterance'])} does not begin with "
+            f"{', '.join(corpus.prefixes)}, which tell the partition"
+        )
+    return partition
+
+
+def _check_name(name):
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise InputError(
+            f"{shorten(name)} is not a plain name (letters, digits, "
+            "_, - and single dots)"
+        )
+
+
+def _is_list_header(line):
+    """Whether a line names at least the audio and the label."""
+    try:
+        names = split_line(line, _separator(line))
+    except InputError:
+        return False
+    return {"path", "label"} <= {_list_column(name) for name in names}
+
+
+def _list_column(name):
+    return _LIST_COLUMNS.get(name.lower(), "")
+
+
+def _separator(header):
+    return "\t" if "\t" in header else ","
+
+
+def _list_layout(header):
+    """The layout of a list, by its header."""
+    names = split_line(header, _separator(header))
+    columns = [_list_column(name) for name in names]
+    for column in filter(None, columns):
+        if columns.count(column) > 1:
+            same = [n for n, c in zip(names, columns) if c == column]
+            raise InputError(
+                f"{shorten(same[0])} and {shorten(same[1])} mean the same. "
+                f"Expected {LIST_HEADER}; rename one of the two"
+            )
+    return Layout(tuple(columns), _separator(header), has_header=True)
+
+
+def _parse_list_row(cells):
+    # SpeechBrain's name for the data folder, to which paths are relative.
+    path = cells["path"].removeprefix("$data_root/")
+    if not path:
+        raise InputError("no path")
+    if ".." in path.replace("\\", "/").split("/"):
+        raise InputError(f"the path {shorten(path)} has '..' in it")
+    label = LABEL_WORDS.get(cells["label"].lower())
+    if label is None:
+        raise _unknown_label(cells["label"])
+    utt = _join(cells.get("utt") or path)
+    speaker = _join(cells.get("speaker") or "-")
+    attack = _list_attack(utt, cells.get("attack", ""), label)
+    for text in (path, utt, speaker, attack):
+        if "$" in text or not text.isprintable():
+            raise InputError(
+                f"{shorten(text)} has a $ or a character that cannot be printed"
+            )
+    return utt, path, speaker, attack, label, cells.get("partition") or "eval"
+
+
+def _join(name):
+    return "_".join(name.split())
+
+
+def _unknown_label(text):
+    if text in ("0", "1"):
+        return InputError(
+            f"label {text}: corpora do not agree on which class 0 and 1 are; "
+            "write bonafide and spoof"
+        )
+    return InputError(f"unknown label {shorten(text)}")
+
+
+def _list_attack(utt, attack, label):
+    word = LABEL_WORDS.get(attack.lower())
+    if word not in (None, label):
+        raise InputError(f"{utt} is {label} but has the attack {attack}")
+    none = word is not None or attack in ("", NO_ATTACK)
+    if label == SPOOF:
+        return SPOOF if none else _join(attack)
+    if none:
+        return NO_ATTACK
+    raise InputError(f"{utt} is bonafide but has the attack {shorten(attack)}")
 
 
 def asvspoof2019_protocol_path(data_folder, partition):
@@ -186,7 +404,7 @@ def asvspoof2019_protocol_path(data_folder, partition):
     Raises
     ------
     InputError
-        The partition is none of the three.
+        If the partition is none of the three.
 
     Example
     -------
@@ -202,7 +420,7 @@ def asvspoof2019_protocol_path(data_folder, partition):
 
 
 def read_asvspoof2019_protocol(data_folder, partition):
-    """Reads a partition's trials from an ASVspoof2019 LA folder.
+    """Read a partition's trials from an ASVspoof2019 LA folder.
 
     The protocol has five columns a line, ``speaker utterance - attack label``
     (README of the corpus, https://doi.org/10.7488/ds/2555).
@@ -216,14 +434,14 @@ def read_asvspoof2019_protocol(data_folder, partition):
 
     Returns
     -------
-    TrialTable
-        In the order of the protocol; at least one is bona fide and one spoof.
+    pandas.DataFrame
+        In the order of the protocol, both labels; see the head of this module.
 
     Raises
     ------
     InputError
-        The protocol is missing, empty, not UTF-8, lacks one of the two labels
-        or has bad lines; all bad lines are counted and the first ones shown.
+        If the protocol cannot be used (see ``read_protocol``), or lacks one of
+        the two labels, so that it can be neither learned nor evaluated.
 
     Example
     -------
@@ -232,23 +450,15 @@ def read_asvspoof2019_protocol(data_folder, partition):
     >>> protocol.parent.mkdir()
     >>> lines = "S1 T1 - - bonafide", "S1 T2 - A01 spoof"
     >>> _ = protocol.write_text("\\n".join(lines), encoding="utf-8")
-    >>> for trial in read_asvspoof2019_protocol(folder, "train"):
-    ...     print(trial.attack, trial.path)
-    - ASVspoof2019_LA_train/flac/T1.flac
-    A01 ASVspoof2019_LA_train/flac/T2.flac
+    >>> read_asvspoof2019_protocol(folder, "train").path[1]
+    'ASVspoof2019_LA_train/flac/T2.flac'
     """
     protocol = asvspoof2019_protocol_path(data_folder, partition)
-    trials = read_columns(ASVSPOOF2019_LA, protocol, partition)
-    _check_both_labels(protocol, trials)
-    return trials
-
-
-def _check_both_labels(protocol, trials):
-    """A partition with one label only can be neither learnt nor evaluated."""
-    labels = trials.counts("label")
+    trials = _read_columns(ASVSPOOF2019_LA, protocol, partition)
     for label in (BONAFIDE, SPOOF):
-        if label not in labels:
+        if not (trials.label == label).any():
             raise InputError(
                 f"{protocol}: none of the {len(trials)} trials is {label}. "
                 "Expected bona fide and spoof trials; unpack the corpus again"
             )
+    return trials

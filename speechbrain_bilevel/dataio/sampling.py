@@ -3,12 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-from speechbrain.dataio.batch import PaddedBatch
 from torch.utils.data import Sampler
 
-from speechbrain_bilevel.dataio.compact import NameBuilder, Names
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.problem import LevelBatch
+from speechbrain_bilevel.dataio import NO_ATTACK
+from speechbrain_bilevel.utils.errors import InputError
 
 
 class Fold(NamedTuple):
@@ -24,25 +22,25 @@ class Fold(NamedTuple):
     upper: np.ndarray
 
 
-def attack_folds(attacks, folds=3, seed=1234, as_published=False):
-    """Splits a training set by attack: in each fold, some attacks are held out
-    for the upper level, and the lower level learns on all others.
+def group_folds(attacks, num_folds=3, seed=1234, leaky=False):
+    """Split a training set by attack: each fold holds some attacks out for the
+    upper level, and the lower level learns on all others.
 
-    The bona fide trials are dealt out evenly, so that those of the two levels
-    are disjoint as well.
+    Bona fide trials are dealt out evenly, so that those of the two levels are
+    disjoint as well.
 
     Arguments
     ---------
-    attacks : list of str or Names
+    attacks : array_like of str
         The attack of each trial; "-" is bona fide.
-    folds : int
-        Number of folds; each attack is held out in exactly one.
+    num_folds : int
+        Each attack is held out in exactly one.
     seed : int
         Decides which attacks share a fold and which bona fide trials they get.
-    as_published : bool
-        Split as the published code does: bona fide in the order of the
-        protocol, and the lower level always has the first two attacks (held
-        out or not) in place of the first two it should have.
+    leaky : bool
+        Split as the published code of V2 does: bona fide in the order of the
+        protocol, and the lower level always has the first two attacks, held out
+        or not, in place of the first two that it should have.
 
     Returns
     -------
@@ -56,30 +54,31 @@ def attack_folds(attacks, folds=3, seed=1234, as_published=False):
 
     Example
     -------
-    >>> fold = attack_folds(["-", "-", "-", "A01", "A02", "A03"])[0]
+    >>> fold = group_folds(["-", "-", "-", "A01", "A02", "A03"])[0]
     >>> len(fold.lower), len(fold.upper)
     (4, 2)
     >>> set(fold.lower) & set(fold.upper)
     set()
     """
-    if folds < 2:
+    if num_folds < 2:
         raise InputError(
-            f"folds: {folds} leaves no attack to one of the levels; expected "
-            "at least 2"
+            f"num_folds: {num_folds} leaves no attack to one of the levels; "
+            "expected at least 2"
         )
-    trials = _trials_by_attack(attacks)
-    bonafide = trials.pop("-", np.array([], int))
+    names, codes = np.unique(np.asarray(attacks, str), return_inverse=True)
+    trials = {n: np.flatnonzero(codes == code) for code, n in enumerate(names)}
+    bonafide = trials.pop(NO_ATTACK, np.array([], int))
     names = sorted(trials)
-    if len(names) < folds or len(bonafide) < len(names):
+    if len(names) < num_folds or len(bonafide) < len(names):
         raise InputError(
-            f"{folds} folds need at least as many attacks and a bona fide "
+            f"{num_folds} folds need at least as many attacks and a bona fide "
             f"trial for each attack; the training set has {len(names)} attacks "
             f"({', '.join(names)}) and {len(bonafide)} bona fide trials"
         )
     random = np.random.RandomState(seed)
     order = np.arange(len(names))
     random.shuffle(order)
-    if as_published:
+    if leaky:
         size = len(bonafide) // len(names)
         shares = [bonafide[i * size :][:size] for i in range(len(names))]
     else:
@@ -88,18 +87,18 @@ def attack_folds(attacks, folds=3, seed=1234, as_published=False):
         np.concatenate([share, trials[name]])
         for share, name in zip(shares, names)
     ]
-    result = []
-    for held_out in np.array_split(order, folds):
+    folds = []
+    for held_out in np.array_split(order, num_folds):
         kept = [i for i in range(len(names)) if i not in held_out]
-        if as_published:
+        if leaky:
             kept[:2] = [0, 1]
-        result.append(
+        folds.append(
             Fold(
                 np.concatenate([groups[i] for i in kept]),
                 np.concatenate([groups[i] for i in sorted(held_out)]),
             )
         )
-    return result
+    return folds
 
 
 class PairedBatchSampler(Sampler):
@@ -112,18 +111,23 @@ class PairedBatchSampler(Sampler):
     Arguments
     ---------
     folds : list of Fold
-        See ``attack_folds``.
+        See ``group_folds``.
     lower_size, upper_size : int
         Batch size of each level.
     seed : int
         The order depends on this and the epoch.
-    as_published : bool
-        An epoch ends when the shorter stream does. Otherwise it lasts as long
-        as the lower stream does on average.
+    epoch_ends : str
+        "lower": with the lower stream (on average over the folds). "shorter":
+        with the shorter stream of any fold, as in the published code of V2.
     weights : numpy.ndarray, optional
         How often each trial of the training set is drawn, with replacement,
         beside the others of its stream; see ``class_weights``. By default the
         streams are shuffled.
+
+    Raises
+    ------
+    InputError
+        If a fold is too small for one batch, or ``epoch_ends`` is unknown.
 
     Example
     -------
@@ -140,26 +144,31 @@ class PairedBatchSampler(Sampler):
         lower_size,
         upper_size,
         seed=1234,
-        as_published=False,
+        epoch_ends="lower",
         weights=None,
     ):
+        if epoch_ends not in ("lower", "shorter"):
+            raise InputError(
+                f'epoch_ends: "{epoch_ends}"; expected "lower" or "shorter"'
+            )
         self.folds = folds
         self.sizes = Fold(lower_size, upper_size)
         self.seed = seed
         self.weights = weights
         self.epoch = 1
-        batches = [len(fold.lower) // lower_size for fold in folds]
-        if as_published:
-            batches += [len(fold.upper) // upper_size for fold in folds]
-        self.length = min(batches) if as_published else int(np.mean(batches))
+        lower = [len(fold.lower) // lower_size for fold in folds]
+        upper = [len(fold.upper) // upper_size for fold in folds]
+        self.length = int(np.mean(lower))
+        if epoch_ends == "shorter":
+            self.length = min(lower + upper)
         if self.length == 0:
             raise InputError(
-                f"batch_size: a fold has too few trials for one batch of "
+                "batch_size: a fold has too few trials for one batch of "
                 f"{lower_size} + {upper_size}; lower the batch sizes"
             )
 
     def set_epoch(self, epoch):
-        """Chooses the epoch, from 1, that the next iteration gives."""
+        """Choose the epoch, from 1, that the next iteration yields."""
         self.epoch = epoch
 
     def __len__(self):
@@ -169,17 +178,19 @@ class PairedBatchSampler(Sampler):
         random = np.random.default_rng([self.seed, self.epoch])
         fold = self.folds[(self.epoch - 1) % len(self.folds)]
         streams = [
-            self._drawn(trials, size * self.length, random).reshape(-1, size)
+            self._draw(trials, size * self.length, random).reshape(-1, size)
             for trials, size in zip(fold, self.sizes)
         ]
         for lower, upper in zip(*streams):
             yield [*lower.tolist(), *upper.tolist()]
 
-    def _drawn(self, trials, count, random):
-        if self.weights is None:
-            return _shuffled(trials, count, random)
-        weights = self.weights[trials]
-        return random.choice(trials, count, p=weights / weights.sum())
+    def _draw(self, trials, count, random):
+        if self.weights is not None:
+            weights = self.weights[trials]
+            return random.choice(trials, count, p=weights / weights.sum())
+        passes = -(-count // len(trials))
+        order = [random.permutation(trials) for _ in range(passes)]
+        return np.concatenate(order)[:count]
 
 
 def class_weights(attacks):
@@ -188,7 +199,7 @@ def class_weights(attacks):
 
     Arguments
     ---------
-    attacks : list of str or Names
+    attacks : array_like of str
         The attack of each trial; "-" is bona fide.
 
     Returns
@@ -201,57 +212,9 @@ def class_weights(attacks):
     >>> class_weights(["-", "A01", "A02", "A02"])
     array([1.  , 0.5 , 0.25, 0.25])
     """
-    attacks = _as_names(attacks)
-    spoofs = np.array(attacks.names) != "-"
+    names, codes, counts = np.unique(
+        np.asarray(attacks, str), return_inverse=True, return_counts=True
+    )
+    spoofs = names != NO_ATTACK
     shares = np.where(spoofs, 1 / max(1, spoofs.sum()), 1)
-    return (shares / attacks.counts())[attacks.codes]
-
-
-def _as_names(attacks):
-    if isinstance(attacks, Names):
-        return attacks
-    builder = NameBuilder()
-    builder.extend(attacks)
-    return builder.build()
-
-
-def _trials_by_attack(attacks):
-    """The indices of the trials of each attack, of the smallest type."""
-    attacks = _as_names(attacks)
-    smallest = np.min_scalar_type(len(attacks))
-    return {
-        name: np.flatnonzero(attacks.codes == code).astype(smallest)
-        for code, name in enumerate(attacks.names)
-    }
-
-
-def _shuffled(trials, count, random):
-    passes = -(-count // len(trials))
-    order = [random.permutation(trials) for _ in range(passes)]
-    return np.concatenate(order)[:count]
-
-
-class PairedBatch:
-    """Collates what ``PairedBatchSampler`` drew into a ``LevelBatch``.
-
-    Arguments
-    ---------
-    lower_size : int
-        How many of the examples are the lower level's.
-
-    Example
-    -------
-    >>> collate = PairedBatch(lower_size=1)
-    >>> batch = collate([{"id": "a"}, {"id": "b"}, {"id": "c"}])
-    >>> batch.lower.id, batch.upper.id
-    (['a'], ['b', 'c'])
-    """
-
-    def __init__(self, lower_size):
-        self.lower_size = lower_size
-
-    def __call__(self, examples):
-        return LevelBatch(
-            PaddedBatch(examples[: self.lower_size]),
-            PaddedBatch(examples[self.lower_size :]),
-        )
+    return (shares / counts)[codes]

@@ -5,10 +5,9 @@ from speechbrain_bilevel.hypergradients.alternating import (
     LaggedAlternating,
 )
 from speechbrain_bilevel.hypergradients.base import Hypergradient
+from speechbrain_bilevel.hypergradients.baselines import MLDG, SAM
 from speechbrain_bilevel.hypergradients.implicit import CGAID, SOBA, NeumannAID
-from speechbrain_bilevel.hypergradients.mldg import MLDG
 from speechbrain_bilevel.hypergradients.penalty import BOME, F2SA
-from speechbrain_bilevel.hypergradients.sam import SAM
 from speechbrain_bilevel.hypergradients.unrolled import (
     SAMA,
     OneStepUnrolled,

@@ -2,12 +2,12 @@
 
 import contextlib
 
-from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.hypergradients.base import (
     Hypergradient,
     StatefulHypergradient,
 )
-from speechbrain_bilevel.problem import Partition, plain_name
+from speechbrain_bilevel.hypergradients.partition import Partition, plain_name
+from speechbrain_bilevel.utils.errors import InputError
 
 
 class Alternating(Hypergradient):

@@ -11,7 +11,7 @@ from speechbrain_bilevel.hypergradients.base import (
     Hypergradient,
     StatefulHypergradient,
 )
-from speechbrain_bilevel.hypergradients.vectors import flat
+from speechbrain_bilevel.hypergradients.hvp import flat
 
 
 class ImplicitDifferentiation(Hypergradient):

@@ -3,13 +3,13 @@ that of y*(x), and the difference of the two is a penalty."""
 
 import torch
 
-from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.hypergradients.base import (
     Hypergradient,
     StatefulHypergradient,
 )
-from speechbrain_bilevel.hypergradients.step import joint_mean
-from speechbrain_bilevel.hypergradients.vectors import moved, shaped
+from speechbrain_bilevel.hypergradients.batch_loss import joint_mean
+from speechbrain_bilevel.hypergradients.hvp import moved, shaped
+from speechbrain_bilevel.utils.errors import InputError
 
 
 class F2SA(StatefulHypergradient):

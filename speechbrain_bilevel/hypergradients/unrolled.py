@@ -4,14 +4,14 @@ from collections import deque
 
 import torch
 
-from speechbrain_bilevel.distributed import average
-from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.hypergradients.base import Hypergradient
-from speechbrain_bilevel.hypergradients.updates import (
+from speechbrain_bilevel.hypergradients.differentiable_optim import (
     LowerStep,
     undifferentiable,
 )
-from speechbrain_bilevel.hypergradients.vectors import flat
+from speechbrain_bilevel.hypergradients.hvp import flat
+from speechbrain_bilevel.utils.distributed import average
+from speechbrain_bilevel.utils.errors import InputError
 
 
 class TruncatedUnrolled(Hypergradient):

@@ -3,7 +3,7 @@
 import torch
 import torchaudio
 
-from speechbrain_bilevel.nnet.one_class import OneClassHead
+from speechbrain_bilevel.nnet.losses import OneClassHead
 
 SAMPLE_RATE = 16000
 

@@ -11,7 +11,7 @@ import torchaudio
 from speechbrain.nnet.CNN import SincConv
 
 from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
-from speechbrain_bilevel.nnet.sinc_patches import sinc_patches
+from speechbrain_bilevel.nnet.sinc import sinc_patches
 from speechbrain_bilevel.nnet.transformer import (
     SinusoidalPositions,
     TransformerBlock,

@@ -8,9 +8,9 @@ with application to spoofing-robust speaker verification", Odyssey 2024.
 
 import numpy as np
 
-from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.metrics.eer import as_scores, det_curve
 from speechbrain_bilevel.metrics.tdcf import TDCFCosts
+from speechbrain_bilevel.utils.errors import InputError
 
 #: Prior of a spoofed trial, cost of rejecting a bona fide trial, and cost of
 #: accepting a spoofed one.

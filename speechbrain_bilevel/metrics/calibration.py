@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError
 
 #: Directions in which standardised scores spread less than this share of the
 #: widest one are taken for rounding: a weight there would be huge and random.

@@ -9,7 +9,7 @@ ROC convex hull and torchmetrics choose otherwise and differ in the last digits.
 
 import numpy as np
 
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError
 
 
 def det_curve(bonafide, spoof):

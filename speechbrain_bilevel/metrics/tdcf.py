@@ -27,8 +27,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.metrics.eer import as_scores, det_curve, eer
+from speechbrain_bilevel.utils.errors import InputError
 
 
 @dataclass(frozen=True)

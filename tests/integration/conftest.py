@@ -2,7 +2,7 @@
 
 import pytest
 
-from speechbrain_bilevel.dataio.toy import write_toy_corpus
+from toy_corpus import write_toy_corpus
 
 
 @pytest.fixture(scope="session")

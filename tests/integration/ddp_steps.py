@@ -11,12 +11,12 @@ import speechbrain as sb
 import torch
 from small_problem import loader, small_batches, small_brain, weights
 
-from speechbrain_bilevel.distributed import (
+from speechbrain_bilevel.dataio.batch import LevelBatch
+from speechbrain_bilevel.utils.distributed import (
     closing_process_group,
     rank,
     world_size,
 )
-from speechbrain_bilevel.problem import LevelBatch
 
 TASKS = Path("/proc/self/task")
 

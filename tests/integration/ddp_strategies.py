@@ -13,12 +13,12 @@ from small_problem import SmallBrain, loader, small_batches, weights
 from speechbrain.processing.features import InputNormalization
 from strategies import STRATEGIES, network, part_of, strategy_brain
 
-from speechbrain_bilevel.distributed import (
+from speechbrain_bilevel.hypergradients.partition import plain_name
+from speechbrain_bilevel.utils.distributed import (
     closing_process_group,
     rank,
     world_size,
 )
-from speechbrain_bilevel.problem import plain_name
 
 CASES = {
     "plain": {},

@@ -5,7 +5,7 @@ import torch
 import train
 from recipe_runs import RECIPE, final_weights, run
 
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError
 
 AUGMENTED = """wav_augment: !new:speechbrain.augment.augmenter.Augmenter
     concat_original: True

@@ -10,8 +10,11 @@ import torch
 from recipe_runs import command, final_weights
 
 from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
-from speechbrain_bilevel.metrics.score_files import check_trials, read_cm_scores
-from speechbrain_bilevel.problem import plain_name
+from speechbrain_bilevel.evaluation.score_files import (
+    check_trials,
+    read_cm_scores,
+)
+from speechbrain_bilevel.hypergradients.partition import plain_name
 
 TESTS = Path(__file__).resolve().parent.parent
 

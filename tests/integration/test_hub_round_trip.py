@@ -11,8 +11,8 @@ import soundfile
 from hub_stand_in import HubStandIn, Repo
 from tiny_detector import export, tiny_network
 
-from speechbrain_bilevel.hub.folder import FILES
-from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.inference.detector import SpoofDetector
+from speechbrain_bilevel.inference.folder import FILES
 
 NAME = "someone/detector"
 CALIBRATION = {"weight": 2.0, "bias": 0.5}
@@ -21,7 +21,7 @@ LOAD = """
 import json, sys
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.interfaces import foreign_class
-from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.inference.detector import SpoofDetector
 
 name, audio = sys.argv[1:]
 doors = (

@@ -5,9 +5,9 @@ import json
 import numpy as np
 from recipe_runs import run
 
-from speechbrain_bilevel.inference import SpoofDetector
-from speechbrain_bilevel.metrics.evaluation import evaluate
-from speechbrain_bilevel.metrics.score_files import read_cm_scores
+from speechbrain_bilevel.evaluation.evaluate import evaluate
+from speechbrain_bilevel.evaluation.score_files import read_cm_scores
+from speechbrain_bilevel.inference.detector import SpoofDetector
 
 
 def test_train_score_and_judge_a_recording(shared, tmp_path):

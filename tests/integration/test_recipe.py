@@ -16,10 +16,13 @@ from recipe_runs import (
 )
 
 from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.evaluation.score_files import (
+    check_trials,
+    read_cm_scores,
+)
+from speechbrain_bilevel.inference.detector import SpoofDetector
 from speechbrain_bilevel.metrics.calibration import learn_fusion
-from speechbrain_bilevel.metrics.score_files import check_trials, read_cm_scores
+from speechbrain_bilevel.utils.errors import InputError
 
 LOGGED = [
     "loss",

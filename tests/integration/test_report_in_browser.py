@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from speechbrain_bilevel.metrics.evaluation import evaluate
-from speechbrain_bilevel.metrics.html import render
-from speechbrain_bilevel.metrics.plots import draw
-from speechbrain_bilevel.metrics.scores import ASVScores, CMScores
+from speechbrain_bilevel.evaluation.evaluate import evaluate
+from speechbrain_bilevel.evaluation.plots import draw
+from speechbrain_bilevel.evaluation.report import render
+from speechbrain_bilevel.evaluation.score_files import ASVScores, CMScores
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SYSTEMS = [

@@ -9,7 +9,7 @@ import torch
 import train
 from recipe_runs import command, final_weights, run, run_apart
 
-from speechbrain_bilevel.metrics.score_files import read_cm_scores
+from speechbrain_bilevel.evaluation.score_files import read_cm_scores
 
 # Small batches: an epoch of many steps, so that a kill falls within it.
 LONG = {"batch_size": 2, "number_of_epochs": 3, "training_steps": 45}

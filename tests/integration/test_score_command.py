@@ -12,14 +12,14 @@ import soundfile
 import torch
 from tiny_detector import SAMPLES, export, tiny_network
 
-from speechbrain_bilevel.dataio import trial_batches
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
-from speechbrain_bilevel.dataio.lengths import LONGEST, bucket_lengths
-from speechbrain_bilevel.hub.card import model_card
-from speechbrain_bilevel.hub.folder import parts_of, write_folder
-from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.evaluation.score_files import read_cm_scores
+from speechbrain_bilevel.inference import scoring as trial_batches
+from speechbrain_bilevel.inference.card import model_card
+from speechbrain_bilevel.inference.detector import SpoofDetector
+from speechbrain_bilevel.inference.folder import parts_of, write_folder
+from speechbrain_bilevel.inference.scoring import LONGEST, bucket_lengths
 from speechbrain_bilevel.lobes.mel_cnn import MelCNN
-from speechbrain_bilevel.metrics.score_files import read_cm_scores
 
 TRIALS = 37
 # Some of the recordings are shorter, most are longer.
@@ -29,7 +29,8 @@ TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone")
 TWO_PROCESSES += ("--nproc_per_node", "2", "-m", "speechbrain_bilevel.cli")
 KILLED = """
 import os, signal, sys
-from speechbrain_bilevel import cli, scoring
+from speechbrain_bilevel import cli
+from speechbrain_bilevel.inference import scoring
 
 add, added = scoring.ScoreFile.add, []
 

@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.hub.published import PUBLISHED
-from speechbrain_bilevel.importers import aasist_state_dict
+from speechbrain_bilevel.inference.importers import PUBLISHED, aasist_state_dict
 from speechbrain_bilevel.lobes.aasist import AASIST
 from speechbrain_bilevel.nnet.maps import POOL, WINDOW
+from speechbrain_bilevel.utils.errors import InputError
 
 SIZES = {name: PUBLISHED[name.lower()].sizes for name in ("AASIST", "AASIST-L")}
 TINY = {

@@ -5,7 +5,6 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.metrics.asvspoof5 import (
     BAYES_THRESHOLD,
     act_dcf,
@@ -14,6 +13,7 @@ from speechbrain_bilevel.metrics.asvspoof5 import (
     min_dcf,
 )
 from speechbrain_bilevel.metrics.tdcf import TDCFCosts
+from speechbrain_bilevel.utils.errors import InputError
 
 SPECIAL = {
     "perfect": ([2.0, 3.0], [0.0, 1.0], 0.0),

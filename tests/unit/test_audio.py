@@ -16,9 +16,9 @@ from speechbrain_bilevel.dataio.audio import (
     fit_length,
     read_audio,
     read_window,
+    speech_bounds,
 )
-from speechbrain_bilevel.dataio.silence import speech_bounds
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError
 
 RATES = [8000, 11025, 16000, 16001, 44100, 48000, 192000]
 

@@ -15,9 +15,10 @@ from small_problem import (
     weights,
 )
 
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.hypergradients.objective import BatchLoss
-from speechbrain_bilevel.problem import LevelBatch, plain_name
+from speechbrain_bilevel.dataio.batch import LevelBatch
+from speechbrain_bilevel.hypergradients.batch_loss import BatchLoss
+from speechbrain_bilevel.hypergradients.partition import plain_name
+from speechbrain_bilevel.utils.errors import InputError
 
 
 def started(**kwargs):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.evaluation.score_files import read_cm_scores
 from speechbrain_bilevel.metrics import calibration
 from speechbrain_bilevel.metrics.asvspoof5 import cllr
 from speechbrain_bilevel.metrics.calibration import LinearFusion, learn_fusion
-from speechbrain_bilevel.metrics.score_files import read_cm_scores
+from speechbrain_bilevel.utils.errors import InputError
 
 
 def normal_scores(means, n_bonafide, n_spoof, seed=0):

@@ -8,8 +8,8 @@ import torch
 from full_disk import disk_full_after
 from speechbrain.dataio.dataloader import SaveableDataLoader
 
-from speechbrain_bilevel.checkpoints import AtomicCheckpointer
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.utils.checkpoints import AtomicCheckpointer
+from speechbrain_bilevel.utils.errors import InputError
 
 
 def network(value=0.0, size=1):
@@ -67,7 +67,7 @@ def test_a_stopped_save_is_no_checkpoint(tmp_path, name):
 
 KILLED = """
 import os, sys, torch
-from speechbrain_bilevel.checkpoints import AtomicCheckpointer
+from speechbrain_bilevel.utils.checkpoints import AtomicCheckpointer
 network = torch.nn.Linear(1, 1)
 torch.nn.init.constant_(network.weight, 2.0)
 checkpointer = AtomicCheckpointer(sys.argv[1], {"network": network})

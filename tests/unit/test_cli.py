@@ -17,8 +17,8 @@ from huggingface_hub import constants
 from tiny_detector import export, tiny_network
 
 from speechbrain_bilevel.dataio import toy
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.inference.detector import SpoofDetector
+from speechbrain_bilevel.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from speechbrain_bilevel.evaluation.score_files import read_cm_scores
 from speechbrain_bilevel.metrics.asvspoof5 import cllr, min_dcf
 from speechbrain_bilevel.metrics.calibration import learn_fusion
 from speechbrain_bilevel.metrics.eer import eer
-from speechbrain_bilevel.metrics.score_files import read_cm_scores
 
 N = 60  # of which every third is bona fide
 

@@ -5,25 +5,28 @@ import pytest
 from made_up_scores import cm_scores
 from scipy.stats import norm
 
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.metrics.asvspoof5 import act_dcf, cllr, min_dcf
-from speechbrain_bilevel.metrics.bootstrap import (
-    speaker_draws,
-    utterance_draws,
-)
-from speechbrain_bilevel.metrics.confidence import (
+from speechbrain_bilevel.evaluation.bootstrap import (
+    Ranking,
+    cumulate,
     interval,
     n_speakers,
     p_value,
     resampled_figures,
+    speaker_draws,
     usual_resampling,
+    utterance_draws,
 )
+from speechbrain_bilevel.evaluation.evaluate import evaluate
+from speechbrain_bilevel.evaluation.results import Estimate
+from speechbrain_bilevel.evaluation.score_files import (
+    CMScores,
+    by_name,
+    reordered,
+)
+from speechbrain_bilevel.metrics.asvspoof5 import act_dcf, cllr, min_dcf
 from speechbrain_bilevel.metrics.eer import det_curve, eer
-from speechbrain_bilevel.metrics.evaluation import evaluate
-from speechbrain_bilevel.metrics.ranking import Ranking, cumulate
-from speechbrain_bilevel.metrics.results import Estimate
-from speechbrain_bilevel.metrics.scores import CMScores, by_name, reordered
 from speechbrain_bilevel.metrics.tdcf import ASVRates, act_tdcf, min_tdcf
+from speechbrain_bilevel.utils.errors import InputError
 
 RATES = ASVRates(0.1, 0.0, p_miss=0.2, p_fa=0.1, p_fa_spoof=0.5)
 

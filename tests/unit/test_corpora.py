@@ -12,11 +12,7 @@ from protocol_texts import (
 )
 
 from speechbrain_bilevel.dataio.corpora import CORPORA
-from speechbrain_bilevel.dataio.protocols import (
-    Trial,
-    read_protocol,
-    recognise,
-)
+from speechbrain_bilevel.dataio.protocols import Trial, read_protocol, recognise
 
 
 def test_no_two_corpora_have_equally_many_columns():

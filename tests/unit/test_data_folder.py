@@ -16,7 +16,7 @@ from protocol_texts import (
 )
 
 from speechbrain_bilevel.dataio.corpora import CORPORA, Corpus
-from speechbrain_bilevel.dataio.data_folder import find_protocol, find_trials
+from speechbrain_bilevel.dataio.prepare import find_protocol, find_trials
 from speechbrain_bilevel.dataio.protocols import (
     ASVSPOOF2019_LA_COUNTS,
     Trial,

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from made_up_scores import cm_scores
 
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.metrics.evaluation import evaluate
-from speechbrain_bilevel.metrics.report import as_dict
-from speechbrain_bilevel.metrics.score_files import read_cm_scores
-from speechbrain_bilevel.metrics.scores import ASVScores
-from speechbrain_bilevel.metrics.tables import format_report
+from speechbrain_bilevel.evaluation.evaluate import evaluate
+from speechbrain_bilevel.evaluation.report import as_dict
+from speechbrain_bilevel.evaluation.score_files import ASVScores, read_cm_scores
+from speechbrain_bilevel.evaluation.text import format_report
 from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
+from speechbrain_bilevel.utils.errors import InputError
 
 ASV = ASVScores(
     target=np.array([2.0, 3.0, 4.0]),

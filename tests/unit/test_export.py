@@ -11,12 +11,12 @@ import yaml
 from speechbrain.utils.checkpoints import Checkpointer
 from tiny_detector import SAMPLES, export, tiny_network, training_yaml
 
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.hub.experiment import export as export_experiment
-from speechbrain_bilevel.hub.folder import read_folder
+from speechbrain_bilevel.evaluation.evaluate import evaluate
+from speechbrain_bilevel.evaluation.score_files import read_cm_scores
+from speechbrain_bilevel.inference.export import export as export_experiment
+from speechbrain_bilevel.inference.folder import read_folder
 from speechbrain_bilevel.metrics.calibration import learn_fusion
-from speechbrain_bilevel.metrics.evaluation import evaluate
-from speechbrain_bilevel.metrics.score_files import read_cm_scores
+from speechbrain_bilevel.utils.errors import InputError
 
 SECRET = "/home/mallory/LA"
 

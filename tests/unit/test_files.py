@@ -6,8 +6,8 @@ import stat
 import pytest
 from full_disk import disk_full_after
 
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.files import (
+from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.files import (
     check_target,
     refuse_overwriting,
     write_atomically,

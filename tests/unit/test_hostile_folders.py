@@ -20,11 +20,12 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml
 from tiny_detector import SAMPLES, export, tiny_network
 
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.hub import limits, loading
-from speechbrain_bilevel.hub.allowed import checked_yaml
-from speechbrain_bilevel.hub.weights import load_weights
-from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.inference import limits
+from speechbrain_bilevel.inference import pretrained as loading
+from speechbrain_bilevel.inference.allowed import checked_yaml
+from speechbrain_bilevel.inference.detector import SpoofDetector
+from speechbrain_bilevel.inference.weights import load_weights
+from speechbrain_bilevel.utils.errors import InputError
 
 HOSTILE = Path(__file__).resolve().parent.parent / "hostile"
 

@@ -11,9 +11,9 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.interfaces import foreign_class
 from tiny_detector import SAMPLES, export, tiny_network
 
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.hub.folder import FILES, parts_of, read_folder
-from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.inference.detector import SpoofDetector
+from speechbrain_bilevel.inference.folder import FILES, parts_of, read_folder
+from speechbrain_bilevel.utils.errors import InputError
 
 CALIBRATION = {"weight": 1e-05, "bias": -2.5}
 

@@ -12,6 +12,7 @@ from closed_forms import (
     upper_gradient,
 )
 
+from speechbrain_bilevel.dataio.batch import LevelBatch
 from speechbrain_bilevel.hypergradients import (
     BOME,
     CGAID,
@@ -24,7 +25,6 @@ from speechbrain_bilevel.hypergradients import (
     NeumannAID,
     OneStepUnrolled,
 )
-from speechbrain_bilevel.problem import LevelBatch
 
 NOTHING = LevelBatch(torch.zeros(1), torch.zeros(1))
 X = random(Quadratic.n, seed=9)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speechbrain_bilevel.nnet.hyperparameters import LossWeights
+from speechbrain_bilevel.nnet.losses import LossWeights
 
 
 def uneven(size=6):

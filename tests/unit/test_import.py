@@ -5,8 +5,8 @@ import pytest
 import torch
 from published_v2 import SIZES
 
-from speechbrain_bilevel.hub import published
-from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.inference import importers as published
+from speechbrain_bilevel.inference.detector import SpoofDetector
 from speechbrain_bilevel.lobes.aasist import AASIST
 
 

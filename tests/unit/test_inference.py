@@ -10,9 +10,9 @@ import soundfile
 import torch
 from tiny_detector import SAMPLES, export, label_encoder, tiny_network
 
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.hub.folder import FILES
-from speechbrain_bilevel.inference import SpoofDetector
+from speechbrain_bilevel.inference.detector import SpoofDetector
+from speechbrain_bilevel.inference.folder import FILES
+from speechbrain_bilevel.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from small_problem import (
 )
 
 from speechbrain_bilevel import late
+from speechbrain_bilevel.dataio.batch import LevelBatch
 from speechbrain_bilevel.hypergradients import Alternating, LaggedAlternating
 from speechbrain_bilevel.late import LateValues
-from speechbrain_bilevel.problem import LevelBatch
 
 
 class OnDevice(torch.optim.SGD):

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_bilevel.dataio import lengths as lengths_module
 from speechbrain_bilevel.dataio.audio import SAMPLE_RATE, read_audio
-from speechbrain_bilevel.dataio.lengths import (
+from speechbrain_bilevel.dataio.protocols import Trial
+from speechbrain_bilevel.inference import scoring as lengths_module
+from speechbrain_bilevel.inference.scoring import (
     LONGEST,
     SHORTEST,
     bucket_lengths,
     measure_lengths,
     padding,
 )
-from speechbrain_bilevel.dataio.trials import Trial
 
 
 def trials_of(paths):

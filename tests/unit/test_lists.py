@@ -2,12 +2,8 @@
 
 import pytest
 
-from speechbrain_bilevel.dataio.protocols import (
-    Trial,
-    read_protocol,
-    recognise,
-)
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.dataio.protocols import Trial, read_protocol, recognise
+from speechbrain_bilevel.utils.errors import InputError
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from speechbrain_bilevel.checkpoints import AtomicCheckpointer
 from speechbrain_bilevel.nnet.losses import SpoofLoss, detection_score
-from speechbrain_bilevel.nnet.schedules import noam, warmup_cosine
+from speechbrain_bilevel.nnet.schedulers import noam, warmup_cosine
+from speechbrain_bilevel.utils.checkpoints import AtomicCheckpointer
 
 LOGITS = [[2.0, -1.0], [0.3, 0.7], [-4.0, 5.0], [1.0, 1.0], [6.0, -3.0]]
 LABELS = [0, 1, 0, 1, 1]

@@ -15,11 +15,10 @@ from speechbrain.dataio.dataset import (
     FilteredSortedDynamicItemDataset,
 )
 
-from speechbrain_bilevel import name_index
-from speechbrain_bilevel.dataio import manifest_rows
+from speechbrain_bilevel.dataio import manifest_rows, name_index
 from speechbrain_bilevel.dataio.manifest_dataset import ManifestDataset
 from speechbrain_bilevel.dataio.manifest_rows import ManifestRows
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError
 
 HEADER = "ID,duration,wav,speaker,attack,label\n"
 ROOT = {"data_root": "/data/LA"}

@@ -9,9 +9,9 @@ import soundfile
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from speechbrain_bilevel import cli
-from speechbrain_bilevel.dataio.manifests import write_manifest
+from speechbrain_bilevel.dataio.prepare import write_manifest
 from speechbrain_bilevel.dataio.protocols import read_protocol
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError
 
 DF2021 = (
     "S1 DF_E_1 nocodec asvspoof A14 spoof notrim eval traditional_vocoder "

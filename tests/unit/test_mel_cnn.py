@@ -6,10 +6,13 @@ import pytest
 import torch
 from closed_forms import relative_error
 
-from speechbrain_bilevel.augment.crop import RandomCrop
+from speechbrain_bilevel.augment.time_domain import RandomCrop
 from speechbrain_bilevel.lobes.mel_cnn import MelCNN
-from speechbrain_bilevel.nnet.losses import detection_score
-from speechbrain_bilevel.nnet.one_class import OneClassHead, OneClassSoftmax
+from speechbrain_bilevel.nnet.losses import (
+    OneClassHead,
+    OneClassSoftmax,
+    detection_score,
+)
 
 WAVS = torch.randn(3, 1600, generator=torch.Generator().manual_seed(1)) / 10
 

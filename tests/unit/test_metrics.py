@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.metrics.eer import det_curve, eer
-from speechbrain_bilevel.metrics.score_files import (
+from speechbrain_bilevel.evaluation.score_files import (
     read_asv_scores,
     read_cm_scores,
 )
+from speechbrain_bilevel.metrics.eer import det_curve, eer
 from speechbrain_bilevel.metrics.tdcf import (
     ASVRates,
     TDCFCosts,
@@ -17,6 +16,7 @@ from speechbrain_bilevel.metrics.tdcf import (
     min_tdcf,
     tdcf_curve,
 )
+from speechbrain_bilevel.utils.errors import InputError
 
 ASV_EVAL = "data/protocols/ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"
 

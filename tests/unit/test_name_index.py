@@ -2,8 +2,8 @@
 
 import pytest
 
-from speechbrain_bilevel import name_index
-from speechbrain_bilevel.name_index import NameIndex
+from speechbrain_bilevel.dataio import name_index
+from speechbrain_bilevel.dataio.name_index import NameIndex
 
 NAMES = ["d", "a", "c", "b", "a", "e", "d"]
 

@@ -15,13 +15,14 @@ from matplotlib.colors import same_color
 from PIL import Image
 from scipy.spatial import KDTree
 
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.metrics import plot_style, plots
+from speechbrain_bilevel.evaluation import plots
+from speechbrain_bilevel.evaluation import plots as plot_style
+from speechbrain_bilevel.evaluation.evaluate import evaluate
+from speechbrain_bilevel.evaluation.report import DEFINITIONS, render
+from speechbrain_bilevel.evaluation.results import METRICS, Estimate
+from speechbrain_bilevel.evaluation.score_files import ASVScores
 from speechbrain_bilevel.metrics.eer import det_curve, eer
-from speechbrain_bilevel.metrics.evaluation import evaluate
-from speechbrain_bilevel.metrics.html import DEFINITIONS, render
-from speechbrain_bilevel.metrics.results import METRICS, Estimate
-from speechbrain_bilevel.metrics.scores import ASVScores
+from speechbrain_bilevel.utils.errors import InputError
 
 
 def normal(gap, n=300, seed=0):

@@ -9,8 +9,7 @@ import speechbrain as sb
 import torch
 from closed_forms import relative_error, start
 
-from speechbrain_bilevel.brain import BilevelMixin
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.core import BilevelMixin
 from speechbrain_bilevel.hypergradients import (
     CGAID,
     F2SA,
@@ -20,8 +19,9 @@ from speechbrain_bilevel.hypergradients import (
     OneStepUnrolled,
     TruncatedUnrolled,
 )
+from speechbrain_bilevel.hypergradients.batch_loss import BatchLoss
 from speechbrain_bilevel.hypergradients.implicit import zeros
-from speechbrain_bilevel.hypergradients.objective import BatchLoss
+from speechbrain_bilevel.utils.errors import InputError
 
 
 class TokenBrain(BilevelMixin, sb.Brain):
@@ -174,6 +174,8 @@ def test_exact_products_equal_differences(kind, method):
 
 
 def test_attention_is_said_to_run_otherwise(caplog):
-    with caplog.at_level(logging.INFO, "speechbrain_bilevel.preflight"):
+    with caplog.at_level(
+        logging.INFO, "speechbrain_bilevel.hypergradients.compatibility"
+    ):
         start(brain_with(Attention().double(), SOBA(0.1)))
     assert "head.attention (MultiheadAttention): fused" in caplog.text

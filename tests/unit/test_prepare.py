@@ -15,15 +15,15 @@ import soundfile
 from asvspoof2019_prepare import prepare_asvspoof2019
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from speechbrain_bilevel import files
+from speechbrain_bilevel.dataio.corpora import PARTITIONS
 from speechbrain_bilevel.dataio.protocols import (
     ASVSPOOF2019_LA_COUNTS,
-    PARTITIONS,
     Trial,
     asvspoof2019_protocol_path,
 )
 from speechbrain_bilevel.dataio.trial_table import TrialTable
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.utils import files
+from speechbrain_bilevel.utils.errors import InputError
 
 N_FRAMES = 8001
 WRITTEN = ["dev.csv", "eval.csv", "prepare.json", "train.csv"]

@@ -6,16 +6,16 @@ import shutil
 
 import pytest
 
+from speechbrain_bilevel.dataio.corpora import PARTITIONS
 from speechbrain_bilevel.dataio.protocols import (
     ASVSPOOF2019_LA_COUNTS,
-    PARTITIONS,
     Trial,
     asvspoof2019_protocol_path,
     read_asvspoof2019_protocol,
     read_protocol,
     recognise,
 )
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError
 
 GOOD = "S1 T1 - - bonafide\nS2 T2 - A01 spoof\n"
 

@@ -5,15 +5,15 @@ import collections
 import numpy as np
 import pytest
 
+from speechbrain_bilevel.dataio.batch import PairedBatch
 from speechbrain_bilevel.dataio.compact import Names
 from speechbrain_bilevel.dataio.sampling import (
     Fold,
-    PairedBatch,
     PairedBatchSampler,
     attack_folds,
     class_weights,
 )
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError
 
 OFFICIAL = {f"A{n:02d}": 3800 for n in range(1, 7)} | {"-": 2580}
 

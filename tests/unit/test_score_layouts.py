@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from speechbrain_bilevel.dataio.protocols import Trial
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.metrics.score_files import (
+from speechbrain_bilevel.evaluation.score_files import (
     read_asv_scores,
     read_cm_scores,
     write_cm_scores,
 )
+from speechbrain_bilevel.utils.errors import InputError
 
 TRIALS = [
     Trial("b1", "b1.flac", "S1", "-", "bonafide", "eval"),

@@ -5,12 +5,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.metrics.score_files import (
+from speechbrain_bilevel.evaluation.score_files import (
     check_trials,
     read_asv_scores,
     read_cm_scores,
 )
+from speechbrain_bilevel.utils.errors import InputError
 
 GOOD_CM = "b1 - bonafide 2.5\nb2 bonafide bonafide 3\ns1 A07 spoof -1e-3\n"
 GOOD_ASV = "bonafide target 3\nbonafide nontarget 1\nA07 spoof 2\n"

@@ -13,19 +13,21 @@ import soundfile
 import torch
 from full_disk import disk_full_after
 
-from speechbrain_bilevel import score_collection
-from speechbrain_bilevel.dataio import trial_batches
-from speechbrain_bilevel.dataio.trial_batches import TrialBatches
-from speechbrain_bilevel.dataio.trials import Trial
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.dataio.protocols import Trial
+from speechbrain_bilevel.evaluation.score_files import read_cm_scores
+from speechbrain_bilevel.inference import scoring as score_collection
+from speechbrain_bilevel.inference import scoring as trial_batches
+from speechbrain_bilevel.inference.scoring import (
+    ScoreFile,
+    TrialBatches,
+    score_trials,
+)
 from speechbrain_bilevel.lobes.aasist import AASIST
 from speechbrain_bilevel.lobes.mel_cnn import MelCNN
 from speechbrain_bilevel.lobes.ssl import SSLAASIST
 from speechbrain_bilevel.lobes.v2 import V2
-from speechbrain_bilevel.metrics.score_files import read_cm_scores
 from speechbrain_bilevel.nnet.transformer import SelfAttention
-from speechbrain_bilevel.score_collection import ScoreFile
-from speechbrain_bilevel.scoring import score_trials
+from speechbrain_bilevel.utils.errors import InputError
 
 TRIALS = [("b1", "-", "bonafide"), ("s1", "A07", "spoof")]
 TRIALS += [("b2", "-", "bonafide"), ("s2", "A19", "spoof")]
@@ -586,7 +588,7 @@ def test_millions_of_trials_take_little_memory(path, network, monkeypatch):
     # A dict or a list of tuples would take more than 100 bytes a trial.
     trials, batches = Corpus(20_000), []
     monkeypatch.setattr(
-        "speechbrain_bilevel.scoring._score_share",
+        "speechbrain_bilevel.inference.scoring._score_share",
         lambda _, share, scores, __: batches.append((share, scores)) or (0, []),
     )
     tracemalloc.start()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from speechbrain_bilevel.dataio.silence import speech_bounds
+from speechbrain_bilevel.dataio.audio import speech_bounds
 
 RATES = [1000, 8000, 11025, 16000, 44100]
 

@@ -12,19 +12,18 @@ from recipe_runs import final_weights, last_epoch_state, run
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 
-from speechbrain_bilevel.brain import BilevelMixin
+from speechbrain_bilevel.core import BilevelMixin
 from speechbrain_bilevel.dataio.protocols import read_protocol
-from speechbrain_bilevel.dataio.toy import write_toy_corpus
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.hub.experiment import export
+from toy_corpus import write_toy_corpus
+from speechbrain_bilevel.evaluation.score_files import read_cm_scores
 from speechbrain_bilevel.hypergradients import SOBA
+from speechbrain_bilevel.hypergradients.batch_loss import BatchLoss
 from speechbrain_bilevel.hypergradients.implicit import zeros
-from speechbrain_bilevel.hypergradients.objective import BatchLoss
-from speechbrain_bilevel.inference import SpoofDetector
-from speechbrain_bilevel.lobes.ssl import SSLAASIST
-from speechbrain_bilevel.lobes.wav2vec2 import UntrainedWav2Vec2
+from speechbrain_bilevel.inference.detector import SpoofDetector
+from speechbrain_bilevel.inference.export import export
+from speechbrain_bilevel.lobes.ssl import SSLAASIST, UntrainedWav2Vec2
 from speechbrain_bilevel.metrics.calibration import learn_fusion
-from speechbrain_bilevel.metrics.score_files import read_cm_scores
+from speechbrain_bilevel.utils.errors import InputError
 
 SIZES = {
     "hidden_size": 8,

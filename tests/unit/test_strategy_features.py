@@ -21,7 +21,7 @@ from strategies import (
     strategy_state,
 )
 
-from speechbrain_bilevel.problem import LevelBatch
+from speechbrain_bilevel.dataio.batch import LevelBatch
 
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
 #: Those that differentiate the steps that the lower level really makes.

@@ -18,7 +18,7 @@ from strategies import (
     strategy_brain,
 )
 
-from speechbrain_bilevel.hypergradients.objective import BatchLoss
+from speechbrain_bilevel.hypergradients.batch_loss import BatchLoss
 
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
 

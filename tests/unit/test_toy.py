@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_bilevel.dataio.toy import corpus as toy
-from speechbrain_bilevel.dataio.toy.attacks import ATTACKS
-from speechbrain_bilevel.dataio.toy.layout import plan_trials, text_files
-from speechbrain_bilevel.errors import InputError
+from toy_corpus import corpus as toy
+from toy_corpus.attacks import ATTACKS
+from toy_corpus.layout import plan_trials, text_files
+from speechbrain_bilevel.utils.errors import InputError
 
 SIZES = {"clips_per_attack": 2, "bonafide": 6}
 PROTOCOLS = {"train": "train.trn", "dev": "dev.trl", "eval": "eval.trl"}

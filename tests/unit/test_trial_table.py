@@ -7,10 +7,9 @@ import numpy
 import pytest
 
 from speechbrain_bilevel.dataio import compact
-from speechbrain_bilevel.dataio.collecting import collect_trials
+from speechbrain_bilevel.dataio.protocols import Trial, collect_trials
 from speechbrain_bilevel.dataio.trial_table import TrialTable
-from speechbrain_bilevel.dataio.trials import Trial
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError
 
 # More than are held as objects at a time, and no multiple of that.
 N_MANY = 2 * compact._CHUNK + 77

@@ -15,15 +15,15 @@ from closed_forms import (
     upper_gradient,
 )
 
-from speechbrain_bilevel.errors import InputError
 from speechbrain_bilevel.hypergradients import (
     OneStepUnrolled,
     TruncatedUnrolled,
 )
-from speechbrain_bilevel.hypergradients.updates import (
+from speechbrain_bilevel.hypergradients.differentiable_optim import (
     UPDATES,
     LowerStep,
 )
+from speechbrain_bilevel.utils.errors import InputError
 
 X = torch.tensor([-1.0, -2.0, -3.0, 0.0], dtype=torch.float64)
 BATCHES = [Ridge.batch(seed=4), Ridge.batch(seed=6)]

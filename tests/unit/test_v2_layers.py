@@ -5,10 +5,10 @@ import torch
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from speechbrain_bilevel.lobes.v2 import V2, SincFilters
-from speechbrain_bilevel.nnet import sinc_patches as module
+from speechbrain_bilevel.nnet import sinc as module
 from speechbrain_bilevel.nnet.dropout import Dropout
 from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
-from speechbrain_bilevel.nnet.sinc_patches import sinc_patches
+from speechbrain_bilevel.nnet.sinc import sinc_patches
 
 FILTERS, KERNEL, SIDE = 10, 13, 4
 

@@ -7,13 +7,13 @@ import speechbrain as sb
 import torch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 
-from speechbrain_bilevel.brain import BilevelMixin
+from speechbrain_bilevel.core import BilevelMixin
+from speechbrain_bilevel.dataio.batch import LevelBatch
 from speechbrain_bilevel.hypergradients import LaggedAlternating
-from speechbrain_bilevel.importers import v2_state_dict
+from speechbrain_bilevel.inference.importers import v2_state_dict
 from speechbrain_bilevel.lobes.v2 import V2
 from speechbrain_bilevel.nnet.losses import SpoofLoss
-from speechbrain_bilevel.nnet.schedules import noam, warmup_cosine
-from speechbrain_bilevel.problem import LevelBatch
+from speechbrain_bilevel.nnet.schedulers import noam, warmup_cosine
 
 EPOCHS, STEPS = 3, 4
 

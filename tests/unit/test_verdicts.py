@@ -8,10 +8,15 @@ import soundfile
 import torch
 from tiny_detector import SAMPLES, export, label_encoder, tiny_network
 
-from speechbrain_bilevel.dataio.audio_paths import find_audio
-from speechbrain_bilevel.errors import InputError
-from speechbrain_bilevel.inference import SpoofDetector
-from speechbrain_bilevel.verdicts import LongVerdict, Segment, Verdict, times
+from speechbrain_bilevel.dataio.audio import find_audio
+from speechbrain_bilevel.inference.detector import SpoofDetector
+from speechbrain_bilevel.inference.verdicts import (
+    LongVerdict,
+    Segment,
+    Verdict,
+    times,
+)
+from speechbrain_bilevel.utils.errors import InputError
 
 CALIBRATION = {"weight": 2.0, "bias": -1.0}
 

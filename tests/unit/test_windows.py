@@ -7,10 +7,13 @@ import pytest
 import soundfile
 import torch
 
-from speechbrain_bilevel.dataio import windows
-from speechbrain_bilevel.dataio.audio import read_audio
-from speechbrain_bilevel.dataio.windows import read_blocks, read_windows
-from speechbrain_bilevel.errors import InputError
+from speechbrain_bilevel.dataio import audio as windows
+from speechbrain_bilevel.dataio.audio import (
+    read_audio,
+    read_blocks,
+    read_windows,
+)
+from speechbrain_bilevel.utils.errors import InputError
 
 
 def save(path, frames, rate, *channels, subtype="FLOAT"):

@@ -21,8 +21,8 @@ from speechbrain_bilevel.dataio.protocols import (
     asvspoof2019_protocol_path,
     read_asvspoof2019_protocol,
 )
-from speechbrain_bilevel.dataio.toy import write_toy_corpus
-from speechbrain_bilevel.errors import exit_on_input_error
+from toy_corpus import write_toy_corpus
+from speechbrain_bilevel.utils.errors import exit_on_input_error
 
 RECIPE = Path(__file__).resolve().parent
 # Both trainings make as many steps, of 16 clips for each level.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from speechbrain_bilevel.cli.evaluate import add_arguments, run
 from speechbrain_bilevel.dataio.protocols import asvspoof2019_protocol_path
-from speechbrain_bilevel.errors import exit_on_input_error
+from speechbrain_bilevel.utils.errors import exit_on_input_error
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])

@@ -25,35 +25,35 @@ from speechbrain.utils.distributed import (
     run_on_main,
 )
 
-from speechbrain_bilevel.brain import BilevelMixin
+from speechbrain_bilevel.core import BilevelMixin
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
+from speechbrain_bilevel.dataio.batch import PairedBatch
 from speechbrain_bilevel.dataio.manifest_dataset import ManifestDataset
 from speechbrain_bilevel.dataio.protocols import read_protocol
 from speechbrain_bilevel.dataio.sampling import (
-    PairedBatch,
     PairedBatchSampler,
     attack_folds,
     class_weights,
 )
-from speechbrain_bilevel.distributed import (
+from speechbrain_bilevel.dataio.views import View
+from speechbrain_bilevel.evaluation.bootstrap import usual_resampling
+from speechbrain_bilevel.evaluation.evaluate import evaluate
+from speechbrain_bilevel.evaluation.score_files import (
+    read_asv_scores,
+    read_cm_scores,
+)
+from speechbrain_bilevel.evaluation.text import format_report
+from speechbrain_bilevel.inference.export import export
+from speechbrain_bilevel.inference.scoring import ScoreFile
+from speechbrain_bilevel.metrics.eer import eer
+from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
+from speechbrain_bilevel.utils.distributed import (
     closing_process_group,
     rank,
     world_size,
 )
-from speechbrain_bilevel.errors import InputError, exit_on_input_error
-from speechbrain_bilevel.files import write_atomically
-from speechbrain_bilevel.hub.experiment import export
-from speechbrain_bilevel.metrics.confidence import usual_resampling
-from speechbrain_bilevel.metrics.eer import eer
-from speechbrain_bilevel.metrics.evaluation import evaluate
-from speechbrain_bilevel.metrics.score_files import (
-    read_asv_scores,
-    read_cm_scores,
-)
-from speechbrain_bilevel.metrics.tables import format_report
-from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
-from speechbrain_bilevel.score_collection import ScoreFile
-from speechbrain_bilevel.views import View
+from speechbrain_bilevel.utils.errors import InputError, exit_on_input_error
+from speechbrain_bilevel.utils.files import write_atomically
 
 
 class SpoofBrain(BilevelMixin, sb.Brain):

@@ -1,0 +1,94 @@
+"""Additive noise of a learned strength."""
+
+import torch
+
+
+class LearnedNoise(torch.nn.Module):
+    """White noise at a signal-to-noise ratio that is a parameter.
+
+    The waveform that comes out can be differentiated by the ratio, so an upper
+    level can learn how much noise the lower one should train in. Without such a
+    level it would only learn to leave the noise out.
+
+    Arguments
+    ---------
+    snr : float
+        Signal-to-noise ratio to begin with, in dB.
+
+    Example
+    -------
+    >>> noise = LearnedNoise(snr=20.0)
+    >>> clean = torch.ones(1, 100_000)
+    >>> round((noise(clean) - clean).pow(2).mean().item(), 3)
+    0.01
+    """
+
+    def __init__(self, snr=30.0):
+        super().__init__()
+        self.snr = torch.nn.Parameter(torch.tensor(float(snr)))
+
+    def forward(self, waveforms):
+        """Adds noise to each waveform, relative to its own power.
+
+        Arguments
+        ---------
+        waveforms : torch.Tensor
+            [batch, samples]
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, samples]
+        """
+        power = waveforms.pow(2).mean(dim=-1, keepdim=True)
+        noise = torch.randn_like(waveforms) * power.sqrt()
+        return waveforms + noise * 10 ** (-self.snr / 20)
+
+
+class RandomCrop(torch.nn.Module):
+    """Cuts a piece out of each waveform, at a random place of its own.
+
+    Arguments
+    ---------
+    samples : int
+        Length of the piece.
+
+    Example
+    -------
+    >>> RandomCrop(3)(torch.arange(10.0).expand(4, 10)).diff(dim=1).unique()
+    tensor([1.])
+    """
+
+    def __init__(self, samples):
+        super().__init__()
+        self.samples = samples
+
+    def forward(self, waveforms):
+        """Cuts the pieces.
+
+        Arguments
+        ---------
+        waveforms : torch.Tensor
+            [batch, time], time at least ``samples``.
+
+        Returns
+        -------
+        torch.Tensor
+            [batch, samples]
+
+        Raises
+        ------
+        ValueError
+            If the waveforms are shorter.
+        """
+        spare = waveforms.shape[1] - self.samples
+        if spare < 0:
+            raise ValueError(
+                f"waveforms of {waveforms.shape[1]} samples hold no crop of "
+                f"{self.samples}"
+            )
+        starts = torch.randint(
+            spare + 1, (len(waveforms), 1), device=waveforms.device
+        )
+        places = torch.arange(self.samples, device=waveforms.device)
+        return waveforms.gather(1, starts + places)

@@ -1,0 +1,194 @@
+"""``speechbrain-bilevel classify``: judges audio files."""
+
+import csv
+import itertools
+import json
+import os
+import sys
+
+from speechbrain_bilevel.cli.options import (
+    add_detector_arguments,
+    run_options,
+    whole_number,
+)
+from speechbrain_bilevel.utils.errors import InputError
+
+_FIELDS = ("path", "label", "score", "calibrated", "error")
+
+
+def add_classify(commands):
+    """Adds the command to the parser.
+
+    Arguments
+    ---------
+    commands : argparse subparsers
+    """
+    parser = commands.add_parser(
+        "classify",
+        help="judge audio files",
+        description="Prints 'bonafide' or 'spoof', the score (higher is more "
+        "bona fide) and the file, a line each. A file that cannot be judged is "
+        "told, and the others are judged all the same; then the exit code is "
+        "2.",
+    )
+    add_detector_arguments(parser)
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="audio file, folder of such, or pattern like 'calls/*.wav'",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("table", "json", "csv"),
+        default="table",
+        help="how to print it; by default a table",
+    )
+    parser.add_argument(
+        "--segments",
+        action="store_true",
+        help="judge all of each recording, by overlapping windows, and tell "
+        "the suspicious spans; else the network sees its beginning only",
+    )
+    parser.add_argument(
+        "--plot",
+        metavar="FOLDER",
+        help="with --segments: draw the waveform of each recording with the "
+        "score over time, a PNG each",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=whole_number(1),
+        default=8,
+        metavar="N",
+        help="files, or windows, that the network sees at once; by default 8",
+    )
+    parser.set_defaults(run=_classify)
+
+
+def _classify(args):
+    from speechbrain_bilevel.dataio.audio import find_audio
+    from speechbrain_bilevel.inference.detector import SpoofDetector
+
+    if args.plot and not args.segments:
+        raise InputError("--plot draws the score over time; add --segments")
+    draw = _Plots(args.plot) if args.plot else None
+    detector = SpoofDetector.from_hparams(
+        args.source,
+        trust_code=args.trust_code,
+        run_opts=run_options(args),
+    )
+    if args.segments:
+        verdicts = _judge_long(
+            detector, find_audio(args.paths), args.batch_size, draw
+        )
+    else:
+        verdicts = detector.iterate_files(args.paths, args.batch_size)
+    show = {"table": _table, "json": _json, "csv": _csv}[args.format]
+    n_read = n_failed = 0
+    for verdict in show(verdicts):
+        if verdict.error is None:
+            n_read += 1
+        else:
+            print(f"error: {verdict.error}", file=sys.stderr)
+            n_failed += 1
+    if n_failed:
+        total = n_read + n_failed
+        print(f"{n_failed} of {total} files have no verdict", file=sys.stderr)
+    if n_read and args.format == "table":
+        print(_explained(detector), file=sys.stderr)
+    return 2 if n_failed else 0
+
+
+def _explained(detector):
+    """What the scores mean, in a line below them."""
+    decision = detector.decision
+    if decision.calibration is None:
+        return (
+            f"above {decision.border:g} is bona fide; not calibrated, so that "
+            "scores rank recordings and tell no probability"
+        )
+    return (
+        "scores are log-likelihood ratios: at +2.3 what was heard is 10 times "
+        "as probable from bona fide as from spoofed speech, at -2.3 the other "
+        "way round"
+    )
+
+
+def _judge_long(detector, paths, batch_size, draw):
+    """The verdict on all of each recording, drawn where it is wanted."""
+    from speechbrain_bilevel.inference.verdicts import Verdict
+
+    for path in paths:
+        try:
+            verdict = detector.segments(path, batch_size=batch_size)
+            if draw:
+                draw(verdict)
+        except InputError as error:
+            verdict = Verdict(path, error=str(error))
+        yield verdict
+
+
+class _Plots:
+    """Draws verdicts into a folder, each under a name of its own."""
+
+    def __init__(self, folder):
+        from speechbrain_bilevel.inference.verdict_plot import draw_verdict
+        from speechbrain_bilevel.utils.files import check_target
+
+        self.folder, self.draw, self.names = folder, draw_verdict, set()
+        check_target(os.path.join(folder, "plot.png"))
+
+    def __call__(self, verdict):
+        from speechbrain_bilevel.utils.files import write_atomically
+
+        stem = os.path.basename(verdict.path)
+        numbered = (f"{stem} ({n})" for n in itertools.count(1))
+        names = itertools.chain([stem], numbered)
+        name = next(name for name in names if name not in self.names)
+        self.names.add(name)
+        write_atomically(self.folder, {f"{name}.png": self.draw(verdict)})
+
+
+def _table(verdicts):
+    """A line for each verdict, and for each suspicious span."""
+    for verdict in verdicts:
+        if verdict.error is None:
+            print(f"{verdict.label:8} {verdict.score:+10.4f}  {verdict.path}")
+            for span in getattr(verdict, "suspicious", ()):
+                print(
+                    f"    spoof {span.score:+10.4f}  {span.start:.1f} to "
+                    f"{span.end:.1f} s"
+                )
+            sys.stdout.flush()
+        yield verdict
+
+
+def _json(verdicts):
+    """A list of objects; a line each, as soon as it is there."""
+    start = "["
+    for verdict in verdicts:
+        print(start + "\n" + json.dumps(_as_dict(verdict)), end="", flush=True)
+        start = ","
+        yield verdict
+    print(start.replace(",", "") + "\n]")
+
+
+def _as_dict(verdict):
+    fields = {name: getattr(verdict, name) for name in _FIELDS}
+    for name in ("suspicious", "segments"):
+        if hasattr(verdict, name):
+            fields[name] = [
+                {"start": part.start, "end": part.end, "score": part.score}
+                for part in getattr(verdict, name)
+            ]
+    return fields
+
+
+def _csv(verdicts):
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(_FIELDS)
+    for verdict in verdicts:
+        writer.writerow(getattr(verdict, name) for name in _FIELDS)
+        sys.stdout.flush()
+        yield verdict

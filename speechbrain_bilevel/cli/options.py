@@ -1,0 +1,145 @@
+"""What arguments of several commands have to be."""
+
+import argparse
+import math
+import re
+
+from speechbrain_bilevel.utils.errors import InputError
+
+
+def whole_number(least):
+    """A whole number from ``least``, for ``argparse``.
+
+    Arguments
+    ---------
+    least : int
+
+    Returns
+    -------
+    callable
+        From the argument's text to the number.
+
+    Example
+    -------
+    >>> whole_number(1)("16")
+    16
+    """
+
+    def number(text):
+        if not re.fullmatch("[0-9]+", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a whole number from {least}"
+            )
+        return int(text)
+
+    return number
+
+
+def finite_number(text):
+    """A finite number, for ``argparse``.
+
+    Arguments
+    ---------
+    text : str
+
+    Returns
+    -------
+    float
+
+    Example
+    -------
+    >>> finite_number("-1e-3")
+    -0.001
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return number
+
+
+def add_detector_arguments(parser):
+    """Adds which detector a command uses, and how it computes.
+
+    Arguments
+    ---------
+    parser : argparse.ArgumentParser
+    """
+    parser.add_argument(
+        "--source",
+        required=True,
+        metavar="FOLDER",
+        help="pretrained folder, or user/name of a hub repository",
+    )
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="run whatever the folder's YAML says; without it, a YAML that "
+        "builds more than a network is refused",
+    )
+    parser.add_argument(
+        "--device",
+        help="cpu, cuda or cuda:N; by default the GPU if there is one",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="by default fp32; the others are faster on GPUs",
+    )
+
+
+def run_options(args):
+    """What SpeechBrain calls run_opts, of those arguments.
+
+    Arguments
+    ---------
+    args : argparse.Namespace
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    InputError
+        If there is no such device.
+    """
+    return {"device": _device(args.device), "precision": args.precision}
+
+
+def _device(name):
+    """The device of this process, as SpeechBrain wants it named."""
+    import torch
+    from speechbrain.utils.distributed import get_local_rank, infer_device
+
+    name = infer_device() if name is None else name
+    if name == "cpu":
+        return name
+    if not re.fullmatch(r"cuda(:\d+)?", name):
+        raise InputError(
+            f"--device {name}: no device; expected cpu, cuda or cuda:N"
+        )
+    index = torch.device(name).index
+    if index is None:
+        index = get_local_rank() or 0
+    if index >= torch.cuda.device_count():
+        raise InputError(
+            f"--device {name}: this would be GPU number {index}, counted from "
+            f"0, and {torch.cuda.device_count()} can be used; give another, or "
+            "start fewer processes"
+        )
+    return f"cuda:{index}"
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes ``-1e-3`` for a number and not for an option."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # argparse itself knows -1 and -.5 only.
+        self._negative_number_matcher = re.compile(
+            r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE
+        )

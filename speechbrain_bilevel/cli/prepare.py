@@ -1,0 +1,74 @@
+"""``speechbrain-bilevel toy`` and ``prepare``: corpora on disk."""
+
+
+def add_toy(commands):
+    """Adds the command to the parser.
+
+    Arguments
+    ---------
+    commands : argparse subparsers
+    """
+    parser = commands.add_parser(
+        "toy",
+        help="write a small synthetic corpus to try things out",
+        description="Writes a synthetic corpus in the layout of ASVspoof2019 "
+        "LA. Results on it mean nothing.",
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="the LA folder to write"
+    )
+    parser.set_defaults(run=_toy)
+
+
+def _toy(args):
+    from toy_corpus import write_toy_corpus
+
+    write_toy_corpus(args.folder)
+    return 0
+
+
+def add_prepare(commands):
+    """Adds the command to the parser.
+
+    Arguments
+    ---------
+    commands : argparse subparsers
+    """
+    parser = commands.add_parser(
+        "prepare",
+        help="check a corpus and write a manifest of it",
+        description="Checks that all audio of a corpus can be read and writes "
+        "a CSV of it. Knows ASVspoof2019 LA, ASVspoof2021 LA and DF, "
+        "ASVspoof5, In-the-Wild, and lists of one's own: CSV or TSV with a "
+        "header, at least path and label (bonafide or spoof).",
+    )
+    parser.add_argument(
+        "data_folder",
+        metavar="DATA_FOLDER",
+        help="the corpus' folder, or a list whose paths are relative to it",
+    )
+    parser.add_argument(
+        "manifest", metavar="MANIFEST.csv", help="what to write"
+    )
+    parser.add_argument(
+        "--protocol",
+        metavar="FILE",
+        help="protocol or list, instead of the one in DATA_FOLDER; all paths "
+        "are relative to DATA_FOLDER",
+    )
+    parser.add_argument(
+        "--partition",
+        default="eval",
+        help="such as train, dev, eval, progress (default: %(default)s)",
+    )
+    parser.set_defaults(run=_prepare)
+
+
+def _prepare(args):
+    from speechbrain_bilevel.dataio.prepare import write_manifest
+
+    summary = write_manifest(
+        args.data_folder, args.manifest, args.partition, args.protocol
+    )
+    print(summary)
+    return 0

@@ -1,0 +1,145 @@
+"""``speechbrain-bilevel export``, ``push`` and ``import``: detectors on the
+move."""
+
+import os
+
+from speechbrain_bilevel.utils.errors import InputError
+
+
+def add_export(commands):
+    """Adds the command to the parser.
+
+    Arguments
+    ---------
+    commands : argparse subparsers
+    """
+    parser = commands.add_parser(
+        "export",
+        help="write a trained detector as a folder to share",
+        description="Writes the network of the best epoch, calibrated on the "
+        "scores of dev, with a model card that has the figures of the scores "
+        "of eval, training data, intended use and limits. The folder is for "
+        "SpoofDetector.from_hparams, for SpeechBrain's EncoderClassifier, and "
+        "for `push`.",
+    )
+    parser.add_argument(
+        "source",
+        metavar="EXPERIMENT",
+        help="output folder of train.py; or a pretrained folder, to calibrate "
+        "or measure it",
+    )
+    parser.add_argument("folder", metavar="OUT", help="folder to write")
+    parser.add_argument("--name", help="for the card; by default that of OUT")
+    parser.add_argument(
+        "--corpus", metavar="NAME", help="for the card: the training data"
+    )
+    parser.add_argument(
+        "--license",
+        metavar="ID",
+        help="for the card: the hub's name of the licence, e.g. apache-2.0",
+    )
+    for partition, use, protocol in (
+        ("dev", "calibrate", "--dev-protocol"),
+        ("eval", "measure", "--protocol"),
+    ):
+        parser.add_argument(
+            f"--{partition}-scores",
+            metavar="FILE",
+            help=f"EXPERIMENT's own scores on {partition}, to {use} it; by "
+            f"default {partition}_scores.txt in it",
+        )
+        parser.add_argument(
+            protocol, metavar="FILE", help=f"trials and keys of {partition}"
+        )
+    parser.add_argument(
+        "--asv-scores", metavar="FILE", help="ASV scores of eval, for the t-DCF"
+    )
+    parser.set_defaults(run=_export)
+
+
+def _export(args):
+    from speechbrain_bilevel.inference.export import export
+
+    _refuse_existing(args.folder)
+    parts = export(
+        args.source,
+        args.folder,
+        args.name,
+        args.corpus,
+        args.license,
+        args.dev_scores,
+        args.dev_protocol,
+        args.eval_scores,
+        args.protocol,
+        args.asv_scores,
+    )
+    how = "calibrated" if parts.calibration else "not calibrated"
+    print(f"{args.folder}: {how}; see its README.md before you share it")
+    return 0
+
+
+def _refuse_existing(folder):
+    if os.path.exists(folder) and not (
+        os.path.isdir(folder) and not os.listdir(folder)
+    ):
+        raise InputError(
+            f"{folder}: is there already; expected a new name, or delete it"
+        )
+
+
+def add_push(commands):
+    """Adds the command to the parser.
+
+    Arguments
+    ---------
+    commands : argparse subparsers
+    """
+    parser = commands.add_parser(
+        "push",
+        help="upload a detector to the Hugging Face hub",
+        description="Uploads a folder that `export` wrote, in one commit. Log "
+        "in first by `hf auth login`, or set HF_TOKEN.",
+    )
+    parser.add_argument("folder", metavar="OUT", help="folder to upload")
+    parser.add_argument("repo_id", metavar="USER/NAME", help="repository")
+    parser.add_argument(
+        "--private", action="store_true", help="only its owner may see it"
+    )
+    parser.set_defaults(run=_push)
+
+
+def _push(args):
+    from speechbrain_bilevel.inference.hub import push
+
+    print(push(args.folder, args.repo_id, args.private))
+    return 0
+
+
+def add_import(commands):
+    """Adds the command to the parser.
+
+    Arguments
+    ---------
+    commands : argparse subparsers
+    """
+    parser = commands.add_parser(
+        "import",
+        help="make a detector of weights published elsewhere",
+        description="Writes a pretrained folder of published weights: of "
+        "AASIST or AASIST-L (github.com/clovaai/aasist), or of V2 "
+        "(github.com/menglu-lml/ASV_Deepfake_with_bilevel). It is not "
+        "calibrated: `score` dev with it, then `export` it with --dev-scores.",
+    )
+    parser.add_argument("network", choices=("aasist", "aasist-l", "v2"))
+    parser.add_argument("weights", metavar="WEIGHTS", help="as published")
+    parser.add_argument("folder", metavar="OUT", help="folder to write")
+    parser.set_defaults(run=_import)
+
+
+def _import(args):
+    from speechbrain_bilevel.inference.importers import import_weights
+
+    _refuse_existing(args.folder)
+    import_weights(args.network, args.weights, args.folder)
+    print(f"{args.folder}: not calibrated; see its README.md")
+    return 0

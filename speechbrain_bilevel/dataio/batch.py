@@ -1,0 +1,59 @@
+"""Training batches for two levels."""
+
+from typing import NamedTuple
+
+from speechbrain.dataio.batch import PaddedBatch
+
+
+class LevelBatch(NamedTuple):
+    """A training batch for both levels.
+
+    Arguments
+    ---------
+    lower : object
+        The batch that the lower level learns on.
+    upper : object
+        The batch that the upper level learns on.
+
+    Example
+    -------
+    >>> import torch
+    >>> batch = LevelBatch(torch.zeros(1), torch.ones(1)).to("cpu")
+    >>> batch.upper
+    tensor([1.])
+    """
+
+    lower: object
+    upper: object
+
+    def to(self, *args, **kwargs):
+        """Move both batches, as ``torch.Tensor.to``."""
+        return LevelBatch(
+            self.lower.to(*args, **kwargs), self.upper.to(*args, **kwargs)
+        )
+
+
+class PairedBatch:
+    """Collate the examples of a ``PairedBatchSampler`` into a ``LevelBatch``.
+
+    Arguments
+    ---------
+    lower_size : int
+        How many of the examples are the lower level's.
+
+    Example
+    -------
+    >>> collate = PairedBatch(lower_size=1)
+    >>> batch = collate([{"id": "a"}, {"id": "b"}, {"id": "c"}])
+    >>> batch.lower.id, batch.upper.id
+    (['a'], ['b', 'c'])
+    """
+
+    def __init__(self, lower_size):
+        self.lower_size = lower_size
+
+    def __call__(self, examples):
+        return LevelBatch(
+            PaddedBatch(examples[: self.lower_size]),
+            PaddedBatch(examples[self.lower_size :]),
+        )

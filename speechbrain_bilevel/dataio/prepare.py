@@ -1,0 +1,546 @@
+"""From a corpus' data folder to a checked manifest that SpeechBrain reads."""
+
+import array
+import collections
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+from speechbrain.utils.parallel import parallel_map
+
+from speechbrain_bilevel.dataio import (
+    BONAFIDE,
+    NO_ATTACK,
+    SAMPLE_RATE,
+)
+from speechbrain_bilevel.dataio.audio import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    NO_LENGTH,
+)
+from speechbrain_bilevel.dataio.corpora import CORPORA
+from speechbrain_bilevel.dataio.protocols import read_protocol, recognize
+from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.files import (
+    check_target,
+    refuse_overwriting,
+    write_atomically,
+)
+
+#: The columns of a manifest.
+COLUMNS = ("ID", "duration", "wav", "speaker", "attack", "label")
+
+_SHOWN = 5
+# Lines of a manifest that are written at once.
+_LINES = 1 << 14
+
+
+# ------------------------------------------------------------- find the trials
+def find_trials(data_folder, partition="eval", protocol=None):
+    """Read a partition's trials from the data folder of any known corpus.
+
+    The protocol in the folder tells which corpus it is. Audio is looked for
+    where the corpus may have it; a file that is nowhere gets the usual place as
+    its path.
+
+    Arguments
+    ---------
+    data_folder : str or Path
+        A corpus' folder; or a list of trials, with paths relative to its own
+        folder (see ``protocols.read_protocol``).
+    partition : str
+        "train", "dev", "eval" or another partition of the corpus.
+    protocol : str or Path, optional
+        A protocol or list instead of the one in the folder; its paths are
+        relative to the data folder.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A table of trials (see ``dataio.protocols``), paths relative to
+        ``audio_root(data_folder)``.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, no protocol of a known corpus in it or those
+        of several, no such partition, or the protocol has bad lines.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> lines = "file,speaker,label", "0.wav,Alec Guinness,spoof"
+    >>> _ = (folder / "meta.csv").write_text("\\n".join(lines))
+    >>> find_trials(folder).speaker[0]
+    'Alec_Guinness'
+    """
+    root = audio_root(data_folder)
+    inside = protocol is None
+    if inside:
+        protocol = find_protocol(data_folder, partition)
+    corpus, everything = recognize(protocol), read_protocol(protocol)
+    trials = everything[everything.partition == partition]
+    if trials.empty:
+        counts = everything.partition.value_counts()
+        has = ", ".join(f"{part} ({n})" for part, n in counts.items())
+        raise InputError(
+            f"{protocol}: none of the {len(everything)} trials is of partition "
+            f"{partition!r}. Expected one of those that it has, {has}; choose "
+            "with --partition"
+        )
+    trials = trials.reset_index(drop=True)
+    if not corpus.is_list:
+        return locate_audio(trials, root, corpus)
+    # In-the-Wild's list may lie in a folder within the data folder.
+    prefix = protocol.parent.relative_to(root) if inside else Path()
+    return join_paths(trials, prefix)
+
+
+def join_paths(trials, folder):
+    """The same trials, with paths that start at another folder.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+    folder : str or Path
+        Joined in front of every path that is not absolute.
+
+    Returns
+    -------
+    pandas.DataFrame
+
+    Example
+    -------
+    >>> trials = pd.DataFrame({"path": ["a.wav", "/data/b.wav"]})
+    >>> join_paths(trials, "LA").path.tolist()
+    ['LA/a.wav', '/data/b.wav']
+    """
+    paths = trials.path
+    if str(folder) != ".":
+        paths = paths.where(paths.str.startswith("/"), f"{folder}/" + paths)
+    return trials.assign(path=paths)
+
+
+def audio_root(data_folder):
+    """What the paths that ``find_trials`` returns are relative to.
+
+    Arguments
+    ---------
+    data_folder : str or Path
+        A corpus' folder or a list.
+
+    Returns
+    -------
+    Path
+        The folder; of a list, the one it is in.
+
+    Raises
+    ------
+    InputError
+        If there is neither.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "list.csv").touch()
+    >>> audio_root(folder / "list.csv") == audio_root(folder) == folder
+    True
+    """
+    data_folder = Path(data_folder)
+    if data_folder.is_dir():
+        return data_folder
+    if data_folder.is_file():
+        return data_folder.parent
+    raise InputError(
+        f"{data_folder}: does not exist. Expected the folder of a corpus or a "
+        "list of trials; check the path"
+    )
+
+
+def find_protocol(data_folder, partition="eval"):
+    """Find the protocol that a corpus' folder has of a partition.
+
+    Arguments
+    ---------
+    data_folder : str or Path
+        A corpus' folder; a file is taken for a list and returned as it is.
+    partition : str
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, no protocol of a known corpus in it or those
+        of several, or no such partition.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "meta.csv").write_text("file,speaker,label\\n")
+    >>> find_protocol(folder).name
+    'meta.csv'
+    """
+    folder = audio_root(data_folder)
+    if folder != Path(data_folder):
+        return Path(data_folder)
+    found = _protocols_in(folder, partition)
+    if not found:
+        places = {
+            corpus.name: dict.fromkeys(sum(corpus.protocols.values(), ()))
+            for corpus in CORPORA
+        }
+        searched = "".join(
+            f"\n  {n}: {', '.join(p)}" for n, p in places.items()
+        )
+        raise InputError(
+            f"{folder}: no protocol of a known corpus. Looked for{searched}\n"
+            "Give the folder that has one of these, or the protocol or a list "
+            "of trials with --protocol FILE"
+        )
+    if len(found) > 1:
+        several = "".join(
+            f"\n  {corpus.name}: {next(iter(protocols.values()))}"
+            for corpus, protocols in found.items()
+        )
+        raise InputError(
+            f"{folder}: has the protocols of {len(found)} corpora:{several}\n"
+            "Expected those of one; choose with --protocol FILE"
+        )
+    ((corpus, protocols),) = found.items()
+    if partition not in protocols:
+        raise InputError(
+            f"{folder}: has no protocol of partition {partition!r}. Expected "
+            f"one of {', '.join(protocols)}, which it has of {corpus.name}; "
+            "choose with --partition, or a file with --protocol FILE"
+        )
+    return protocols[partition]
+
+
+def _protocols_in(folder, partition):
+    """The protocols in a folder, by corpus and then by partition."""
+    found, errors = {}, {}
+    places = dict.fromkeys(
+        (part, place)
+        for corpus in CORPORA
+        for part, places in corpus.protocols.items()
+        for place in places
+    )
+    for part, place in places:
+        if not (folder / place).is_file():
+            continue
+        try:
+            corpus = recognize(folder / place)
+        except InputError as error:
+            errors.setdefault(part, error)
+            continue
+        # A list of somebody's own may have any name.
+        if corpus in CORPORA:
+            found.setdefault(corpus, {}).setdefault(part, folder / place)
+    # An unreadable protocol only matters where nothing else was found.
+    if errors and not any(partition in parts for parts in found.values()):
+        raise errors.get(partition) or next(iter(errors.values()))
+    return found
+
+
+def locate_audio(trials, root, corpus):
+    """Find each audio file in one of the places where a corpus may have it.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        Of a corpus whose protocol is no list.
+    root : str or Path
+        The data folder.
+    corpus : Corpus
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the paths of the files, relative to the data folder; a file that is
+        nowhere gets the usual place.
+
+    Example
+    -------
+    >>> from speechbrain_bilevel.dataio.corpora import ASVSPOOF5
+    >>> root = getfixture("tmp_path")
+    >>> (root / "flac_E").mkdir()
+    >>> (root / "flac_E" / "E_1.flac").touch()
+    >>> trials = pd.DataFrame({"utt": ["E_1"], "partition": ["eval"]})
+    >>> locate_audio(trials, root, ASVSPOOF5).path[0]
+    'flac_E/E_1.flac'
+    """
+    paths = []
+    for part, group in trials.groupby("partition", observed=True).utt:
+        places, files = corpus.audio[part], group + ".flac"
+        chosen = f"{places[0]}/" + files
+        # Backwards, so that the usual place wins; one listing of each folder,
+        # because there may be a million files.
+        for place in reversed(places) if len(places) > 1 else ():
+            here = files.isin(_list_folder(Path(root) / place))
+            chosen = chosen.mask(here, f"{place}/" + files)
+        paths.append(chosen)
+    return trials.assign(path=pd.concat(paths))
+
+
+def _list_folder(folder):
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+# ------------------------------------------------------------- check the audio
+def measure_durations(data_folder, paths, any_format=False):
+    """Check audio files, on all cores, and measure how long they are.
+
+    Arguments
+    ---------
+    data_folder : str or Path
+        What the paths are relative to.
+    paths : collection of str
+        Mono FLAC files at 16 kHz.
+    any_format : bool
+        Accept any format, rate and number of channels.
+
+    Returns
+    -------
+    numpy.ndarray
+        Seconds of each file, float64, [n_paths].
+
+    Raises
+    ------
+    InputError
+        If any file cannot be used (see ``check_audio``); every file is checked
+        before any is refused, and the message counts them by kind of fault.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "a.flac", [0.0] * 8000, SAMPLE_RATE)
+    >>> measure_durations(folder, ["a.flac"])
+    array([0.5])
+    """
+    results = parallel_map(
+        functools.partial(check_audio, any_format=any_format),
+        (os.path.join(data_folder, path) for path in paths),
+        chunk_size=64,
+        progress_bar_kwargs={
+            "desc": "Checking audio",
+            "unit": "file",
+            "total": len(paths),
+        },
+    )
+    durations, n_bad = array.array("d"), 0
+    counts, shown = collections.Counter(), {}
+    # Results first, so that the progress bar reaches its end.
+    for (seconds, faults), path in zip(results, paths):
+        durations.append(seconds)
+        n_bad += bool(faults)
+        for kind, detail in faults:
+            counts[kind] += 1
+            if counts[kind] <= _SHOWN:
+                shown.setdefault(kind, []).append(f"{path} ({detail})")
+    if n_bad:
+        expected = f"mono FLAC at {SAMPLE_RATE} Hz"
+        if any_format:
+            expected = "a format that soundfile reads, such as FLAC or WAV"
+        advice = "unpack the corpus again or convert these files"
+        if counts["missing"] == len(paths):
+            advice = "paths start at that folder; is it the right one?"
+        lines = []
+        for kind, files in shown.items():
+            lines += [f"  {kind}: {counts[kind]}", *(f"    {f}" for f in files)]
+            if counts[kind] > _SHOWN:
+                lines.append(f"    and {counts[kind] - _SHOWN} more")
+        raise InputError(
+            f"{n_bad} of {len(paths)} audio files in {data_folder} cannot be "
+            "used:\n" + "\n".join(lines) + f"\nExpected {expected}; {advice}"
+        )
+    return np.frombuffer(durations)
+
+
+def check_audio(path, any_format=False):
+    """Look for faults of an audio file that show without decoding it.
+
+    Arguments
+    ---------
+    path : str
+    any_format : bool
+        Accept any format, rate and number of channels, not only mono FLAC at
+        16 kHz.
+
+    Returns
+    -------
+    seconds : float
+        Duration that the header states, 0 if it is unreadable.
+    faults : list of (str, str)
+        Kind and detail of each; empty for a usable file.
+
+    Example
+    -------
+    >>> check_audio("nowhere.flac")
+    (0.0, [('missing', 'no such file')])
+    """
+    try:
+        if os.path.getsize(path) == 0:
+            return 0.0, [("empty", "0 bytes")]
+        if os.path.splitext(path)[1].lower() == ".raw":
+            return 0.0, [("unreadable", "raw samples, without rate and length")]
+        with soundfile.SoundFile(path) as audio:
+            faults = _format_faults(audio, any_format)
+            # Of other formats libsndfile reports what is left of a truncated
+            # file as its length, so that its end tells nothing.
+            if audio.format == "FLAC":
+                faults += _length_faults(audio)
+            elif any_format and not _can_read(audio, 0):
+                faults.append(("empty", "no sample can be read"))
+            return audio.frames / audio.samplerate, faults
+    except FileNotFoundError:
+        return 0.0, [("missing", "no such file")]
+    except OSError as error:
+        return 0.0, [("unreadable", error.strerror)]
+    except soundfile.LibsndfileError as error:
+        return 0.0, [("unreadable", error.error_string)]
+
+
+def _format_faults(audio, any_format):
+    rate, faults = audio.samplerate, []
+    if any_format:
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            detail = f"{rate} Hz, not {LOWEST_RATE} to {HIGHEST_RATE}"
+            faults.append(("wrong rate", detail))
+    elif audio.format != "FLAC":
+        faults.append(("not FLAC", audio.format))
+    else:
+        if rate != SAMPLE_RATE:
+            faults.append(("wrong rate", f"{rate} Hz"))
+        if audio.channels != 1:
+            faults.append(("not mono", f"{audio.channels} channels"))
+    return faults
+
+
+def _length_faults(audio):
+    if not 0 < audio.frames < NO_LENGTH:
+        if _can_read(audio, 0):
+            return [("truncated", "no length in the header")]
+        return [("empty", "0 samples")]
+    if not _can_read(audio, audio.frames - 1):
+        return [("truncated", "the last sample cannot be read")]
+    return []
+
+
+def _can_read(audio, frame):
+    """Whether one sample can be read; of FLAC, that checks its block's CRC."""
+    try:
+        audio.seek(frame)
+        return len(audio.read(1, dtype="int16")) == 1
+    except soundfile.LibsndfileError:
+        return False
+
+
+# --------------------------------------------------------- write the manifest
+def write_manifest(data_folder, out_csv, partition="eval", protocol=None):
+    """Check the audio of a partition and write its manifest.
+
+    Every file has to exist, to have a readable header and to hold audio. Of
+    ASVspoof's corpora it has to be mono FLAC at 16 kHz; of In-the-Wild and of
+    lists it may be anything that soundfile reads. Truncated FLAC is found by
+    its last sample; of WAV it cannot be told.
+
+    Arguments
+    ---------
+    data_folder : str or Path
+        A corpus' folder, or a list of trials with paths relative to its own
+        folder.
+    out_csv : str or Path
+        The manifest, with the columns ``ID,duration,wav,speaker,attack,label``:
+        ``duration`` is in seconds, ``wav`` an absolute path.
+    partition : str
+        "train", "dev", "eval" or another partition of the corpus.
+    protocol : str or Path, optional
+        A protocol or list instead of the one in the folder; its paths are
+        relative to the data folder.
+
+    Returns
+    -------
+    str
+        What was written, in words.
+
+    Raises
+    ------
+    InputError
+        If the folder, the protocol, the partition or any audio file cannot be
+        used, or the manifest cannot be written. Nothing is then written.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "call.wav", [0.1] * 8000, 8000)
+    >>> _ = (folder / "mine.csv").write_text("path,label\\ncall.wav,fake\\n")
+    >>> write_manifest(folder / "mine.csv", folder / "manifest.csv")
+    'list: 0 bona fide, 1 spoof, 1 attack, 0.000278 hours'
+    """
+    chosen = protocol or find_protocol(data_folder, partition)
+    out_csv = Path(out_csv)
+    check_target(out_csv)
+    refuse_overwriting([out_csv], [chosen])
+    corpus = recognize(chosen)
+    trials = find_trials(data_folder, partition, protocol)
+    root = os.path.realpath(audio_root(data_folder))
+    if "$" in root or not root.isprintable():
+        raise InputError(
+            f"{root}: has a $ or a character that cannot be printed. Expected "
+            "a folder whose path can stand in a CSV file in which SpeechBrain "
+            "replaces $words; rename or link it"
+        )
+    # A file that several trials share is checked once.
+    paths = trials.path.drop_duplicates()
+    seconds = measure_durations(root, paths, any_format=corpus.is_list)
+    durations = trials.path.map(dict(zip(paths, seconds)))
+    lines = manifest_lines(join_paths(trials, root), durations)
+    write_atomically(out_csv.parent, {out_csv.name: lines})
+    n_bonafide = (trials.label == BONAFIDE).sum()
+    n_attacks = len(set(trials.attack.unique()) - {NO_ATTACK})
+    return (
+        f"{corpus.name}: {n_bonafide} bona fide, {len(trials) - n_bonafide} "
+        f"spoof, {n_attacks} attack{'s' if n_attacks != 1 else ''}, "
+        f"{durations.sum() / 3600:.3g} hours"
+    )
+
+
+def manifest_lines(trials, durations):
+    """Yield the text of a manifest, some lines at a time.
+
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        A table of trials, with the paths that the manifest is to have.
+    durations : array_like
+        Seconds of each trial, [n_trials].
+
+    Yields
+    ------
+    str
+
+    Example
+    -------
+    >>> row = {"utt": "u1", "path": "a, b.wav", "speaker": "s"}
+    >>> trials = pd.DataFrame([row | {"attack": "A07", "label": "spoof"}])
+    >>> print(*manifest_lines(trials, [0.5]), sep="")
+    ID,duration,wav,speaker,attack,label
+    u1,0.5,"a, b.wav",s,A07,spoof
+    <BLANKLINE>
+    """
+    names = {"utt": "ID", "path": "wav"}
+    table = trials.rename(columns=names).assign(duration=durations)
+    for start in range(0, len(table), _LINES):
+        part = table.iloc[start : start + _LINES]
+        yield part.to_csv(
+            columns=COLUMNS, header=start == 0, index=False, lineterminator="\n"
+        )

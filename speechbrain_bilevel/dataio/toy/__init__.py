@@ -1,5 +1,0 @@
-"""A synthetic corpus in the layout of ASVspoof2019 LA, to try things out."""
-
-from speechbrain_bilevel.dataio.toy.corpus import write_toy_corpus
-
-__all__ = ["write_toy_corpus"]

@@ -1,1 +1,0 @@
-"""Pretrained folders: written, passed on, and loaded without trusting them."""

@@ -1,0 +1,244 @@
+"""Steps of torch's optimizers as differentiable functions."""
+
+import torch
+
+from speechbrain_bilevel.hypergradients.hvp import flat, shaped
+
+
+def sgd(parameter, gradient, state, group):
+    """A step of ``torch.optim.SGD``.
+
+    Arguments
+    ---------
+    parameter : torch.Tensor
+    gradient : torch.Tensor
+    state : dict of str to torch.Tensor
+        The optimizer's, from before the step.
+    group : dict
+        The optimizer's parameter group.
+
+    Returns
+    -------
+    parameter : torch.Tensor
+        After the step.
+    state : dict of str to torch.Tensor
+        What of it a later step depends on.
+
+    Example
+    -------
+    >>> group = torch.optim.SGD([torch.ones(1)], lr=0.5).param_groups[0]
+    >>> sgd(torch.ones(1), torch.ones(1), {}, group)
+    (tensor([0.5000]), {})
+    """
+    if group["weight_decay"]:
+        gradient = gradient + group["weight_decay"] * parameter
+    state_after = {}
+    if group["momentum"]:
+        buffer = state.get("momentum_buffer")
+        if buffer is None:
+            buffer = gradient
+        else:
+            buffer = group["momentum"] * buffer
+            buffer = buffer + (1 - group["dampening"]) * gradient
+        state_after = {"momentum_buffer": buffer}
+        if group["nesterov"]:
+            gradient = gradient + group["momentum"] * buffer
+        else:
+            gradient = buffer
+    return parameter - group["lr"] * gradient, state_after
+
+
+def adam(parameter, gradient, state, group):
+    """A step of ``torch.optim.Adam`` or ``AdamW``; see ``sgd``.
+
+    Example
+    -------
+    >>> group = torch.optim.Adam([torch.ones(1)], lr=0.5).param_groups[0]
+    >>> adam(torch.ones(1), torch.ones(1), {}, group)[0]
+    tensor([0.5000])
+    """
+    if group["weight_decay"]:
+        if group["decoupled_weight_decay"]:
+            parameter = parameter * (1 - group["lr"] * group["weight_decay"])
+        else:
+            gradient = gradient + group["weight_decay"] * parameter
+    beta1, beta2 = group["betas"]
+    step = float(state.get("step", 0)) + 1
+    mean = (1 - beta1) * gradient
+    square = (1 - beta2) * gradient * gradient
+    if "exp_avg" in state:
+        mean = mean + beta1 * state["exp_avg"]
+        square = square + beta2 * state["exp_avg_sq"]
+    # The root has no derivative at 0, where a gradient was always 0.
+    root = square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
+    root = root / (1 - beta2**step) ** 0.5 + group["eps"]
+    change = group["lr"] / (1 - beta1**step) * mean / root
+    return parameter - change, {"exp_avg": mean, "exp_avg_sq": square}
+
+
+UPDATES = {
+    torch.optim.SGD: sgd,
+    torch.optim.Adam: adam,
+    torch.optim.AdamW: adam,
+}
+
+
+def undifferentiable(optimizer):
+    """Why the steps of an optimizer cannot be differentiated here.
+
+    Returns
+    -------
+    str or None
+        What to do about it, or None if they can.
+
+    Example
+    -------
+    >>> undifferentiable(torch.optim.Adam([torch.ones(1)]))
+    >>> undifferentiable(torch.optim.Rprop([torch.ones(1)]))
+    'Rprop has no differentiable form here; choose SGD, Adam or AdamW'
+    """
+    name = type(optimizer).__name__
+    if type(optimizer) not in UPDATES:
+        return (
+            f"{name} has no differentiable form here; choose SGD, Adam or AdamW"
+        )
+    for option in ("amsgrad", "maximize"):
+        if any(group.get(option) for group in optimizer.param_groups):
+            return f"{name} with {option} has none; leave the option out"
+    return None
+
+
+class LowerStep:
+    """A step that the lower level makes, to be differentiated: clipping and
+    the optimizer's update, a function of the gradient, of the parameters and of
+    the optimizer's state.
+
+    Arguments
+    ---------
+    brain : BilevelMixin
+        About to make the step.
+    loss : MeanLoss
+        The lower loss of the step.
+    gradient : torch.Tensor
+        Its gradient, a flat vector.
+    point : list of torch.Tensor
+        The lower parameters before the step; not changed by it.
+    """
+
+    def __init__(self, brain, loss, gradient, point):
+        self.loss, self.gradient, self.point = loss, gradient, point
+        self.max_norm = brain.max_grad_norm
+        optimizer = brain.optimizers_dict["lower"]
+        self.update = UPDATES[type(optimizer)]
+        parameters = list(brain.levels["lower"].values())
+        states = [optimizer.state.get(p, {}) for p in parameters]
+        self.state = {
+            name: flat([state.get(name) for state in states], parameters)
+            for name in ("momentum_buffer", "exp_avg", "exp_avg_sq")
+            if any(state.get(name) is not None for state in states)
+        }
+        self.segments = list(_segments(optimizer, parameters, states))
+
+    def result(self):
+        """The lower parameters after the step, a list of tensors."""
+        with torch.no_grad():
+            vector, _ = self._run(
+                flat(self.point, self.point), self.gradient, self.state
+            )
+        return shaped(vector, self.point)
+
+    def pull_back(self, vector, by_state_after=None):
+        """Products of the step's transposed Jacobians with a vector.
+
+        Arguments
+        ---------
+        vector : torch.Tensor
+            A derivative by the parameters after the step, flat.
+        by_state_after : dict of str to torch.Tensor, optional
+            The same derivative by the optimizer's state after the step.
+
+        Returns
+        -------
+        by_gradient : torch.Tensor
+        by_parameters : torch.Tensor
+            Without the way over the gradient.
+        by_state : dict of str to torch.Tensor
+        """
+        leaves = [flat(self.point, self.point), *self.state.values()]
+        by_gradient, by_parameters, *by_state = self._derivatives(
+            vector, by_state_after or {}, leaves
+        )
+        return by_gradient, by_parameters, dict(zip(self.state, by_state))
+
+    def by_gradient(self, vector, by_state_after=None):
+        """The first of what ``pull_back`` returns."""
+        return self._derivatives(vector, by_state_after or {}, [])[0]
+
+    def _derivatives(self, vector, by_state_after, others):
+        gradient, *leaves = (
+            tensor.detach().requires_grad_()
+            for tensor in (self.gradient, *others)
+        )
+        point = leaves[0] if leaves else flat(self.point, self.point)
+        state = dict(zip(self.state, leaves[1:])) if leaves else self.state
+        after, state_after = self._run(point, gradient, state)
+        return torch.autograd.grad(
+            [after, *(state_after[name] for name in by_state_after)],
+            [gradient, *leaves],
+            grad_outputs=[vector, *by_state_after.values()],
+            materialize_grads=True,
+            allow_unused=True,
+        )
+
+    def _run(self, point, gradient, state):
+        # As torch.nn.utils.clip_grad_norm_ does it.
+        limit = self.max_norm / (gradient.norm() + 1e-6)
+        if limit < 1:
+            gradient = gradient * limit
+        results = []
+        for index, group, step, known in self.segments:
+            part = {name: values[index] for name, values in state.items()}
+            part = {**(part if known else {}), "step": step}
+            results.append(
+                self.update(point[index], gradient[index], part, group)
+            )
+        if len(results) == 1:
+            return results[0]
+        return self._joined([after for after, _ in results]), {
+            name: self._joined([after[name] for _, after in results])
+            for name in results[0][1]
+        }
+
+    def _joined(self, parts):
+        whole = torch.zeros_like(self.gradient)
+        for (index, *_), part in zip(self.segments, parts):
+            whole = whole.index_copy(0, index, part)
+        return whole
+
+
+def _segments(optimizer, parameters, states):
+    """The parameters that are updated alike: their places in a flat vector,
+    their group, their number of steps, and whether there is a state of them."""
+    group_of = {
+        id(parameter): number
+        for number, group in enumerate(optimizer.param_groups)
+        for parameter in group["params"]
+    }
+    places, start = {}, 0
+    for parameter, state in zip(parameters, states):
+        known = any(torch.is_tensor(value) for value in state.values())
+        step = float(state.get("step", 0))
+        alike = group_of[id(parameter)], step, known
+        end = start + parameter.numel()
+        places.setdefault(alike, []).append(
+            torch.arange(start, end, device=parameter.device)
+        )
+        start = end
+    for (number, step, known), ranges in places.items():
+        index = torch.cat(ranges) if len(places) > 1 else slice(None)
+        group = {
+            name: value
+            for name, value in optimizer.param_groups[number].items()
+            if name != "params"
+        }
+        yield index, group, step, known

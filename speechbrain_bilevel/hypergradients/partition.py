@@ -1,0 +1,86 @@
+"""What makes a training a bi-level problem: which parameters are upper, and
+which batch each level sees."""
+
+from speechbrain_bilevel.utils.errors import InputError
+
+
+class Partition:
+    """Says which parameters form the upper level; the rest is the lower one.
+
+    Arguments
+    ---------
+    upper : list of str
+        Dotted names of modules or parameters below the Brain's ``modules``,
+        e.g. ``["network.mel_encoder"]``.
+
+    Example
+    -------
+    >>> import torch
+    >>> modules = torch.nn.ModuleDict({"net": torch.nn.Linear(2, 1)})
+    >>> lower, upper = Partition(["net.bias"]).split(modules)
+    >>> list(lower), list(upper)
+    (['net.weight'], ['net.bias'])
+    """
+
+    def __init__(self, upper):
+        upper = [upper] if isinstance(upper, str) else upper
+        self.upper = [plain_name(name) for name in upper]
+
+    def is_upper(self, name):
+        """Whether a parameter or buffer of that dotted name is upper."""
+        return any(
+            name == prefix or name.startswith(prefix + ".")
+            for prefix in self.upper
+        )
+
+    def split(self, modules):
+        """The trainable parameters of each level.
+
+        Arguments
+        ---------
+        modules : torch.nn.Module
+            Usually the Brain's ``modules``, wrapped for DDP or not.
+
+        Returns
+        -------
+        lower : dict of str to torch.nn.Parameter
+        upper : dict of str to torch.nn.Parameter
+
+        Raises
+        ------
+        InputError
+            If a name of ``upper`` matches nothing, or nothing is left for the
+            lower level.
+        """
+        trainable = {
+            plain_name(name): parameter
+            for name, parameter in modules.named_parameters()
+            if parameter.requires_grad
+        }
+        for prefix in self.upper:
+            if not any(map(Partition([prefix]).is_upper, trainable)):
+                parts = sorted({n.rpartition(".")[0] for n in trainable})
+                raise InputError(
+                    f"upper: '{prefix}' names no trainable parameter; choose "
+                    f"among {', '.join(parts)} or a parent of these"
+                )
+        upper = {n: p for n, p in trainable.items() if self.is_upper(n)}
+        lower = {n: p for n, p in trainable.items() if n not in upper}
+        if not lower:
+            raise InputError(
+                f"upper: {self.upper} covers every trainable parameter; the "
+                "lower level needs some"
+            )
+        return lower, upper
+
+
+def plain_name(name):
+    """A parameter's name without the wrappers of DDP and ``torch.compile``.
+
+    Example
+    -------
+    >>> plain_name("network.module.gru.weight_ih_l0")
+    'network.gru.weight_ih_l0'
+    """
+    parts = name.split(".")
+    return ".".join(p for p in parts if p not in ("module", "_orig_mod"))

@@ -1,0 +1,1 @@
+"""Checkpoints, distributed processes, errors, files, seeds and tables."""
