@@ -56,8 +56,8 @@ def rows():
         ("at_step", "difference"),
         ("ahead", "reverse"),
     ):
-        table[f"OneStepUnrolled {where}, {products}"] = (
-            ours("OneStepUnrolled", evaluate=where, products=products),
+        table[f"OneStepUnrolled {where}, {hvp_mode}"] = (
+            ours("OneStepUnrolled", evaluate=where, hvp_mode=hvp_mode),
             where.removeprefix("at_"),
         )
     # Betty's iterations follow the first term.

@@ -1,1 +1,20 @@
-"""Bi-level training for SpeechBrain, and spoofing countermeasures made with it."""
+"""Bi-level optimization for any SpeechBrain Brain, and spoofing detection."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BilevelMixin": "core",
+    "LevelBatch": "dataio.batch",
+    "SpoofDetector": "inference.detector",
+}
+__all__ = ["BilevelMixin", "LevelBatch", "SpoofDetector", "__version__"]
+
+
+def __getattr__(name):
+    # Imported when they are asked for: torch and SpeechBrain take seconds.
+    if name in _HOMES:
+        home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+        return getattr(home, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -138,19 +138,19 @@ def upper_gradient(brain, batch):
     """The hypergradient of one ``fit_batch``, None where there is no upper
     step; the upper level stays."""
     found = []
-    step_level = brain.step_level
+    apply_gradients = brain.apply_gradients
 
     def capture(level):
         if level == "upper":
-            for parameter in brain.levels["upper"].values():
+            for parameter in brain.bilevel_step.params["upper"].values():
                 found.append(parameter.grad.clone())
                 parameter.grad = None
-        step_level(level)
+        apply_gradients(level)
 
-    brain.step_level = capture
+    brain.apply_gradients = capture
     brain.step += 1
     brain.fit_batch(batch)
-    brain.step_level = step_level
+    brain.apply_gradients = apply_gradients
     if found:
         return torch.cat([gradient.flatten() for gradient in found])
     return None

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_bilevel import cli
-
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "ASVspoof2019"
 sys.path[:0] = [str(RECIPE), str(RECIPE / "LA"), str(ROOT / "tests")]
@@ -25,6 +23,8 @@ def shared():
 @pytest.fixture
 def run(capsys):
     """Runs the command; returns its exit code, output and errors."""
+
+    from speechbrain_bilevel import cli
 
     def run(*arguments):
         with pytest.raises(SystemExit) as end:

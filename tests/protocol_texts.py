@@ -45,3 +45,8 @@ def refusal(function, *arguments):
     with pytest.raises(InputError) as caught:
         function(*arguments)
     return str(caught.value)
+
+
+def rows(table):
+    """The rows of a table of trials, as tuples."""
+    return list(table.itertuples(index=False, name=None))

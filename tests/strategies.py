@@ -24,14 +24,14 @@ from speechbrain_bilevel.hypergradients import (
 
 #: The last epoch, which LaggedAlternating has to know.
 EPOCHS = 2
-PRODUCTS = ("reverse", "forward", "difference")
+MODES = ("reverse", "forward", "difference")
 
 
-def with_each_product(name, make):
+def with_each_mode(name, make):
     """Entries of STRATEGIES for each backend of second derivatives."""
     return {
-        f"{name} {products}": lambda products=products: make(products)
-        for products in PRODUCTS
+        f"{name} {hvp_mode}": lambda hvp_mode=hvp_mode: make(hvp_mode)
+        for hvp_mode in MODES
     }
 
 
@@ -39,13 +39,13 @@ def with_each_product(name, make):
 STRATEGIES = {
     "Alternating": Alternating,
     "LaggedAlternating": lambda: LaggedAlternating(EPOCHS),
-    **with_each_product("at_step", lambda p: OneStepUnrolled("at_step", p)),
-    **with_each_product("ahead", lambda p: OneStepUnrolled("ahead", p)),
+    **with_each_mode("at_step", lambda p: OneStepUnrolled("at_step", p)),
+    **with_each_mode("ahead", lambda p: OneStepUnrolled("ahead", p)),
     "Truncated": lambda: TruncatedUnrolled(2),
     "Neumann": lambda: NeumannAID(4, 0.2),
     "CG": lambda: CGAID(3, damping=1.0),
     "CG warm": lambda: CGAID(2, damping=1.0, warm_start=True),
-    **with_each_product("SOBA", lambda p: SOBA(0.2, 0.1, p)),
+    **with_each_mode("SOBA", lambda p: SOBA(0.2, 0.1, p)),
     "F2SA 1": lambda: F2SA(10.0),
     "F2SA 2": lambda: F2SA(10.0, order=2),
     "BOME": lambda: BOME(0.1, steps=2),

@@ -11,25 +11,27 @@ eval, ASVspoof2019_LA_<partition>/flac.
 
 import argparse
 import hashlib
-import itertools
 import json
 import logging
 import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_bilevel.dataio.corpora import PARTITIONS
+from speechbrain_bilevel.dataio import BONAFIDE, SPOOF
+from speechbrain_bilevel.dataio.corpora import (
+    ASVSPOOF2019_LA_COUNTS,
+    PARTITIONS,
+)
 from speechbrain_bilevel.dataio.prepare import (
     COLUMNS,
+    join_paths,
     manifest_lines,
     measure_durations,
 )
 from speechbrain_bilevel.dataio.protocols import (
-    ASVSPOOF2019_LA_COUNTS,
-    BONAFIDE,
-    SPOOF,
     asvspoof2019_protocol_path,
     read_asvspoof2019_protocol,
 )
@@ -45,7 +47,7 @@ _NEARLY = 0.2
 
 
 def prepare_asvspoof2019(data_folder, save_folder, skip_prep=False):
-    """Writes the CSV manifests of ASVspoof2019 LA, or of a corpus laid out so.
+    """Write the CSV manifests of ASVspoof2019 LA, or of a corpus laid out so.
 
     Audio files are checked without decoding them: the header has to promise
     mono FLAC at 16 kHz and the last sample has to be readable. Damage in the
@@ -66,9 +68,8 @@ def prepare_asvspoof2019(data_folder, save_folder, skip_prep=False):
     Raises
     ------
     InputError
-        The data folder, a protocol, the number of trials or any audio file is
-        not as it should be, or the CSVs cannot be written. Nothing is then
-        written.
+        If the data folder, a protocol, the number of trials or any audio file
+        cannot be used, or the CSVs cannot be written. Nothing is then written.
 
     Example
     -------
@@ -83,19 +84,29 @@ def prepare_asvspoof2019(data_folder, save_folder, skip_prep=False):
     if _is_prepared(save_folder, source):
         logger.info("%s is prepared already: skipped", save_folder)
         return
-    trials = {
+    tables = {
         partition: read_asvspoof2019_protocol(data_folder, partition)
         for partition in PARTITIONS
     }
-    _check_counts(trials)
-    durations = _measure(data_folder, trials.values())
-    manifests = {
-        f"{partition}.csv": manifest_lines(
-            rows.with_root("$data_root"), seconds
-        )
-        for (partition, rows), seconds in zip(trials.items(), durations)
-    }
-    _save(save_folder, manifests, source)
+    check_counts(tables)
+    # All files are checked before any is refused.
+    paths = pd.concat([trials.path for trials in tables.values()])
+    durations = measure_durations(data_folder, paths)
+    ends = np.cumsum([len(trials) for trials in tables.values()])
+    write_atomically(
+        save_folder,
+        {
+            f"{partition}.csv": manifest_lines(
+                join_paths(trials, "$data_root"), seconds
+            )
+            for (partition, trials), seconds in zip(
+                tables.items(), np.split(durations, ends[:-1])
+            )
+        },
+    )
+    # Last, because it vouches for the others.
+    stamp = {**source, "csv": _describe_csvs(save_folder)}
+    write_atomically(save_folder, {STAMP: json.dumps(stamp, indent=2)})
     logger.info("Wrote the manifests to %s", save_folder)
 
 
@@ -114,12 +125,30 @@ def _check_layout(data_folder):
     )
 
 
-def _check_counts(trials):
-    """Refuses damaged official protocols; lets another corpus pass."""
-    found = {partition: _count(rows) for partition, rows in trials.items()}
-    listed = ", ".join(f"{part} {_show(found[part])}" for part in found)
+def check_counts(tables):
+    """Refuse damaged official protocols; let another corpus pass.
+
+    Arguments
+    ---------
+    tables : dict of str to pandas.DataFrame
+        The trials of each partition.
+
+    Raises
+    ------
+    InputError
+        If a partition has nearly as many trials as the official one, and any
+        of them has not exactly as many.
+    """
+    found = {
+        partition: {
+            label: int((trials.label == label).sum())
+            for label in (BONAFIDE, SPOOF)
+        }
+        for partition, trials in tables.items()
+    }
+    counts = ", ".join(f"{part} {_show(found[part])}" for part in found)
     if not any(map(_is_nearly_official, found, found.values())):
-        logger.info("This is not the official corpus: %s", listed)
+        logger.info("This is not the official corpus: %s", counts)
         return
     wrong = [
         f"{part}: expected {_show(official)}, found {_show(found[part])}"
@@ -132,12 +161,7 @@ def _check_counts(trials):
             "of trials differs:\n  " + "\n  ".join(wrong) + "\nA protocol was "
             "truncated or edited; download the corpus again"
         )
-    logger.info("This is the official corpus: %s", listed)
-
-
-def _count(rows):
-    n_bonafide = rows.counts("label").get(BONAFIDE, 0)
-    return {BONAFIDE: n_bonafide, SPOOF: len(rows) - n_bonafide}
+    logger.info("This is the official corpus: %s", counts)
 
 
 def _show(counts):
@@ -147,16 +171,6 @@ def _show(counts):
 def _is_nearly_official(partition, counts):
     official = sum(ASVSPOOF2019_LA_COUNTS[partition].values())
     return abs(sum(counts.values()) - official) <= _NEARLY * official
-
-
-def _measure(data_folder, tables):
-    """Durations for each table; all files are checked before any is refused."""
-    ends = np.cumsum([len(table) for table in tables])
-    paths = itertools.chain.from_iterable(
-        table.texts("path") for table in tables
-    )
-    durations = measure_durations(data_folder, paths, n_paths=ends[-1])
-    return np.split(durations, ends[:-1])
 
 
 def _describe_source(data_folder):
@@ -177,7 +191,7 @@ def _describe_csvs(save_folder):
 
 
 def _sha256(path):
-    """The digest, or None of a file that cannot be read."""
+    """The digest, or None for a file that cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -191,19 +205,6 @@ def _is_prepared(save_folder, source):
     except (OSError, ValueError):
         return False
     return stamp == {**source, "csv": _describe_csvs(save_folder)}
-
-
-def _save(save_folder, manifests, source):
-    try:
-        write_atomically(save_folder, manifests)
-        stamp = {**source, "csv": _describe_csvs(save_folder)}
-        # Last, because it vouches for the others.
-        write_atomically(save_folder, {STAMP: json.dumps(stamp, indent=2)})
-    except OSError as error:
-        raise InputError(
-            f"{save_folder}: cannot be written ({error.strerror}). Expected a "
-            "folder with room for the CSV files; free some or choose another"
-        ) from error
 
 
 if __name__ == "__main__":

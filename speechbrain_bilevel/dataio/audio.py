@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import itertools
 import math
 import os
 from pathlib import Path
@@ -90,10 +91,10 @@ def read_audio(path, num_samples, trim_silence=False):
 
 
 def _read_mono(file, num_samples, trim_silence, path):
-    seconds = num_samples / SAMPLE_RATE
+    count = math.ceil(num_samples / SAMPLE_RATE * file.samplerate)
+    margin = 0
     if file.samplerate != SAMPLE_RATE:
-        seconds += _MARGIN
-    count = math.ceil(seconds * file.samplerate)
+        margin = math.ceil(_MARGIN * file.samplerate)
     start, end = 0, file.frames
     if trim_silence:
         blocks = mono_blocks(file, start, end, path)
@@ -101,12 +102,13 @@ def _read_mono(file, num_samples, trim_silence, path):
         file.seek(0)
         for _ in mono_blocks(file, 0, start, path):
             pass
-    stop = min(end, start + count)
+    stop = min(end, start + count + margin)
     wav = _join(mono_blocks(file, start, stop, path))
     if len(wav) == 0:
         raise empty(path)
-    if not wav.any():
-        wav = _first_sound(mono_blocks(file, stop, end, path), count)
+    if not wav[:count].any():
+        rest = mono_blocks(file, stop, end, path)
+        wav = _first_sound(itertools.chain([wav], rest), count + margin)
         if len(wav) == 0:
             raise silent(path)
     return wav

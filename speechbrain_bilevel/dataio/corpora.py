@@ -1,11 +1,13 @@
 """The corpora whose protocols can be read, and where they keep what.
 
-To add a corpus, describe it by a ``Corpus`` and put that in ``CORPORA``. Its
-protocol is then recognised, read and found in a data folder, and its audio
-checked, as of all others.
+To add a corpus, describe it by a ``Corpus`` and put that in ``CORPORA``: its
+protocol is then recognized, read and found in a data folder, and its audio
+checked, like those of all others.
 """
 
 import dataclasses
+
+from speechbrain_bilevel.dataio import BONAFIDE, SPOOF
 
 PARTITIONS = ("train", "dev", "eval")
 _SUBSETS = ("progress", "eval", "hidden")
@@ -21,10 +23,10 @@ class Corpus:
         As its authors call it.
     layout : str
         Names of its protocol's columns, separated as the columns are: by
-        blanks, or by commas if the protocol is a list with a header. Of those
-        separated by blanks, ``speaker``, ``utterance`` and ``label`` are
-        needed, a column ``subset`` holds the partition, and ``-`` stands for a
-        column that holds nothing else. No two have equally many columns.
+        whitespace, or by commas if the protocol is a list with a header. Of
+        the former, ``speaker``, ``utterance`` and ``label`` are required, a
+        column ``subset`` holds the partition, and ``-`` stands for a column
+        that holds nothing else. No two have equally many columns.
     protocols : dict of str to tuple of str
         Where the protocol of each partition may lie in the data folder.
     audio : dict of str to tuple of str
@@ -80,6 +82,13 @@ ASVSPOOF2019_LA = Corpus(
     audio={part: (f"ASVspoof2019_LA_{part}/flac",) for part in PARTITIONS},
 )
 
+#: Its trials by partition and label.
+ASVSPOOF2019_LA_COUNTS = {
+    "train": {BONAFIDE: 2580, SPOOF: 22800},
+    "dev": {BONAFIDE: 2548, SPOOF: 22296},
+    "eval": {BONAFIDE: 7355, SPOOF: 63882},
+}
+
 #: Liu et al., "ASVspoof 2021: Towards spoofed and deepfake speech detection in
 #: the wild", IEEE/ACM TASLP 31, 2023. Official figures are on subset "eval".
 ASVSPOOF2021_LA = Corpus(
@@ -131,7 +140,7 @@ ASVSPOOF2021_DF = Corpus(
 
 #: Wang et al., "ASVspoof 5: Design, collection and validation of resources for
 #: spoofing, deepfake, and adversarial attack detection using crowdsourced
-#: speech", arXiv 2502.08857. Blanks separate the columns of its .tsv files.
+#: speech", arXiv 2502.08857. Spaces separate the columns of its .tsv files.
 ASVSPOOF5 = Corpus(
     name="ASVspoof5",
     layout="speaker utterance gender codec codec_q codec_seed attack_tag "

@@ -1,29 +1,29 @@
-"""Evaluates one or more systems from their scores, with intervals."""
+"""Evaluate one or more systems from their scores, with intervals."""
 
-from itertools import combinations
+import itertools
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+from speechbrain_bilevel.dataio import SPOOF
 from speechbrain_bilevel.evaluation.bootstrap import (
-    FEWEST,
-    attack_trials,
-    difference_interval,
+    MIN_FOR_INTERVAL,
+    Estimate,
+    count_speakers,
     interval,
-    n_speakers,
     p_value,
-    resampled_figures,
-    same_trials,
+    resample_figures,
 )
-from speechbrain_bilevel.evaluation.results import (
-    AttackResult,
-    Comparison,
-    Evaluation,
-    Report,
+from speechbrain_bilevel.evaluation.score_files import (
+    ASVScores,
+    check_same_labels,
+    split_classes,
 )
-from speechbrain_bilevel.evaluation.score_files import refuse_other_keys
 from speechbrain_bilevel.metrics.asvspoof5 import act_dcf, cllr, min_dcf
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.metrics.tdcf import (
+    ASVRates,
     act_tdcf,
     asv_rates,
     min_tdcf,
@@ -32,44 +32,152 @@ from speechbrain_bilevel.metrics.tdcf import (
 from speechbrain_bilevel.utils.errors import InputError, listed
 
 #: More cannot be told apart in a table, and each of them costs time.
-MOST_ATTACKS = 1000
-
-
+MAX_ATTACKS = 1000
 #: With fewer, intervals over speakers are too narrow.
 FEW_SPEAKERS = 20
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """One attack's trials against all bona fide trials.
+
+    Arguments
+    ---------
+    trials : int
+    eer : Estimate
+    """
+
+    trials: int
+    eer: Estimate
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures of one system.
+
+    Arguments
+    ---------
+    name : str
+        What tables and plots call the system.
+    scores : pandas.DataFrame
+        See ``evaluation.score_files``.
+    metrics : dict of str to Estimate
+        Pooled figures, by the names of ``format.METRICS``; only those that
+        could be computed.
+    thresholds : dict of str to float
+        Where "eer", "min_tdcf" (of both forms) and "min_dcf" are reached, and
+        the "given" one, if any; trials with a score above are accepted.
+    attacks : dict of str to AttackResult
+        Sorted by the name of the attack.
+    eer_negated : float
+        Pooled EER of the same scores with the opposite sign.
+    """
+
+    name: str
+    scores: pd.DataFrame
+    metrics: dict
+    thresholds: dict
+    attacks: dict
+    eer_negated: float
+
+    @property
+    def path(self):
+        """The score file."""
+        return self.scores.attrs.get("path", "scores")
+
+    @property
+    def n_bonafide(self):
+        """Number of bona fide trials."""
+        return len(self.scores) - self.n_spoof
+
+    @property
+    def n_spoof(self):
+        """Number of spoofed trials."""
+        return int((self.scores.label == SPOOF).sum())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired test of two systems on the same trials.
+
+    Arguments
+    ---------
+    first, second : str
+        Names of the systems.
+    metric : str
+        A name of ``format.METRICS``.
+    difference : Estimate
+        The first's figure minus the second's; below 0, the first is better.
+    p_value : float
+        Two-sided, of "there is no difference".
+    """
+
+    first: str
+    second: str
+    metric: str
+    difference: Estimate
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation of one or more systems, side by side.
+
+    Arguments
+    ---------
+    evaluations : list of Evaluation
+        Of different names.
+    groups : list of list of int
+        Which of them have the same trials.
+    comparisons : list of Comparison
+    cautions : list of str
+        What a reader of the intervals has to know.
+    resampled : str, optional
+        "speakers" or "utterances"; None if there are no intervals.
+    n_resamples, seed : int
+    asv : ASVScores, optional
+    asv_rates : ASVRates, optional
+    """
+
+    evaluations: list
+    groups: list
+    comparisons: list
+    cautions: list
+    resampled: str | None = None
+    n_resamples: int = 0
+    seed: int = 0
+    asv: ASVScores | None = None
+    asv_rates: ASVRates | None = None
 
 
 def evaluate(
     systems,
     asv=None,
     resample=None,
-    draws=1000,
+    n_resamples=1000,
     seed=0,
     names=None,
     threshold=None,
 ):
-    """All figures of one or more systems, side by side.
-
-    With resampling, systems with the same trials are compared two by two, on
-    the same resamples; the p-values are not corrected for their number. See
-    ``metrics.confidence``.
+    """Compute all figures of one or more systems.
 
     Arguments
     ---------
-    systems : list of CMScores
-        Scores of each system; higher means "more bona fide". Their sign is
-        never changed.
+    systems : list of pandas.DataFrame
+        What ``score_files.read_cm_scores`` returned of each. The sign of scores
+        is never changed.
     asv : ASVScores, optional
-        Scores of the ASV system; without them there is no t-DCF.
+        For the t-DCF.
     resample : str, optional
-        "speakers" or "utterances", see ``metrics.bootstrap``; None for no
-        intervals.
-    draws : int
-        Number of resamples.
+        "speakers" or "utterances", see ``evaluation.bootstrap``; None for no
+        intervals. Systems with the same trials get the same resamples and are
+        compared two by two; their p-values are not corrected for the number of
+        comparisons.
+    n_resamples : int
     seed : int
         Equal seeds give equal intervals.
     names : list of str, optional
-        What to call the systems; their paths by default.
+        What to call the systems; by default as their files.
     threshold : float, optional
         Take the error rates and the t-DCF here too: the actual ones of a
         threshold that was fixed on other data.
@@ -81,49 +189,49 @@ def evaluate(
     Raises
     ------
     InputError
-        If a class has no trial, a score is NaN or infinite, the ASV scores
-        leave the t-DCF undefined, the resampling is over speakers and they
-        are not known or too few, two systems have the same trials but other
-        keys, or there are more than ``MOST_ATTACKS`` attacks.
+        If the scores of a class cannot be used, the t-DCF is undefined,
+        speakers are to be resampled and not known or too few, two systems have
+        the same trials with other labels, or there are more than
+        ``MAX_ATTACKS`` attacks.
 
     Example
     -------
-    >>> import numpy as np
-    >>> from speechbrain_bilevel.evaluation.score_files import CMScores
-    >>> scores = CMScores(
-    ...     utt=np.array(["a", "b", "c", "d"]),
-    ...     attack=np.array(["-", "-", "A07", "A08"]),
-    ...     is_bonafide=np.array([True, True, False, False]),
-    ...     score=np.array([2.0, 3.0, 0.0, 2.5]),
-    ... )
-    >>> evaluation = evaluate([scores]).evaluations[0]
+    >>> scores = pd.DataFrame({
+    ...     "utt": ["a", "b", "c", "d"],
+    ...     "label": ["bonafide", "bonafide", "spoof", "spoof"],
+    ...     "attack": ["-", "-", "A07", "A08"],
+    ...     "score": [2.0, 3.0, 0.0, 2.5],
+    ... })
+    >>> (evaluation,) = evaluate([scores]).evaluations
     >>> evaluation.metrics["eer"].value, evaluation.attacks["A07"].eer.value
     (0.5, 0.0)
     """
-    names = names or [scores.path for scores in systems]
     for scores in systems:
         _refuse_many_attacks(scores)
-    groups = same_trials(systems)
-    for first, *others in groups:
-        for other in others:
-            refuse_other_keys(systems[first], systems[other])
     rates = None if asv is None else _usable_rates(asv)
+    # Sorted, systems with the same trials have them in the same places.
+    ordered = [s.sort_values("utt", ignore_index=True) for s in systems]
+    groups = _group_by_trials(ordered)
     resampled = [{} for _ in systems]
-    if resample is not None:
-        resampled = resampled_figures(
-            systems, rates, resample, draws, seed, threshold
+    for group in groups if resample else ():
+        found = resample_figures(
+            [ordered[i] for i in group],
+            *(resample, n_resamples, seed, rates, threshold),
         )
+        for i, figures in zip(group, found):
+            resampled[i] = figures
+    names = names or [each.attrs.get("path", "scores") for each in systems]
     evaluations = [
-        _evaluation(name, scores, rates, threshold, figures)
+        _evaluate_system(name, scores, rates, threshold, figures)
         for name, scores, figures in zip(names, systems, resampled)
     ]
     return Report(
         evaluations=evaluations,
         groups=groups,
-        comparisons=_comparisons(evaluations, groups, resampled),
+        comparisons=_compare(evaluations, groups, resampled),
         cautions=_cautions(evaluations, resample),
         resampled=resample,
-        draws=draws if resample else 0,
+        n_resamples=n_resamples if resample else 0,
         seed=seed,
         asv=asv,
         asv_rates=rates,
@@ -131,13 +239,13 @@ def evaluate(
 
 
 def _refuse_many_attacks(scores):
-    """Each costs time and memory in proportion to the bona fide trials."""
-    attacks = set(scores.attack[~scores.is_bonafide])
-    if len(attacks) > MOST_ATTACKS:
+    attacks = scores.attack[scores.label == SPOOF].unique()
+    if len(attacks) > MAX_ATTACKS:
         raise InputError(
-            f"{scores.path}: attacks: {listed(sorted(attacks))}; at most "
-            f"{MOST_ATTACKS} can be told apart. Expected the name of the attack "
-            "in this column; is it that of a file or a speaker?"
+            f"{scores.attrs.get('path', 'scores')}: attacks: "
+            f"{listed(sorted(attacks))}; at most {MAX_ATTACKS} can be told "
+            "apart. Expected the name of the attack in this column; is it that "
+            "of a file or a speaker?"
         )
 
 
@@ -151,16 +259,31 @@ def _usable_rates(asv):
     return rates
 
 
-def _evaluation(name, scores, rates, threshold, resampled):
+def _group_by_trials(systems):
+    """Indices of the systems, those with the same trials together."""
+    groups = []
+    for i, scores in enumerate(systems):
+        for group in groups:
+            first = systems[group[0]]
+            if scores.utt.equals(first.utt):
+                check_same_labels(first, scores)
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    return groups
+
+
+def _evaluate_system(name, scores, rates, threshold, resampled):
     """The figures themselves, by the reference functions."""
-    bonafide, spoof = scores.bonafide, scores.spoof
+    bonafide, spoof = split_classes(scores)
     values, thresholds = {}, {}
     values["eer"], thresholds["eer"] = eer(bonafide, spoof)
-    if rates is not None:
-        for form in "legacy", "revised":
-            values[f"min_tdcf_{form}"], thresholds["min_tdcf"] = min_tdcf(
-                bonafide, spoof, rates, form=form
-            )
+    forms = () if rates is None else ("legacy", "revised")
+    for form in forms:
+        values[f"min_tdcf_{form}"], thresholds["min_tdcf"] = min_tdcf(
+            bonafide, spoof, rates, form=form
+        )
     values["min_dcf"], thresholds["min_dcf"] = min_dcf(bonafide, spoof)
     values["act_dcf"] = act_dcf(bonafide, spoof)
     values["cllr"] = cllr(bonafide, spoof)
@@ -168,21 +291,11 @@ def _evaluation(name, scores, rates, threshold, resampled):
         thresholds["given"] = threshold
         values["frr"] = float(np.mean(bonafide <= threshold))
         values["far"] = float(np.mean(spoof > threshold))
-    if threshold is not None and rates is not None:
-        for form in "legacy", "revised":
+        for form in forms:
             values[f"act_tdcf_{form}"] = act_tdcf(
                 bonafide, spoof, rates, threshold, form=form
             )
-    if len(bonafide) < FEWEST:
-        resampled = {}
-    attacks = {}
-    for attack, trials in attack_trials(scores).items():
-        rate, _ = eer(bonafide, spoof[trials])
-        figures = resampled.get(("eer", attack))
-        if len(trials) < FEWEST:
-            figures = None
-        attacks[attack] = AttackResult(len(trials), interval(rate, figures))
-    if len(spoof) < FEWEST:
+    if _is_small(bonafide, spoof):
         resampled = {}
     return Evaluation(
         name=name,
@@ -192,54 +305,70 @@ def _evaluation(name, scores, rates, threshold, resampled):
             for metric, value in values.items()
         },
         thresholds=thresholds,
-        attacks=attacks,
+        attacks=_evaluate_attacks(bonafide, scores, resampled),
         eer_negated=eer(-bonafide, -spoof)[0],
     )
 
 
-def _comparisons(evaluations, groups, resampled):
+def _evaluate_attacks(bonafide, scores, resampled):
+    spoofed = scores[scores.label == SPOOF]
+    attacks = {}
+    for name, spoof in sorted(
+        spoofed.groupby("attack", observed=True).score, key=lambda each: each[0]
+    ):
+        figures = resampled.get(("eer", name))
+        if _is_small(spoof):
+            figures = None
+        rate, _ = eer(bonafide, spoof)
+        attacks[name] = AttackResult(len(spoof), interval(rate, figures))
+    return attacks
+
+
+def _is_small(*classes):
+    return min(map(len, classes)) < MIN_FOR_INTERVAL
+
+
+def _compare(evaluations, groups, resampled):
     """Every two systems with the same trials, by EER and by a cost."""
     comparisons = []
-    for i, j in (pair for group in groups for pair in combinations(group, 2)):
-        first, second = evaluations[i], evaluations[j]
-        if not resampled[i] or _is_small(first):
-            continue
-        has_tdcf = "min_tdcf_legacy" in first.metrics
-        for metric in "eer", "min_tdcf_legacy" if has_tdcf else "min_dcf":
-            differences = resampled[i][metric] - resampled[j][metric]
-            values = (each.metrics[metric].value for each in (first, second))
-            comparisons.append(
-                Comparison(
-                    first.name,
-                    second.name,
-                    metric,
-                    difference_interval(*values, differences),
-                    p_value(differences),
+    for group in groups:
+        for i, j in itertools.combinations(group, 2):
+            first, second = evaluations[i], evaluations[j]
+            if not resampled[i] or _is_small(*split_classes(first.scores)):
+                continue
+            has_tdcf = "min_tdcf_legacy" in first.metrics
+            for metric in "eer", "min_tdcf_legacy" if has_tdcf else "min_dcf":
+                differences = resampled[i][metric] - resampled[j][metric]
+                difference = interval(
+                    first.metrics[metric].value - second.metrics[metric].value,
+                    differences,
+                    correct_bias=False,
                 )
-            )
+                comparisons.append(
+                    Comparison(
+                        *(first.name, second.name, metric, difference),
+                        p_value=p_value(differences),
+                    )
+                )
     return comparisons
-
-
-def _is_small(system):
-    return min(system.n_bonafide, system.n_spoof) < FEWEST
 
 
 def _cautions(evaluations, resample):
     """What a reader of the intervals has to know."""
     cautions = []
-    for system in evaluations if resample else []:
-        speakers = n_speakers(system.scores)
-        if _is_small(system):
+    for system in evaluations if resample else ():
+        n_speakers = count_speakers(system.scores)
+        if _is_small(*split_classes(system.scores)):
             cautions.append(
                 f"{system.name}: no intervals and no tests with fewer than "
-                f"{FEWEST} trials of a class"
+                f"{MIN_FOR_INTERVAL} trials of a class"
             )
-        elif resample == "speakers" and speakers < FEW_SPEAKERS:
+        elif resample == "speakers" and n_speakers < FEW_SPEAKERS:
             cautions.append(
-                f"{system.name}: a class has {speakers} speakers only; the "
+                f"{system.name}: a class has {n_speakers} speakers only; the "
                 "intervals are too narrow and the p-values too small"
             )
-        elif resample == "utterances" and speakers > 0:
+        elif resample == "utterances" and n_speakers > 0:
             cautions.append(
                 f"{system.name}: trials of one speaker resemble one another; "
                 "taken as independent, they give intervals that are too narrow "

@@ -1,89 +1,76 @@
-"""Scores of a countermeasure (CM) and of a speaker verification system (ASV)."""
+"""Score files of countermeasures (CM) and of speaker verification (ASV).
 
-import sys
-from collections import Counter
-from dataclasses import dataclass, replace
+Scores of a countermeasure are a ``pandas.DataFrame`` with a row for each trial,
+in the order of the file:
+
+* ``utt``: the name of the trial, text;
+* ``score``: float64, higher means "more bona fide";
+* ``label``, ``attack``, ``speaker``: as in ``dataio.protocols``, each only
+  where something tells it.
+
+``scores.attrs["path"]`` is the file, for messages and reports.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
+import pandas as pd
 
-from speechbrain_bilevel.dataio.protocols import LABELS
-from speechbrain_bilevel.utils.errors import (
-    InputError,
-    listed,
-    read_lines,
-    shorten,
-    split,
-)
+from speechbrain_bilevel.dataio import BONAFIDE, LABELS, NO_ATTACK, SPOOF
+from speechbrain_bilevel.dataio.protocols import LABEL_WORDS
+from speechbrain_bilevel.utils.errors import InputError, listed, shorten
 from speechbrain_bilevel.utils.files import write_atomically
+from speechbrain_bilevel.utils.tables import (
+    BadLines,
+    Layout,
+    read_table,
+    repeated,
+    split_line,
+)
 
+ASV_KEYS = "target", "nontarget", "spoof"
 
-@dataclass(frozen=True, eq=False)
-class CMScores:
-    """Scores of a countermeasure, one entry a trial, in the file's order.
+#: What a header may call a column, in lower case, the preferred name first.
+HEADER_NAMES = {
+    "utt": ("utt", "utterance", "id", "trial", "file", "filename", "path"),
+    "source": ("source", "attack"),
+    "key": ("key", "label"),
+    "score": ("score", "cm-score", "cm_score", "llr"),
+}
 
-    Arguments
-    ---------
-    utt : numpy.ndarray
-        Utterance names, str objects, shape [n_trials].
-    attack : numpy.ndarray, optional
-        The attack of a spoofed trial, str objects, shape [n_trials]; for bona
-        fide ``-`` or ``bonafide`` or whatever else the file has. None where
-        nothing tells the keys.
-    is_bonafide : numpy.ndarray, optional
-        True for bona fide, False for spoof, shape [n_trials]; or None.
-    score : numpy.ndarray
-        Scores, float64, shape [n_trials]; higher means "more bona fide".
-    path : str
-        Where the scores come from, for messages.
-    speaker : numpy.ndarray, optional
-        Speakers, str objects, shape [n_trials]; only a protocol tells them.
-
-    Example
-    -------
-    >>> scores = CMScores(
-    ...     utt=np.array(["a", "b"], dtype=object),
-    ...     attack=np.array(["-", "A07"], dtype=object),
-    ...     is_bonafide=np.array([True, False]),
-    ...     score=np.array([2.0, -1.0]),
-    ... )
-    >>> scores.bonafide, scores.spoof
-    (array([2.]), array([-1.]))
-    """
-
-    utt: np.ndarray
-    attack: Optional[np.ndarray]
-    is_bonafide: Optional[np.ndarray]
-    score: np.ndarray
-    path: str = "scores"
-    speaker: Optional[np.ndarray] = None
-
-    @property
-    def bonafide(self):
-        """Scores of the bona fide trials, shape [n_bonafide]."""
-        return self.score[self.is_bonafide]
-
-    @property
-    def spoof(self):
-        """Scores of the spoofed trials, shape [n_spoof]."""
-        return self.score[~self.is_bonafide]
+_LAYOUTS = ("utt", "source", "key", "score"), ("utt", "score")
+_EXPECTED = (
+    "Expected a score file in plain text, one trial a line: `utt source key "
+    "score`, `utt score`, or a table with a header that names at least these "
+    "two; scores are finite numbers. Correct these lines, or score the "
+    "partition again"
+)
+_EXPECTED_ASV = (
+    "Expected the scores of a speaker verification system, one trial a line: "
+    "`source key score`, where key is target, nontarget or spoof (ASVspoof "
+    "2019), or, with a protocol, `speaker utt score` (ASVspoof 2021)"
+)
+_EXPECTED_ASV_PROTOCOL = (
+    "Expected the trial_metadata.txt of ASVspoof 2021's speaker verification "
+    "scores: 8 columns, of which the first two are speaker and utt, the sixth "
+    "is target, nontarget or spoof, and the last the subset"
+)
+# Sums and squares of smaller scores are finite.
+_TOO_LARGE = 1e100
 
 
 @dataclass(frozen=True, eq=False)
 class ASVScores:
-    """Scores of an ASV system by class, float64, in the file's order.
+    """Scores of a speaker verification system by class.
 
     Arguments
     ---------
-    target : numpy.ndarray
-        Scores of target speakers, shape [n_target].
-    nontarget : numpy.ndarray
-        Scores of zero-effort impostors, shape [n_nontarget].
-    spoof : numpy.ndarray
-        Scores of spoofed trials, shape [n_spoof].
+    target, nontarget, spoof : numpy.ndarray
+        Scores of target speakers, zero-effort impostors and spoofed trials,
+        float64.
     path : str
-        Where the scores come from, for messages.
+        The file, for messages and reports.
     """
 
     target: np.ndarray
@@ -92,607 +79,403 @@ class ASVScores:
     path: str = "ASV scores"
 
 
-def by_name(scores):
-    """The same trials, sorted by name instead of as in the file.
+def read_cm_scores(path, trials=None, partition=None, need_keys=True):
+    """Read the scores of a countermeasure.
 
     Arguments
     ---------
-    scores : CMScores
+    path : str or Path
+        Lines ``utt source key score`` (ASVspoof 2019) or ``utt score``
+        (ASVspoof 2021), or a table with commas or tabs and a header (ASVspoof
+        5), see ``HEADER_NAMES``.
+    trials : pandas.DataFrame, optional
+        What ``dataio.protocols.read_protocol`` returns: exactly these trials
+        have to have scores. It tells labels, attacks and speakers.
+    partition : str, optional
+        Which of these trials count; scores of the others are skipped. By
+        default those of "eval", as in official figures, and all where there is
+        no such partition.
+    need_keys : bool
+        Whether to refuse scores without labels, or of one class only.
 
     Returns
     -------
-    CMScores
+    pandas.DataFrame
+        See the head of this module.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, has bad lines (all are counted, the first
+        five shown), or does not fit the trials.
 
     Example
     -------
-    >>> scores = CMScores(np.array(["b", "a"]), None, None, np.array([1, 2]))
-    >>> by_name(scores).score
-    array([2, 1])
+    >>> path = getfixture("tmp_path") / "scores.txt"
+    >>> _ = path.write_text("LA_1 - bonafide 2.5\\nLA_2 A07 spoof -1\\n")
+    >>> read_cm_scores(path)
+        utt  score     label attack
+    0  LA_1    2.5  bonafide      -
+    1  LA_2   -1.0     spoof    A07
     """
-    return reordered(scores, np.argsort(scores.utt, kind="stable"))
+    scores = _read(
+        path,
+        _cm_layout,
+        _parse_cm_row,
+        {
+            "utt": "str",
+            "score": "float64",
+            "label": "category",
+            "attack": "category",
+        },
+        _EXPECTED,
+    )
+    if (scores.label == "").all():
+        scores = scores[["utt", "score"]]
+    scores.attrs["path"] = str(path)
+    if trials is not None:
+        scores = _with_trials(scores, trials, partition)
+    if not need_keys:
+        return scores
+    if "label" not in scores:
+        raise InputError(
+            f"{path}: has no keys, so nothing tells which trials are bona "
+            "fide; give the protocol too (--protocol FILE)"
+        )
+    _check_classes(path, scores.label, LABELS)
+    return scores
 
 
-def reordered(scores, order):
-    """The same trials in another order, or some of them.
+def read_asv_scores(path, protocol=None, partition="eval"):
+    """Read the scores of a speaker verification system.
 
     Arguments
     ---------
-    scores : CMScores
-    order : numpy.ndarray
-        Positions of the trials, shape [n].
+    path : str or Path
+        Lines ``source key score`` (ASVspoof 2019) or, with a protocol,
+        ``speaker utt score`` (ASVspoof 2021; the speaker that is claimed).
+    protocol : str or Path, optional
+        ASVspoof 2021's ``trial_metadata.txt`` of these scores.
+    partition : str
+        Which subset of this protocol counts.
 
     Returns
     -------
-    CMScores
+    ASVScores
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, has bad lines, the two do not fit, or a class
+        is missing.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "asv.txt"
+    >>> _ = path.write_text("- target 3\\n- nontarget 1\\nA07 spoof 2\\n")
+    >>> read_asv_scores(path).spoof
+    array([2.])
     """
-    columns = ("utt", "attack", "is_bonafide", "score", "speaker")
-    values = {name: getattr(scores, name) for name in columns}
-    return replace(
-        scores, **{k: v[order] for k, v in values.items() if v is not None}
+    if protocol is None:
+        columns = "source", "key", "score"
+        scores, _ = read_table(
+            path,
+            lambda line: Layout(columns),
+            lambda cells: (_asv_key(cells), _score(cells["score"])),
+            {"key": "category", "score": "float64"},
+            _EXPECTED_ASV,
+        )
+    else:
+        scores = _read_asv_scores_of_2021(path, protocol, partition)
+    _check_classes(path, scores.key, ASV_KEYS)
+    classes = {key: scores.score[scores.key == key] for key in ASV_KEYS}
+    return ASVScores(
+        **{key: values.to_numpy() for key, values in classes.items()},
+        path=str(path),
     )
 
 
-def refuse_other_keys(first, other):
-    """Refuses two systems whose files contradict each other.
+def _read_asv_scores_of_2021(path, protocol, partition):
+    def trial(cells):
+        # The same utterance is tried for several speakers.
+        return f"{cells['speaker']} {cells['utt']}"
+
+    scored = _read(
+        path,
+        lambda line: Layout(("speaker", "utt", "score")),
+        lambda cells: (trial(cells), _score(cells["score"])),
+        {"utt": "str", "score": "float64"},
+        _EXPECTED_ASV,
+    )
+    trials = _read(
+        protocol,
+        lambda line: Layout(
+            ("speaker", "utt", "", "", "", "key", "", "subset")
+        ),
+        lambda cells: (trial(cells), _asv_key(cells), cells["subset"]),
+        {"utt": "str", "key": "category", "subset": "category"},
+        _EXPECTED_ASV_PROTOCOL,
+    )
+    rows = _match(path, scored.utt, trials.utt)
+    scored = scored.assign(key=trials.key.take(rows).array)
+    return scored[(trials.subset == partition).to_numpy()[rows]]
+
+
+def write_cm_scores(path, scores):
+    """Write ``utt source key score`` or, without labels, ``utt score``.
 
     Arguments
     ---------
-    first : CMScores
-    other : CMScores
-        With the same trials, in any order.
+    path : str or Path
+    scores : pandas.DataFrame
+        See the head of this module.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written; nothing is then changed.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "scores.txt"
+    >>> write_cm_scores(path, pd.DataFrame({"utt": ["LA_1"], "score": [2.5]}))
+    >>> path.read_text()
+    'LA_1 2.5\\n'
+    """
+    names = ["utt", "attack", "label"] if "label" in scores else ["utt"]
+    columns = [scores[name].tolist() for name in names]
+    columns.append(map(repr, scores.score.tolist()))
+    lines = (" ".join(row) + "\n" for row in zip(*columns))
+    path = Path(path)
+    write_atomically(path.parent, {path.name: lines})
+
+
+def split_classes(scores):
+    """Split scores by label.
+
+    Arguments
+    ---------
+    scores : pandas.DataFrame
+        With the columns label and score.
+
+    Returns
+    -------
+    bonafide, spoof : numpy.ndarray
+        In the order of the file.
+
+    Example
+    -------
+    >>> table = {"label": ["spoof", "bonafide"], "score": [-1.0, 2.5]}
+    >>> split_classes(pd.DataFrame(table))
+    (array([2.5]), array([-1.]))
+    """
+    is_bonafide = (scores.label == BONAFIDE).to_numpy()
+    score = scores.score.to_numpy()
+    return score[is_bonafide], score[~is_bonafide]
+
+
+def align_scores(systems):
+    """Put the scores of systems side by side.
+
+    Arguments
+    ---------
+    systems : list of pandas.DataFrame
+        What ``read_cm_scores`` returned of each; with the same trials.
+
+    Returns
+    -------
+    trials : pandas.DataFrame
+        The first system that has labels, in the order of the first of all.
+    scores : numpy.ndarray
+        A column for each system, [n_trials, n_systems].
+
+    Raises
+    ------
+    InputError
+        If a trial is missing in a system, or has another label there.
+
+    Example
+    -------
+    >>> first = pd.DataFrame({"utt": ["a", "b"], "score": [1.0, 2.0]})
+    >>> second = pd.DataFrame({"utt": ["b", "a"], "score": [4.0, 3.0]})
+    >>> align_scores([first, second])[1]
+    array([[1., 3.],
+           [2., 4.]])
+    """
+    first, *others = systems
+    aligned = [first]
+    for other in others:
+        rows = _match(_path(other), other.utt, first.utt, _path(first))
+        aligned.append(other.take(np.argsort(rows)).reset_index(drop=True))
+    labeled = [scores for scores in aligned if "label" in scores]
+    for other in labeled[1:]:
+        check_same_labels(labeled[0], other)
+    columns = [scores.score for scores in aligned]
+    return (labeled or aligned)[0], np.column_stack(columns)
+
+
+def check_same_labels(first, other, source=None):
+    """Refuse labels that contradict each other.
+
+    Arguments
+    ---------
+    first, other : pandas.DataFrame
+        The same trials in the same order.
+    source : str, optional
+        What the message calls the first; by default its file.
 
     Raises
     ------
     InputError
         If a trial is bona fide in one and spoof in the other.
     """
-    first, other = by_name(first), by_name(other)
-    differ = first.is_bonafide != other.is_bonafide
+    differ = first.label.to_numpy() != other.label.to_numpy()
     if differ.any():
         raise InputError(
-            f"{other.path}: trials with another key than in {first.path}: "
-            f"{listed(first.utt[differ].tolist())}. Expected the same keys: "
-            "find out which file is wrong"
+            f"{_path(other)}: trials with another key than in "
+            f"{source or _path(first)}: {listed(first.utt[differ].tolist())}. "
+            "Expected the same keys: find out which of the two is wrong"
         )
 
 
-CM_COLUMNS = ("utt", "source", "key", "score")
+def _path(scores):
+    return scores.attrs.get("path", "scores")
 
 
-BARE_COLUMNS = ("utt", "score")
+def _read(path, layout, parse, dtypes, expected):
+    """Read a table in which no trial may stand twice."""
+    table, numbers = read_table(path, layout, parse, dtypes, expected)
+    bad = BadLines(path, "Expected one line for each trial; remove the others")
+    for line, utt, first in repeated(table.utt, numbers):
+        bad.add(line, f"{shorten(utt)} is already on line {first}")
+    bad.raise_if_any(len(table))
+    return table
 
 
-CM_KEYS = ("bonafide", "spoof")
-
-
-ASV_KEYS = ("target", "nontarget", "spoof")
-
-
-#: What a header may call a column, the preferred name first.
-HEADER_NAMES = {
-    "utt": ("utt", "utterance", "id", "trial", "file", "filename", "path"),
-    "source": ("source", "attack"),
-    "key": ("key", "label"),
-    "score": ("score", "cm-score", "cm_score", "llr"),
-}
-
-
-_KNOWN_NAMES = {name for names in HEADER_NAMES.values() for name in names}
-
-
-_EXPECTED = "Expected a score file in plain text, one trial a line"
-
-
-_SHOWN = 5
-
-
-# Sums and squares of smaller ones are finite.
-_TOO_LARGE = 1e100
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the columns of a line are.
-
-    Arguments
-    ---------
-    columns : tuple of str
-        "utt", "source", "key" or "score" for each column, or another name; ""
-        for one that is not read.
-    keys : tuple of str
-        What the key may be.
-    separator : str, optional
-        "," or a tab for tables with a header; None for blanks.
-    """
-
-    columns: tuple
-    keys: tuple
-    separator: Optional[str] = None
-
-    def parse(self, line):
-        """The columns of a line by name, a score as a finite number.
-
-        Arguments
-        ---------
-        line : str
-
-        Returns
-        -------
-        dict
-
-        Raises
-        ------
-        InputError
-            If the line does not have this layout.
-
-        Example
-        -------
-        >>> Layout(("utt", "score"), ()).parse("LA_1 2.5")
-        {'utt': 'LA_1', 'score': 2.5}
-        """
-        fields = split(line, self.separator)
-        if len(fields) != len(self.columns):
-            raise InputError(
-                f"expected the {len(self.columns)} columns {self._shown()}, "
-                f"separated by {_called(self.separator)}, found {len(fields)}"
-            )
-        row = dict(zip(self.columns, fields))
-        row.pop("", None)
-        for name in {"utt", "source"} & row.keys():
-            # As in a protocol: they become columns separated by blanks.
-            row[name] = "_".join(row[name].split())
-        if row.get("utt") == "":
-            raise InputError("the utterance has no name")
-        if row.get("source") == "":
-            row["source"] = "-"
-        if "key" in row and self.keys == CM_KEYS:
-            row["key"] = LABELS.get(row["key"].lower(), row["key"])
-        if "key" in row and row["key"] not in self.keys:
-            raise InputError(
-                f"unknown key {shorten(row['key'])}; expected "
-                f"{' or '.join(self.keys)} in {self._column('key')}"
-            )
-        if "score" in row:
-            row["score"] = self._score(row)
-        return row
-
-    def _score(self, row):
-        text = row["score"]
-        try:
-            # Python alone reads "1_000" as a number.
-            score = float(text.replace("_", "?"))
-        except ValueError:
-            raise InputError(
-                f"the score {shorten(text)} is not a number; expected one in "
-                f"{self._column('score')}"
-            ) from None
-        if not abs(score) < _TOO_LARGE:
-            trial = f" for {shorten(row['utt'])}" if "utt" in row else ""
-            raise InputError(
-                f"the score is {shorten(text)}; expected a finite number of "
-                f"ordinary size{trial}. Find out what the system made of this trial and "
-                "score it again"
-            )
-        return score
-
-    def _column(self, name):
-        return f"column {self.columns.index(name) + 1} {self._shown()}"
-
-    def _shown(self):
-        return f"of `{' '.join(name or '...' for name in self.columns)}`"
-
-
-def cm_layout(line):
-    """The layout of a countermeasure's score file, by its first line.
-
-    Arguments
-    ---------
-    line : str
-
-    Returns
-    -------
-    layout : Layout
-    is_header : bool
-        Whether the line is a header and no trial.
-
-    Raises
-    ------
-    InputError
-        If it is none of the known layouts.
-
-    Example
-    -------
-    >>> cm_layout("LA_E_1 A07 spoof 0.5")[0].columns
-    ('utt', 'source', 'key', 'score')
-    >>> layout, is_header = cm_layout("filename,cm-score")
-    >>> layout.columns, layout.separator, is_header
-    (('utt', 'score'), ',', True)
-    """
+def _cm_layout(line):
+    """The layout of a countermeasure's score file, by its first line."""
     for separator in ",", "\t":
-        columns = separator in line and _header_columns(split(line, separator))
-        if columns:
-            return Layout(columns, CM_KEYS, separator), True
-    names = {name.lower() for name in line.split()}
-    if names & set(HEADER_NAMES["score"]) and len(names & _KNOWN_NAMES) > 1:
+        columns = _header_columns(split_line(line, separator))
+        if {"utt", "score"} <= set(columns):
+            return Layout(columns, separator, has_header=True)
+    words = line.split()
+    if "score" in (columns := set(_header_columns(words))) and len(columns) > 1:
         raise InputError(
             f"{shorten(line)} looks like a header; expected one only where "
             "commas or tabs separate the columns: leave it out, or separate "
             "them so"
         )
-    n_columns = len(line.split())
-    for columns in CM_COLUMNS, BARE_COLUMNS:
-        if n_columns == len(columns):
-            return Layout(columns, CM_KEYS), False
+    for columns in _LAYOUTS:
+        if len(words) == len(columns):
+            return Layout(columns)
     raise InputError(
-        f"expected the {len(CM_COLUMNS)} columns of `{' '.join(CM_COLUMNS)}` "
-        f"or the {len(BARE_COLUMNS)} of `{' '.join(BARE_COLUMNS)}`, separated "
-        "by blanks, or the header of a table with commas or tabs that names an "
-        f"utt and a score, found {n_columns}"
+        f"found {len(words)} columns separated by whitespace, and no header. "
+        f"{_EXPECTED}"
     )
-
-
-#: An ASV system's scores (ASVspoof 2019).
-ASV_LAYOUT = Layout(("source", "key", "score"), ASV_KEYS)
-
-
-#: The same without keys (ASVspoof 2021), the speaker being the claimed one,
-BARE_ASV_LAYOUT = Layout(("speaker", "utt", "score"), ())
-
-
-#: and the protocol that belongs to it; codec, transmission, attack and
-#: trimming are not read.
-ASV_PROTOCOL_LAYOUT = Layout(
-    ("speaker", "utt", "", "", "", "key", "", "subset"), ASV_KEYS
-)
-
-
-def read_rows(path, layout=None):
-    """Reads a score file, whole or not at all.
-
-    Empty lines are skipped; a byte order mark and Windows line ends are fine.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The score file, UTF-8 text.
-    layout : Layout, optional
-        Of each line; by default that of a countermeasure's score file, which
-        the first line tells, see ``cm_layout``.
-
-    Returns
-    -------
-    list of dict
-        The lines' columns by name, see ``Layout.parse``.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, is no text, or has bad lines.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "asv.txt"
-    >>> _ = path.write_text("A07 spoof 2\\n")
-    >>> read_rows(path, ASV_LAYOUT)
-    [{'source': 'A07', 'key': 'spoof', 'score': 2.0}]
-    """
-    rows, faults, n_bad = [], [], 0
-    for number, line in read_lines(path, _EXPECTED):
-        if not line:
-            continue
-        if layout is None:
-            try:
-                layout, is_header = cm_layout(line)
-            except InputError as error:
-                raise InputError(f"{path}, line {number}: {error}") from None
-            if is_header:
-                continue
-        try:
-            rows.append(layout.parse(line))
-        except InputError as error:
-            n_bad += 1
-            if n_bad <= _SHOWN:
-                faults.append(f"line {number}: {error}")
-    if n_bad == 1:
-        raise InputError(f"{path}, {faults[0]}")
-    if faults:
-        if n_bad > _SHOWN:
-            faults.append(f"and {n_bad - _SHOWN} more")
-        raise InputError(
-            f"{path}: {n_bad} lines cannot be used:\n  " + "\n  ".join(faults)
-        )
-    if not rows:
-        raise InputError(f"{path}: no trial in it. {_EXPECTED}")
-    return rows
 
 
 def _header_columns(names):
-    """The column of each name of a header, or None if it is no header."""
+    """What each column of a header holds; "" for those that are not read."""
     names = [name.lower() for name in names]
     columns = [""] * len(names)
     for column, synonyms in HEADER_NAMES.items():
-        found = [name for name in synonyms if name in names]
-        if found:
-            # There may be the ASV system's score, too, under another name.
-            columns[names.index(found[0])] = column
-        if any(names.count(name) > 1 for name in found):
-            raise InputError(
-                f"{shorten(found[0])} names more than one column; rename the "
-                "others"
-            )
-    return tuple(columns) if {"utt", "score"} <= set(columns) else None
+        # There may be the ASV system's score, too, under another name.
+        name = next((each for each in synonyms if each in names), None)
+        if names.count(name) > 1:
+            raise InputError(f"{shorten(name)} names two columns; rename one")
+        if name:
+            columns[names.index(name)] = column
+    return tuple(columns)
 
 
-def _called(separator):
-    return {None: "blanks", ",": "commas", "\t": "tabs"}[separator]
-
-
-def read_cm_scores(path, trials=None, partition=None, need_keys=True):
-    """Reads the scores of a countermeasure; see the head of this module.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The score file, UTF-8 text.
-    trials : Sequence of Trial, optional
-        The protocol, see ``dataio.protocols.read_protocol``: which trials have
-        to have scores, their keys, attacks and speakers.
-    partition : str, optional
-        Which of the protocol's trials count; scores of the others are passed
-        over. By default those of "eval", as in official figures, and all where
-        there is no such partition.
-    need_keys : bool
-        False: scores without keys will do.
-
-    Returns
-    -------
-    scores : CMScores
-        The trials in the file's order.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read or is not text, or has bad lines (all are
-        counted, the first five shown); if an utterance occurs twice, is missing
-        or is not in the protocol, or has another key there; if nothing tells
-        the keys, or a class is missing.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "scores.txt"
-    >>> _ = path.write_text("LA_1 - bonafide 2.5\\nLA_2 A07 spoof -1\\n")
-    >>> scores = read_cm_scores(path)
-    >>> scores.attack.tolist(), scores.score.tolist()
-    (['-', 'A07'], [2.5, -1.0])
-    """
-    rows = read_rows(path)
-    _refuse_repeats(path, [row["utt"] for row in rows])
-    if trials is not None:
-        rows = _with_protocol(path, rows, trials, partition)
-    has_keys = trials is not None or "key" in rows[0]
-    if need_keys and not has_keys:
+def _parse_cm_row(cells):
+    # As in a protocol: they become columns separated by whitespace.
+    utt = "_".join(cells["utt"].split())
+    if not utt:
+        raise InputError("the trial has no name")
+    score = _score(cells["score"])
+    if "key" not in cells:
+        return utt, score, "", ""
+    label = LABEL_WORDS.get(cells["key"].lower())
+    if label is None:
         raise InputError(
-            f"{path}: has no keys, so nothing tells which trials are bona "
-            "fide; give the protocol too (--protocol FILE)"
+            f"unknown key {shorten(cells['key'])}; expected bonafide or spoof"
         )
-    scores = _as_cm_scores(path, rows, has_keys)
-    if has_keys and need_keys:
-        n_bonafide = int(scores.is_bonafide.sum())
-        _refuse_missing_class(
-            path, {"bonafide": n_bonafide, "spoof": len(rows) - n_bonafide}
+    attack = "_".join(cells.get("source", "").split())
+    if label == BONAFIDE:
+        # Whatever the file calls it: -, bonafide, A00.
+        attack = NO_ATTACK
+    elif attack in ("", NO_ATTACK):
+        attack = SPOOF
+    return utt, score, label, attack
+
+
+def _asv_key(cells):
+    if cells["key"] not in ASV_KEYS:
+        raise InputError(
+            f"unknown key {shorten(cells['key'])}; expected one of "
+            f"{', '.join(ASV_KEYS)}"
         )
-    return scores
+    return cells["key"]
 
 
-def read_asv_scores(path, protocol=None, partition="eval"):
-    """Reads an ASV score file, ``source key score`` (ASVspoof 2019).
+def _score(text):
+    """A number exactly as Python reads it, which pandas' parser does not."""
+    try:
+        # Python alone reads "1_000" as a number.
+        score = float(text.replace("_", "?"))
+    except ValueError:
+        raise InputError(f"the score {shorten(text)} is not a number") from None
+    if not abs(score) < _TOO_LARGE:
+        raise InputError(
+            f"the score is {shorten(text)}, not a finite number of ordinary "
+            "size"
+        )
+    return score
 
-    With a protocol it is ``speaker utt score`` (ASVspoof 2021), where the
-    speaker is the one that is claimed.
 
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The score file, UTF-8 text.
-    protocol : str or pathlib.Path, optional
-        The ASV system's ``trial_metadata.txt`` of ASVspoof 2021, which tells
-        the keys.
-    partition : str
-        Of a protocol, the subset to read.
-
-    Returns
-    -------
-    scores : ASVScores
-        The scores by class.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read or is not text, has bad lines, or a class is
-        missing.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "asv.txt"
-    >>> _ = path.write_text(
-    ...     "bonafide target 3\\nbonafide nontarget 1\\nA07 spoof 2\\n"
-    ... )
-    >>> read_asv_scores(path).spoof
-    array([2.])
-    """
-    if protocol is None:
-        rows = read_rows(path, ASV_LAYOUT)
-    else:
-        rows = _with_asv_protocol(path, protocol, partition)
-    values = {key: [] for key in ASV_KEYS}
-    for row in rows:
-        values[row["key"]].append(row["score"])
-    _refuse_missing_class(path, {k: len(v) for k, v in values.items()})
-    return ASVScores(
-        **{key: np.array(scores) for key, scores in values.items()},
-        path=str(path),
+def _with_trials(scores, trials, partition):
+    """The scores of a partition, with what the protocol says of its trials."""
+    if partition is None and (trials.partition == "eval").any():
+        partition = "eval"
+    if partition is not None:
+        is_wanted = trials.partition == partition
+        if not is_wanted.any():
+            known = ", ".join(sorted(trials.partition.unique()))
+            raise InputError(
+                f"{_path(scores)}: the protocol has no trial of partition "
+                f"{partition!r}; expected one of {known}"
+            )
+        others = pd.Index(trials.utt[~is_wanted])
+        scores = scores[others.get_indexer(scores.utt) < 0]
+        scores, trials = scores.reset_index(drop=True), trials[is_wanted]
+    rows = _match(_path(scores), scores.utt, trials.utt)
+    trials = trials.take(rows).reset_index(drop=True)
+    if "label" in scores:
+        check_same_labels(trials, scores, "the protocol")
+    return scores.assign(
+        label=trials.label, attack=trials.attack, speaker=trials.speaker
     )
 
 
-def write_cm_scores(path, scores):
-    """Writes ``utt source key score`` or, without keys, ``utt score``.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The score file; it is seen whole or not at all.
-    scores : CMScores
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "scores.txt"
-    >>> write_cm_scores(path, CMScores(["LA_1"], None, None, np.array([2.5])))
-    >>> path.read_text()
-    'LA_1 2.5\\n'
-    """
-    path = Path(path)
-    columns = [scores.utt]
-    if scores.is_bonafide is not None:
-        keys = np.where(scores.is_bonafide, "bonafide", "spoof")
-        columns += [scores.attack, keys.tolist()]
-    columns.append([repr(score) for score in scores.score.tolist()])
-    lines = (" ".join(row) + "\n" for row in zip(*columns))
-    try:
-        write_atomically(path.parent, {path.name: "".join(lines)})
-    except OSError as error:
+def _match(path, utts, expected, source="the protocol"):
+    """Where each trial stands among the expected ones, which are just these."""
+    rows = pd.Index(expected).get_indexer(utts)
+    is_missing = np.ones(len(expected), dtype=bool)
+    is_missing[rows[rows >= 0]] = False
+    missing, extra = sorted(expected[is_missing]), sorted(utts[rows < 0])
+    if missing or extra:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror}); expected a file in "
-            "a folder that exists and has room"
-        ) from error
-
-
-def check_trials(scores, expected_utts, source="the protocol"):
-    """Refuses scores that are not those of exactly the expected trials.
-
-    Arguments
-    ---------
-    scores : CMScores
-        The scores, see :func:`read_cm_scores`.
-    expected_utts : iterable of str
-        The utterances that have to have scores, in any order.
-    source : str
-        Where these are from, for messages.
-
-    Raises
-    ------
-    InputError
-        If trials are missing or extra: how many, and the names of the first
-        five of each in alphabetical order.
-
-    Example
-    -------
-    >>> scores = CMScores(np.array(["LA_1", "LA_2"]), None, None, None)
-    >>> check_trials(scores, ["LA_2", "LA_1"])
-    """
-    _check_utts(scores.path, scores.utt.tolist(), set(expected_utts), source)
-
-
-def _with_protocol(path, rows, trials, partition):
-    """The rows of the partition, with what the protocol says of them."""
-    known = {trial.partition for trial in trials}
-    if partition is None and "eval" in known:
-        partition = "eval"
-    if partition is not None and partition not in known:
-        raise InputError(
-            f"{path}: the protocol has no trial of partition {partition!r}; "
-            f"expected one of {', '.join(sorted(known))}"
-        )
-    wanted = {
-        trial.utt: trial
-        for trial in trials
-        if partition is None or trial.partition == partition
-    }
-    others = {trial.utt for trial in trials if trial.utt not in wanted}
-    rows = [row for row in rows if row["utt"] not in others]
-    _check_utts(path, [row["utt"] for row in rows], wanted.keys())
-    contrary = []
-    for row in rows:
-        trial = wanted[row["utt"]]
-        if row.get("key", trial.label) != trial.label:
-            contrary.append(trial.utt)
-        row.update(key=trial.label, source=trial.attack, speaker=trial.speaker)
-    if contrary:
-        raise InputError(
-            f"{path}: trials with another key than in the protocol: "
-            f"{listed(contrary)}. Give the protocol that belongs to these "
-            "scores, or correct the keys"
+            f"{path}: missing trials: {listed(missing)}; extra trials: "
+            f"{listed(extra)}. Expected exactly the {len(expected)} of "
+            f"{source}: score the partition again, or give the file that "
+            "belongs to these scores"
         )
     return rows
 
 
-def _with_asv_protocol(path, protocol, partition):
-    """The rows of the partition, with the keys of the protocol."""
-
-    def read(path, layout):
-        rows = read_rows(path, layout)
-        # The same utterance is tried for several speakers.
-        names = [f"{row['speaker']} {row['utt']}" for row in rows]
-        _refuse_repeats(path, names)
-        return dict(zip(names, rows))
-
-    scored = read(path, BARE_ASV_LAYOUT)
-    trials = read(protocol, ASV_PROTOCOL_LAYOUT)
-    _check_utts(path, scored, trials.keys())
-    return [
-        {**scored[name], "key": trial["key"]}
-        for name, trial in trials.items()
-        if trial["subset"] == partition
-    ]
-
-
-def _as_cm_scores(path, rows, has_keys):
-    def column(name):
-        # There are few attacks and speakers and many lines: keep each name
-        # once.
-        names = [sys.intern(row.get(name, "-")) for row in rows]
-        return np.array(names, dtype=object)
-
-    has_speakers = bool(rows) and "speaker" in rows[0]
-    keys = np.array([row.get("key") == "bonafide" for row in rows], dtype=bool)
-    return CMScores(
-        utt=np.array([row["utt"] for row in rows], dtype=object),
-        attack=column("source") if has_keys else None,
-        is_bonafide=keys if has_keys else None,
-        score=np.array([row["score"] for row in rows], dtype=np.float64),
-        path=str(path),
-        speaker=column("speaker") if has_speakers else None,
-    )
-
-
-def _check_utts(path, scored, expected, source="the protocol"):
-    missing = sorted(expected - set(scored))
-    extra = sorted(set(scored) - expected)
-    if missing or extra:
-        raise InputError(
-            f"{path}: missing trials: {listed(missing)}; extra "
-            f"trials: {listed(extra)}. Expected exactly the {len(expected)} "
-            f"of {source}: score the partition again, or give the file that "
-            "belongs to these scores"
-        )
-
-
-def _refuse_repeats(path, utts):
-    if len(set(utts)) < len(utts):
-        repeated = sorted(utt for utt, n in Counter(utts).items() if n > 1)
-        raise InputError(
-            f"{path}: utterances given more than once: {listed(repeated)}. "
-            "Expected one line for each trial: remove the repeated lines or "
-            "score the partition again"
-        )
-
-
-def _refuse_missing_class(path, counts):
-    """Refuses files in which a class of trials has no line."""
+def _check_classes(path, column, expected):
+    counts = {name: int((column == name).sum()) for name in expected}
     missing = [name for name, count in counts.items() if count == 0]
     if missing:
         found = ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -6,7 +6,6 @@ from speechbrain_bilevel.hypergradients.base import (
     Hypergradient,
     StatefulHypergradient,
 )
-from speechbrain_bilevel.hypergradients.partition import Partition, plain_name
 from speechbrain_bilevel.utils.errors import InputError
 
 
@@ -21,13 +20,14 @@ class Alternating(Hypergradient):
     Source: https://github.com/menglu-lml/ASV_Deepfake_with_bilevel
     """
 
-    substitutes = False
+    needs_functional_call = False
 
-    def upper_gradient(self, brain):
+    def upper_gradient(self, step):
         """See ``Hypergradient.upper_gradient``."""
-        for part in brain.parts:
-            part.upper.backward()
-        idle = [n for n, p in brain.levels["upper"].items() if p.grad is None]
+        for micro_batch in step.micro_batches:
+            micro_batch.upper.backward()
+        upper = step.params["upper"]
+        idle = [name for name, p in upper.items() if p.grad is None]
         if idle:
             raise InputError(
                 f"upper: the upper loss does not depend on {', '.join(idle)}, "
@@ -56,35 +56,25 @@ class LaggedAlternating(StatefulHypergradient, Alternating):
     def __init__(self, number_of_epochs):
         self.number_of_epochs = number_of_epochs
 
-    def setup(self, brain):
+    def setup(self, step):
         """See ``Hypergradient.setup``."""
-        upper = Partition(brain.hparams.upper)
-        tensors = [
-            *brain.modules.named_parameters(),
-            *brain.modules.named_buffers(),
-        ]
-        self.in_network = {
-            plain_name(name): tensor
-            for name, tensor in tensors
-            if upper.is_upper(plain_name(name))
-        }
+        self.in_network = step.upper_tensors()
+        self.parameters = list(step.params["upper"])
         self.state = {
             name: tensor.detach().clone()
             for name, tensor in self.in_network.items()
         }
-        self.parameters = set(brain.levels["upper"])
-        super().setup(brain)
 
     @contextlib.contextmanager
-    def upper_view(self):
-        """See ``Hypergradient.upper_view``."""
+    def upper_parameters_in_place(self):
+        """See ``Hypergradient.upper_parameters_in_place``."""
         self._swap()
         try:
             yield
         finally:
             self._swap()
 
-    def end_epoch(self, brain, epoch):
+    def end_epoch(self, epoch):
         """See ``Hypergradient.end_epoch``."""
         if epoch < self.number_of_epochs:
             for name in self.parameters:

@@ -1,4 +1,4 @@
-"""The interface of a hypergradient strategy."""
+"""What a strategy is, and the training step that it is given."""
 
 import contextlib
 
@@ -9,6 +9,188 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
+from speechbrain_bilevel.hypergradients.batch_loss import MeanLoss, MicroBatch
+from speechbrain_bilevel.hypergradients.hvp import flatten, unflatten
+from speechbrain_bilevel.hypergradients.partition import Partition, plain_name
+from speechbrain_bilevel.hypergradients.stateless import Substitution
+from speechbrain_bilevel.utils.distributed import average
+
+
+class Step:
+    """A training step as a strategy sees it; nothing else of the Brain.
+
+    One object serves a whole training, filled with new micro-batches for each
+    step. What a strategy may use:
+
+    * ``lower``, ``upper``: the levels' losses on the step's batches and over
+      all processes, each a ``MeanLoss`` with ``gradients`` and ``products``;
+    * ``micro_batches``: the batches that are accumulated, each with a
+      ``BatchLoss`` ``lower`` and ``upper``, and ``accumulation``, how many;
+    * ``lower_params``, ``upper_params``: lists of the levels' parameters;
+    * ``lower_optimizer``, ``opt_class``, which makes such optimizers,
+      ``max_grad_norm``, ``steps_lower`` (whether the lower level makes its
+      step: ``freeze_optimizers`` may forbid it), and ``lower_steps``, how many
+      it makes between two upper steps;
+    * ``lower_gradient()``, ``accumulate_grad(level, vector)`` and
+      ``accumulate_hypergradient(direct, implicit)``.
+
+    Arguments
+    ---------
+    brain : BilevelMixin
+        With its modules wrapped for DDP, if they are.
+    upper : list of str
+        See ``Partition``.
+    """
+
+    def __init__(self, brain, upper):
+        self._brain = brain
+        self._partition = Partition(upper)
+        lower, upper = self._partition.split(brain.modules)
+        self.params = {"lower": lower, "upper": upper}
+        self.lower_optimizer = self.opt_class(self.lower_params)
+        self.substitution = Substitution(brain.modules)
+        self.lower_names = self.substitution.names(self.lower_params)
+        self.needs_functional_call = brain.hypergradient.needs_functional_call
+        self.clear()
+
+    # ---------------------------------------------------------- for strategies
+    @property
+    def lower(self):
+        """The lower loss of this step."""
+        return MeanLoss([batch.lower for batch in self.micro_batches])
+
+    @property
+    def upper(self):
+        """The upper loss of this step."""
+        return MeanLoss([batch.upper for batch in self.micro_batches])
+
+    @property
+    def lower_params(self):
+        """The lower parameters, a list."""
+        return list(self.params["lower"].values())
+
+    @property
+    def upper_params(self):
+        """The upper parameters, a list."""
+        return list(self.params["upper"].values())
+
+    @property
+    def accumulation(self):
+        """Micro-batches of a step."""
+        return self._brain.grad_accumulation_factor
+
+    @property
+    def opt_class(self):
+        """Makes an optimizer like the lower level's, of a list of tensors."""
+        return self._brain.opt_class
+
+    @property
+    def max_grad_norm(self):
+        """To which gradients of a level are clipped."""
+        return self._brain.max_grad_norm
+
+    @property
+    def steps_lower(self):
+        """Whether the lower level makes its step."""
+        return self._brain.is_active("lower")
+
+    @property
+    def lower_steps(self):
+        """Lower steps between two upper ones."""
+        return self._brain.lower_steps * self._brain.upper_every
+
+    def lower_gradient(self):
+        """The lower gradient of the whole step: the parameters' ``.grad``,
+        averaged over processes and without the scale of AMP, a flat vector."""
+        vector = flatten([p.grad for p in self.lower_params], self.lower_params)
+        return average([vector / self._brain.scaler.get_scale()])[0]
+
+    def accumulate_grad(self, level, vector):
+        """Add a flat vector to the ``.grad`` of a level's parameters, except
+        where no loss depends on one, whose ``.grad`` remains None.
+
+        Arguments
+        ---------
+        level : str
+            "lower" or "upper"
+        vector : torch.Tensor
+        """
+        parameters = list(self.params[level].values())
+        scaled = self._brain.scaler.scale(vector.detach())
+        gradients = unflatten(scaled, parameters)
+        for i in self._in_use[level]:
+            if parameters[i].grad is None:
+                parameters[i].grad = gradients[i]
+            else:
+                parameters[i].grad += gradients[i]
+
+    def accumulate_hypergradient(self, direct, implicit):
+        """Accumulate an upper gradient; the norms of its two terms are logged.
+
+        Arguments
+        ---------
+        direct : torch.Tensor
+            By the upper parameters themselves, a flat vector.
+        implicit : torch.Tensor
+            Through the lower level's response to them.
+        """
+        self._brain.record("upper/direct_norm", direct.norm())
+        self._brain.record("upper/implicit_norm", implicit.norm())
+        self.accumulate_grad("upper", direct + implicit)
+
+    def upper_tensors(self):
+        """Parameters and buffers of the upper modules, a dict by name."""
+        modules = self._brain.modules
+        tensors = [*modules.named_parameters(), *modules.named_buffers()]
+        return {
+            plain_name(name): tensor
+            for name, tensor in tensors
+            if self._partition.is_upper(plain_name(name))
+        }
+
+    # ---------------------------------------------------------- for the engine
+    @property
+    def modules(self):
+        """The Brain's."""
+        return self._brain.modules
+
+    def clear(self):
+        """Forget the micro-batches and their gradients."""
+        self.micro_batches = []
+        self._in_use = {"lower": set(), "upper": set()}
+
+    def add(self, batch):
+        """Add a micro-batch and return it."""
+        self.micro_batches.append(MicroBatch(self, batch))
+        return self.micro_batches[-1]
+
+    def again(self):
+        """Evaluate the same batches anew, at the parameters as they are now."""
+        self.micro_batches = [
+            MicroBatch(self, b.batch) for b in self.micro_batches
+        ]
+
+    def mark_in_use(self, level, gradients):
+        """Note which parameters of a level a loss depends on."""
+        self._in_use[level].update(
+            i for i, tensor in enumerate(gradients) if tensor is not None
+        )
+
+    def evaluate(self, level, batch, full_precision=False):
+        """The Brain's predictions and a level's loss."""
+        return self._brain.evaluate_level(level, batch, full_precision)
+
+    def loss_scale(self):
+        """AMP's, a scalar on the device, or None without."""
+        scaler, device = self._brain.scaler, self._brain.device
+        if not scaler.is_enabled():
+            return None
+        return scaler.scale(torch.ones((), device=device))
+
+    def backward(self, loss):
+        """Accumulate the gradients of a loss, scaled for AMP."""
+        self._brain.scaler.scale(loss).backward()
+
 
 class Hypergradient:
     """Computes the gradients of both levels of
@@ -16,119 +198,94 @@ class Hypergradient:
         min_x f(x, y*(x))   subject to   y*(x) = argmin_y g(x, y),
 
     x the upper parameters, y the lower ones, f and g their losses, each on its
-    own batches. The hypergradient is d f(x, y*(x)) / dx: a direct part, the
-    derivative of f by x, and an implicit part, through y*.
+    own batches. The hypergradient is d f(x, y*(x)) / dx: a direct term, the
+    derivative of f by x, and an implicit one, through y*.
 
     A strategy is chosen in YAML and owns no part of the training loop: the
-    ``BilevelMixin`` calls it, then clips and steps. What it may use of the
-    Brain: ``levels``, the parameters of each; ``parts``, the batches of the
-    step, each with a BatchLoss ``lower`` and ``upper``; ``mean_loss(level)``,
-    their mean; ``deposit(level, vector)``, which adds to ``.grad``.
+    ``BilevelMixin`` calls it with the ``Step``, then clips and steps. It has to
+    define ``upper_gradient``; ``examples/own_strategy.py`` is a whole one.
     """
 
-    #: How second derivatives are computed: "reverse", "forward", "difference",
-    #: or None without any.
-    products = None
-    #: Whether the network is evaluated with substituted parameters.
-    substitutes = True
+    #: How second derivatives are computed, one of ``hvp.MODES``, or None
+    #: without any.
+    hvp_mode = None
+    #: Whether losses are evaluated more than once or at other parameters.
+    needs_functional_call = True
     #: Whether ``hparams.upper`` divides the parameters; else all are lower.
-    partitions = True
+    has_upper_level = True
 
-    def setup(self, brain):
+    def setup(self, step):
         """Called once, when the levels are known and before a checkpoint is
-        recovered. A strategy with a state of its own adds itself to
-        ``brain.checkpointer`` here."""
+        recovered."""
 
-    def problems(self, brain):
-        """What this strategy cannot do with this Brain.
+    def recoverables(self):
+        """What to save with every checkpoint, a dict by name."""
+        return {}
+
+    def unsupported(self, step):
+        """What this strategy cannot do with this training.
 
         Returns
         -------
         list of str
             A sentence for each, with what to choose instead.
         """
-        del brain
+        del step
         return []
 
-    def lower_gradient(self, brain, part):
-        """Adds the gradient of g by y, on one batch and divided by the number
-        of batches of the step, to the ``.grad`` of the lower parameters.
+    def lower_gradient(self, step, micro_batch):
+        """Accumulate the gradient of g by y on one micro-batch, divided by the
+        number of micro-batches.
 
         Arguments
         ---------
-        brain : BilevelMixin
-        part : Part
-
-        Returns
-        -------
-        predictions : object
-            What ``compute_forward`` returned.
-        loss : torch.Tensor
-            The lower loss, a scalar.
+        step : Step
+        micro_batch : MicroBatch
         """
-        del brain
-        return part.lower.backward()
+        del step
+        micro_batch.lower.backward()
 
-    def before_lower_step(self, brain):
-        """Called when all batches of a step have added their lower gradient,
+    def before_lower_step(self, step):
+        """Called when all micro-batches have accumulated their lower gradient,
         which is not yet averaged over processes."""
 
-    def upper_view(self):
-        """Within it, upper gradients are taken and the upper step is made. A
-        strategy whose upper level works on a copy puts that in place here."""
+    def upper_parameters_in_place(self):
+        """Context in which upper gradients are taken and the upper step is
+        made. A strategy whose upper level works on a copy puts it in place
+        here."""
         return contextlib.nullcontext()
 
-    def upper_gradient(self, brain):
-        """Adds the hypergradient to the ``.grad`` of the upper parameters. The
-        lower parameters have made their step.
+    def upper_gradient(self, step):
+        """Accumulate the hypergradient. The lower parameters have made their
+        step.
 
         Arguments
         ---------
-        brain : BilevelMixin
+        step : Step
         """
         raise NotImplementedError
 
-    def end_epoch(self, brain, epoch):
+    def end_epoch(self, epoch):
         """Called at the end of each epoch's training, before validation."""
-
-
-class OneLevel(Hypergradient):
-    """A strategy without an upper level: all parameters are lower ones, and
-    ``upper`` and ``upper_opt_class`` are not used."""
-
-    partitions = False
-
-    def problems(self, brain):
-        """See ``Hypergradient.problems``."""
-        if brain.upper_every > 1:
-            name = type(self).__name__
-            return [f"upper_every: {name} has no upper step; leave it out"]
-        return []
-
-    def upper_gradient(self, brain):
-        """There is no upper gradient."""
 
 
 @register_checkpoint_hooks
 class StatefulHypergradient(Hypergradient):
-    """A strategy whose ``state`` is saved with every checkpoint.
+    """A strategy whose ``state``, a dict of tensors, is saved with every
+    checkpoint and loaded in place."""
 
-    ``state`` is a dict of tensors, each loaded in place.
-    """
-
-    def setup(self, brain):
-        """See ``Hypergradient.setup``; ``state`` must exist by now."""
-        if brain.checkpointer is not None:
-            brain.checkpointer.add_recoverable("hypergradient", self)
+    def recoverables(self):
+        """See ``Hypergradient.recoverables``; ``setup`` has made ``state``."""
+        return {"hypergradient": self}
 
     @mark_as_saver
     def save(self, path):
-        """Saves the state."""
+        """Save the state."""
         torch.save(self.state, path)
 
     @mark_as_loader
     def load(self, path, end_of_epoch):
-        """Loads the state."""
+        """Load the state."""
         del end_of_epoch
         saved = torch.load(path, map_location="cpu", weights_only=True)
         for name, tensor in saved.items():

@@ -1,8 +1,17 @@
-"""Meta-learning of one set of parameters across two sets of batches."""
+"""Strategies without an upper level, to be compared with."""
 
-from speechbrain_bilevel.hypergradients.base import OneLevel
-from speechbrain_bilevel.hypergradients.hvp import moved
-from speechbrain_bilevel.hypergradients.unrolled import lower_gradient
+from speechbrain_bilevel.hypergradients.base import Hypergradient
+from speechbrain_bilevel.hypergradients.hvp import add_scaled
+
+
+class OneLevel(Hypergradient):
+    """All parameters are lower ones; ``upper`` and ``upper_opt_class`` are not
+    used, the only optimizer is that of ``opt_class``."""
+
+    has_upper_level = False
+
+    def upper_gradient(self, step):
+        """There is none."""
 
 
 class MLDG(OneLevel):
@@ -10,9 +19,6 @@ class MLDG(OneLevel):
     they would be after a plain step on g, f on the upper ones:
 
         dg/dy(y) + weight df/dy(y'),   y' = y - step_size dg/dy(y).
-
-    There is no upper level: ``upper`` and ``upper_opt_class`` are not used, and
-    the only optimizer is that of ``opt_class``.
 
     Source: Li et al., Learning to generalize: meta-learning for domain
     generalization, https://arxiv.org/abs/1710.03463
@@ -28,21 +34,21 @@ class MLDG(OneLevel):
     def __init__(self, step_size, weight=1.0):
         self.step_size, self.weight = step_size, weight
 
-    def before_lower_step(self, brain):
+    def before_lower_step(self, step):
         """See ``Hypergradient.before_lower_step``."""
-        point = list(brain.levels["lower"].values())
-        there = moved(point, lower_gradient(brain), -self.step_size)
-        (vector,) = brain.mean_loss("upper").gradients("lower", at=there)
-        brain.deposit("lower", self.weight * vector)
+        gradient = step.lower_gradient()
+        there = add_scaled(step.lower_params, gradient, -self.step_size)
+        (vector,) = step.upper.gradients("lower", at=there)
+        step.accumulate_grad("lower", self.weight * vector)
 
 
 class SAM(OneLevel):
-    """All parameters y learn the lower loss g where it is worst nearby:
+    """Sharpness-aware minimization: all parameters y learn the lower loss g
+    where it is worst nearby:
 
         dg/dy(y + radius v),   v = dg/dy(y) / |dg/dy(y)|.
 
-    There is no upper level: ``upper``, ``upper_opt_class`` and the upper batches
-    are not used. It is here to be compared with, at two gradients a step.
+    Upper batches are not used.
 
     Source: Foret et al., Sharpness-aware minimization for efficiently improving
     generalization, https://arxiv.org/abs/2010.01412
@@ -56,11 +62,10 @@ class SAM(OneLevel):
     def __init__(self, radius=0.05):
         self.radius = radius
 
-    def before_lower_step(self, brain):
+    def before_lower_step(self, step):
         """See ``Hypergradient.before_lower_step``."""
-        point = list(brain.levels["lower"].values())
-        here = lower_gradient(brain)
-        step = self.radius / here.norm().clamp(min=1e-12)
-        there = moved(point, here, step)
-        (vector,) = brain.mean_loss("lower").gradients("lower", at=there)
-        brain.deposit("lower", vector - here)
+        gradient = step.lower_gradient()
+        scale = self.radius / gradient.norm().clamp(min=1e-12)
+        there = add_scaled(step.lower_params, gradient, scale)
+        (vector,) = step.lower.gradients("lower", at=there)
+        step.accumulate_grad("lower", vector - gradient)

@@ -1,88 +1,76 @@
-"""A level's loss as a function of the levels' parameters."""
+"""The losses of a training step, as functions of the levels' parameters."""
 
 import contextlib
 
-import speechbrain as sb
 import torch
 
-from speechbrain_bilevel.hypergradients.hvp import (
-    PRODUCTS,
-    flat,
-    twice_differentiable,
-)
+from speechbrain_bilevel.hypergradients import hvp
 from speechbrain_bilevel.hypergradients.stateless import Replay
 from speechbrain_bilevel.utils.distributed import average
 from speechbrain_bilevel.utils.errors import InputError
 
 
-class BatchLoss:
-    """A level's loss on one batch, as often as a strategy needs it.
-
-    The first evaluation draws random numbers and updates running statistics
-    (BatchNorm's, say) like any training step. Later ones start from the same
-    generators and statistics and leave no trace, so that all of them are one
-    function.
+class MicroBatch:
+    """The two losses of one of the batches that a step accumulates.
 
     Arguments
     ---------
-    brain : BilevelMixin
+    step : Step
+    batch : LevelBatch
+    """
+
+    def __init__(self, step, batch):
+        self.batch = batch
+        self.lower = BatchLoss(step, "lower", batch.lower)
+        self.upper = BatchLoss(step, "upper", batch.upper)
+
+
+class BatchLoss:
+    """A level's loss on one batch, evaluated as often as a strategy needs it.
+
+    The first evaluation draws random numbers and updates running statistics
+    (BatchNorm's, say) like any training step. Later ones start from the same
+    generators and statistics and leave no trace, so that all of them are
+    evaluations of one function. ``predictions`` and ``loss`` are those of the
+    first one, None before it.
+
+    Arguments
+    ---------
+    step : Step
     level : str
         "lower" or "upper"
     batch : object
         What the Brain's ``compute_forward`` takes.
     """
 
-    def __init__(self, brain, level, batch):
-        self.brain, self.level, self.batch = brain, level, batch
-        self.scale = None
-        if brain.scaler.is_enabled():
-            # On the device, where it is.
-            self.scale = brain.scaler.scale(torch.ones((), device=brain.device))
-        self.replay = None
-        self.evaluated = False
-        self.graph = None
+    def __init__(self, step, level, batch):
+        self.step, self.level, self.batch = step, level, batch
+        self.predictions = self.loss = None
+        self._scale = step.loss_scale()
+        self._replay = None
+        # Point, parameters' versions, gradient with its graph, its inputs.
+        self._kept = None
 
-    def backward(self):
-        """Adds the gradient by the level's own parameters to their ``.grad``,
-        scaled for AMP and for accumulation; no other gradient is computed.
-
-        Returns
-        -------
-        predictions : object
-            What ``compute_forward`` returned.
-        loss : torch.Tensor
-            A scalar.
-        """
-        with self._others_constant():
-            predictions, loss = self.evaluate()
-            self._check_dependence(loss.requires_grad)
-            share = loss / self.brain.grad_accumulation_factor
-            self.brain.scaler.scale(share).backward()
-        return predictions, loss
-
-    def backward_for(self, products, at=None):
-        """As ``backward``, for the lower level; keeps the graph where products
-        of that kind, in this step and at the same place, can use it.
+    def backward(self, hvp_mode=None, at=None):
+        """Accumulate the gradient by the level's own parameters, divided by the
+        number of micro-batches; no other gradient is computed.
 
         Arguments
         ---------
-        products : str
-            A key of ``PRODUCTS``.
+        hvp_mode : str, optional
+            Of the lower loss: keep the graph where ``products`` of that mode
+            can use it, in this step and at the same point.
         at : list of torch.Tensor, optional
-            See ``gradients``; equal to the network's.
-
-        Returns
-        -------
-        predictions : object
-        loss : torch.Tensor
+            That point; the values of the network's parameters.
         """
-        if products != "reverse" or self.brain.grad_accumulation_factor > 1:
-            return self.backward()
-        predictions, loss, (gradient,) = self.gradients(
-            "lower", at=at, keep_graph=True
-        )
-        self.brain.deposit("lower", gradient)
-        return predictions, loss
+        if hvp_mode == "reverse" and self.step.accumulation == 1:
+            (gradient,) = self.gradients(self.level, at=at, keep_graph=True)
+            self.step.accumulate_grad(self.level, gradient)
+            return
+        with self._other_level_constant():
+            loss = self._evaluate()
+            self._check_dependence(loss.requires_grad)
+            self.step.backward(loss / self.step.accumulation)
 
     def gradients(self, *levels, at=None, keep_graph=False):
         """Gradients by the parameters of one or both levels.
@@ -94,29 +82,38 @@ class BatchLoss:
         at : list of torch.Tensor, optional
             Values of the lower parameters, by default those of the network.
         keep_graph : bool
-            Keeps the graph of the lower gradient for ``products`` at the same
-            place.
+            Keep the graph of the lower gradient for ``products`` at the same
+            point.
 
         Returns
         -------
-        predictions : object
-        loss : torch.Tensor
-        gradients : list of torch.Tensor
+        list of torch.Tensor
             A flat vector for each of the levels.
         """
-        at = at and [value.detach().requires_grad_() for value in at]
-        context = twice_differentiable if keep_graph else contextlib.nullcontext
-        with context(self.brain.modules):
-            predictions, loss = self.evaluate(at)
-        gradients = self.differentiate(loss, levels, at, keep_graph)
-        if self.level == "lower" and "lower" in levels:
-            mine = gradients[levels.index("lower")]
-            self._check_dependence(any(g is not None for g in mine))
+        leaves = at and [value.detach().requires_grad_() for value in at]
+        context = contextlib.nullcontext()
         if keep_graph:
-            self.graph = gradients[levels.index("lower")], at
-        return predictions, loss, self.vectors(levels, gradients)
+            context = hvp.twice_differentiable(self.step.modules)
+        with context:
+            loss = self._evaluate(leaves)
+        found = self._differentiate(loss, levels, leaves, keep_graph)
+        by_level = dict(zip(levels, found))
+        if self.level == "lower" and "lower" in levels:
+            depends = any(g is not None for g in by_level["lower"])
+            self._check_dependence(depends)
+        if keep_graph:
+            self._kept = at, self._versions(), by_level["lower"], leaves
+        return self._vectors(levels, found)
 
-    def products(self, vector, *levels, at=None, method="reverse", **options):
+    def products(
+        self,
+        vector,
+        *levels,
+        at=None,
+        mode="reverse",
+        keep_graph=False,
+        radius=0.01,
+    ):
         """Second derivatives: those of <lower gradient, vector> by the
         parameters of one or both levels.
 
@@ -127,95 +124,138 @@ class BatchLoss:
         *levels : str
             "lower" for the Hessian's product, "upper" for the cross Jacobian's.
         at : list of torch.Tensor, optional
-            Values of the lower parameters, by default those of the network.
-        method : str
-            A key of ``PRODUCTS``.
-        **options
-            Of that method.
+            Values of the lower parameters, by default those of the network. A
+            graph that was kept is used only if it is of this very list.
+        mode : str
+            One of ``hvp.MODES``.
+        keep_graph : bool
+            Of "reverse": keep the graph for the next product at this point;
+            not under gradient accumulation, where memory is what counts.
+        radius : float
+            Of "difference", which runs in full precision whatever
+            ``--precision`` says.
 
         Returns
         -------
         list of torch.Tensor
             A flat vector for each of the levels.
         """
-        return PRODUCTS[method](self, vector, levels, at, **options)
+        if mode == "reverse":
+            return self._reverse(vector, levels, at, keep_graph)
+        point = self._parameters("lower", at)
+        if mode == "forward":
+            directions = hvp.unflatten(vector, point)
 
-    def evaluate(self, lower=None, full_precision=False):
-        """Predictions and loss at given values of the lower parameters, by
-        default those of the network."""
-        brain = self.brain
-        values = {}
-        contexts = [brain.no_sync()]
-        if not full_precision:
-            contexts.append(brain.training_ctx)
+            def gradients_at(values, leaves):
+                with hvp.twice_differentiable(self.step.modules):
+                    loss = self._evaluate(values)
+                found = self._differentiate(loss, levels, leaves)
+                return [g for of_level in found for g in of_level]
+
+            found = hvp.forward(gradients_at, point, directions)
+            return self._vectors(levels, self._split(found, levels))
+        if not vector.any():
+            nothing = [
+                [None] * len(self._parameters(level)) for level in levels
+            ]
+            return self._vectors(levels, nothing)
+
+        def vectors_at(leaves):
+            loss = self._evaluate(leaves, full_precision=True)
+            found = self._differentiate(loss, levels, leaves)
+            return self._vectors(levels, found)
+
+        return hvp.difference(vectors_at, point, vector, radius)
+
+    def _reverse(self, vector, levels, at, keep_graph):
+        if not self._has_graph_of(at):
+            self.gradients("lower", at=at, keep_graph=True)
+        *_, gradient, leaves = self._kept
+        keep_graph = keep_graph and self.step.accumulation == 1
+        if not keep_graph:
+            self._kept = None
+        directions = hvp.unflatten(vector, self._parameters("lower", leaves))
+        inputs = self._inputs(levels, leaves)
+        found = hvp.reverse(gradient, directions, inputs, keep_graph)
+        return self._vectors(levels, self._split(found, levels))
+
+    def _has_graph_of(self, at):
+        if self._kept is None or self._kept[0] is not at:
+            return False
+        return at is not None or self._kept[1] == self._versions()
+
+    def _versions(self):
+        """Counts how often each lower parameter was written."""
+        return [p._version for p in self.step.params["lower"].values()]
+
+    def _evaluate(self, lower=None, full_precision=False):
+        """The loss at given values of the lower parameters, by default those of
+        the network."""
+        step, values = self.step, {}
         if lower is not None:
-            values.update(zip(brain.substitution.names["lower"], lower))
-        first = not self.evaluated
+            values.update(zip(step.lower_names, lower))
+        first = self.loss is None
+        again = contextlib.nullcontext()
         if not first:
-            values.update(self.replay.buffers())
-            contexts.append(self.replay.again())
-        elif brain.hypergradient.substitutes:
-            self.replay = Replay(brain.substitution)
-        with contextlib.ExitStack() as stack:
-            for context in contexts:
-                stack.enter_context(context)
-            predictions, loss = brain.substitution.call(values, self._forward)
+            values.update(self._replay.buffers())
+            again = self._replay.again()
+        elif step.needs_functional_call:
+            self._replay = Replay(step.substitution)
+        with again:
+            predictions, loss = step.substitution.call(
+                values,
+                lambda: step.evaluate(self.level, self.batch, full_precision),
+            )
         if first:
-            self.evaluated = True
-            brain.check_loss_isfinite(loss)
-            if self.level == "upper":
-                brain.record("upper/loss", loss)
-        return predictions, loss
+            self.predictions, self.loss = predictions, loss.detach()
+        return loss
 
-    def differentiate(self, loss, levels, at=None, create_graph=False):
-        """First derivatives of ``loss``, scaled for AMP, each a list over the
-        parameters of a level, None where it does not depend on one."""
-        inputs = [self.parameters(level, at) for level in levels]
+    def _differentiate(self, loss, levels, lower=None, create_graph=False):
+        """First derivatives of ``loss``, scaled for AMP: a list for each level,
+        None where the loss does not depend on a parameter."""
+        inputs = self._inputs(levels, lower)
         if not loss.requires_grad:
-            return [[None for _ in of_level] for of_level in inputs]
-        found = iter(
-            torch.autograd.grad(
-                loss if self.scale is None else loss * self.scale,
-                [parameter for of_level in inputs for parameter in of_level],
-                create_graph=create_graph,
-                allow_unused=True,
-            )
+            return self._split([None] * len(inputs), levels)
+        if self._scale is not None:
+            loss = loss * self._scale
+        found = torch.autograd.grad(
+            loss, inputs, create_graph=create_graph, allow_unused=True
         )
-        return [[next(found) for _ in of_level] for of_level in inputs]
+        return self._split(found, levels)
 
-    def vectors(self, levels, gradients):
-        """Flat vectors, without the scale of AMP, of a list of gradients for
-        each of the levels; takes note of the parameters that have one."""
-        found = []
+    def _split(self, tensors, levels):
+        """A list over the parameters of several levels, a list for each."""
+        tensors = iter(tensors)
+        return [
+            [next(tensors) for _ in self.step.params[level]] for level in levels
+        ]
+
+    def _vectors(self, levels, gradients):
+        """Flat vectors, without the scale of AMP, of the gradients of each
+        level; the step learns which parameters have one."""
+        vectors = []
         for level, tensors in zip(levels, gradients):
-            self.brain.in_use[level].update(
-                i for i, tensor in enumerate(tensors) if tensor is not None
-            )
-            vector = flat(tensors, self.parameters(level))
-            found.append(vector if self.scale is None else vector / self.scale)
-        return found
+            self.step.mark_in_use(level, tensors)
+            vector = hvp.flatten(tensors, self._parameters(level))
+            scaled = self._scale is not None
+            vectors.append(vector / self._scale if scaled else vector)
+        return vectors
 
-    def parameters(self, level, at=None):
+    def _parameters(self, level, lower=None):
         """The tensors that a level's gradients are taken by."""
-        if level == "lower" and at is not None:
-            return at
-        return list(self.brain.levels[level].values())
+        if level == "lower" and lower is not None:
+            return list(lower)
+        return list(self.step.params[level].values())
 
-    def _forward(self):
-        brain, stage = self.brain, sb.Stage.TRAIN
-        brain.level = self.level
-        try:
-            predictions = brain.compute_forward(self.batch, stage)
-            objectives = getattr(brain, f"{self.level}_objectives")
-            return predictions, objectives(predictions, self.batch, stage)
-        finally:
-            brain.level = None
+    def _inputs(self, levels, lower=None):
+        """The same of several levels, in one list."""
+        return [p for level in levels for p in self._parameters(level, lower)]
 
     @contextlib.contextmanager
-    def _others_constant(self):
+    def _other_level_constant(self):
         others = [
             parameter
-            for level, parameters in self.brain.levels.items()
+            for level, parameters in self.step.params.items()
             for parameter in parameters.values()
             if level != self.level
         ]
@@ -228,38 +268,23 @@ class BatchLoss:
                 parameter.requires_grad_(True)
 
     def _check_dependence(self, depends):
-        if not depends:
-            reason = ""
-            if self.level == "upper":
-                reason = (
-                    ": its direct gradient is zero, and this strategy knows no "
-                    "other. Choose one that differentiates the lower level's "
-                    "answer, e.g. OneStepUnrolled or SOBA"
-                )
-            raise InputError(
-                f"the {self.level} loss does not depend on the {self.level} "
-                f"parameters ({', '.join(self.brain.levels[self.level])})"
-                f"{reason}"
+        if depends:
+            return
+        reason = ""
+        if self.level == "upper":
+            reason = (
+                ": its direct gradient is zero, and this strategy knows no "
+                "other. Choose one that differentiates the lower level's "
+                "answer, e.g. OneStepUnrolled or SOBA"
             )
-
-
-class Part:
-    """The two losses of one of a step's batches.
-
-    Arguments
-    ---------
-    brain : BilevelMixin
-    batch : LevelBatch
-    """
-
-    def __init__(self, brain, batch):
-        self.batch = batch
-        self.lower = BatchLoss(brain, "lower", batch.lower)
-        self.upper = BatchLoss(brain, "upper", batch.upper)
+        raise InputError(
+            f"the {self.level} loss does not depend on the {self.level} "
+            f"parameters ({', '.join(self.step.params[self.level])}){reason}"
+        )
 
 
 class MeanLoss:
-    """The mean of a level's losses on the batches of a step, and over all
+    """The mean of a level's losses on the micro-batches of a step, and over all
     processes: the loss of the joined batch.
 
     Arguments
@@ -271,9 +296,9 @@ class MeanLoss:
         self.losses = losses
 
     def gradients(self, *levels, **options):
-        """See ``BatchLoss.gradients``; only the vectors are returned."""
+        """See ``BatchLoss.gradients``."""
         return joint_mean(
-            loss.gradients(*levels, **options)[2] for loss in self.losses
+            loss.gradients(*levels, **options) for loss in self.losses
         )
 
     def products(self, vector, *levels, **options):
@@ -289,7 +314,7 @@ def joint_mean(lists):
     Arguments
     ---------
     lists : iterable of list of torch.Tensor
-        One list for each batch of the step.
+        One list for each micro-batch of the step.
 
     Returns
     -------
@@ -297,7 +322,6 @@ def joint_mean(lists):
 
     Example
     -------
-    >>> import torch
     >>> joint_mean([[torch.zeros(1)], [torch.ones(1)]])
     [tensor([0.5000])]
     """

@@ -1,4 +1,4 @@
-"""Finds, before training begins, what a strategy cannot do with a Brain."""
+"""Find, before training begins, what a strategy cannot do with a Brain."""
 
 import functools
 
@@ -8,40 +8,34 @@ from speechbrain.utils.logger import get_logger
 from torch.nn.utils import parametrizations
 from torch.nn.utils.weight_norm import WeightNorm
 
-from speechbrain_bilevel.hypergradients.hvp import PRODUCTS
+from speechbrain_bilevel.hypergradients import hvp
 from speechbrain_bilevel.hypergradients.partition import plain_name
 from speechbrain_bilevel.utils.errors import InputError
 
 logger = get_logger(__name__)
 
-
 #: Losses that torch differentiates only once.
-ONCE = (
-    torch.nn.CTCLoss,
+ONCE_DIFFERENTIABLE = (
     torch.nn.functional.ctc_loss,
     sb.nnet.losses.ctc_loss,
     sb.nnet.losses.ctc_loss_kd,
     sb.nnet.losses.transducer_loss,
 )
-
-
 ATTENTION = (
     torch.nn.MultiheadAttention,
     torch.nn.TransformerEncoderLayer,
     torch.nn.TransformerDecoderLayer,
 )
+INSTEAD = 'choose hvp_mode: "difference", or F2SA, BOME, SAMA or Alternating'
 
 
-NO_SECOND = 'choose products: "difference", or F2SA, BOME, SAMA or Alternating'
-
-
-def check(brain):
-    """Refuses what the Brain's strategy cannot differentiate, all at once.
+def check(brain, step):
+    """Refuse what the Brain's strategy cannot differentiate, all at once.
 
     Arguments
     ---------
     brain : BilevelMixin
-        With its levels and optimizers.
+    step : Step
 
     Raises
     ------
@@ -49,27 +43,24 @@ def check(brain):
         Names every module and option in the way, and what to choose instead.
     """
     strategy = brain.hypergradient
-    found = list(strategy.problems(brain))
-    if strategy.substitutes:
+    found = list(strategy.unsupported(step))
+    if strategy.needs_functional_call:
         found += _compiled(brain)
-    products = strategy.products
-    if products is not None and products not in PRODUCTS:
-        found.append(
-            f'products: "{products}"; expected one of {", ".join(PRODUCTS)}'
-        )
-    if products in ("reverse", "forward"):
+    mode = strategy.hvp_mode
+    if mode is not None and mode not in hvp.MODES:
+        found.append(f'hvp_mode: "{mode}"; expected one of {", ".join(hvp.MODES)}')
+    if mode in ("reverse", "forward"):
         found += _differentiable_once(brain)
-        _tell_of_slower_kernels(brain)
-    if products == "difference" and brain.precision == "fp16":
+        _log_slower_kernels(brain)
+    if mode == "difference" and brain.precision == "fp16":
         found.append(
             "--precision fp16: a difference's direction may overflow or vanish "
             "in half precision; choose bf16 or fp32"
         )
     if found:
-        name = type(strategy).__name__
         raise InputError(
-            f"hypergradient: {name} cannot train this way:\n- "
-            + "\n- ".join(found)
+            f"hypergradient: {type(strategy).__name__} cannot train this "
+            "way:\n- " + "\n- ".join(found)
         )
 
 
@@ -82,17 +73,17 @@ def _compiled(brain):
         )
     ]
     options = [
-        option
+        f"--{option}"
         for option in ("compile", "jit")
         if getattr(brain, option, False)
         or getattr(brain, f"{option}_module_keys", None)
     ]
     if not names and not options:
         return []
-    what = ", ".join([f"--{option}" for option in options] + names)
     return [
-        f"{what}: compiled modules cannot be differentiated twice, nor run "
-        "with other parameters; leave them uncompiled, or choose Alternating"
+        f"{', '.join(options + names)}: compiled modules cannot be "
+        "differentiated twice, nor run with other parameters; leave them "
+        "uncompiled, or choose Alternating"
     ]
 
 
@@ -103,24 +94,26 @@ def _differentiable_once(brain):
         if _is_weight_normed(module):
             found.append(
                 f"{name} (weight_norm): its second derivatives are silently "
-                f"wrong; remove it before training, or {NO_SECOND}"
+                f"wrong; remove it before training, or {INSTEAD}"
             )
         elif isinstance(module, torch.nn.SyncBatchNorm):
             found.append(
                 f"{name} (SyncBatchNorm): has no second derivative; train in "
-                f"one process, use LayerNorm or GroupNorm, or {NO_SECOND}"
+                f"one process, use LayerNorm or GroupNorm, or {INSTEAD}"
             )
-        elif isinstance(module, ONCE[0]):
-            found.append(f"{name} (CTC): has no second derivative; {NO_SECOND}")
+        elif isinstance(module, torch.nn.CTCLoss):
+            found.append(f"{name} (CTC): has no second derivative; {INSTEAD}")
     for name, value in vars(brain.hparams).items():
         while isinstance(value, functools.partial):
             value = value.func
-        once = isinstance(value, ONCE[0])
-        once = once or any(value is function for function in ONCE[1:])
-        if once or type(value).__name__ == "TransducerLoss":
+        if (
+            isinstance(value, torch.nn.CTCLoss)
+            or any(value is function for function in ONCE_DIFFERENTIABLE)
+            or type(value).__name__ == "TransducerLoss"
+        ):
+            kind = getattr(value, "__name__", type(value).__name__)
             found.append(
-                f"{name} ({getattr(value, '__name__', type(value).__name__)}): "
-                f"has no second derivative; {NO_SECOND}"
+                f"{name} ({kind}): has no second derivative; {INSTEAD}"
             )
     return found
 
@@ -132,17 +125,17 @@ def _is_weight_normed(module):
     )
 
 
-def _tell_of_slower_kernels(brain):
-    name = type(brain.hypergradient).__name__
+def _log_slower_kernels(brain):
+    strategy = type(brain.hypergradient).__name__
     for path, module in brain.modules.named_modules():
         kind = type(module).__name__
         if isinstance(module, ATTENTION):
             logger.info(
                 f"{plain_name(path)} ({kind}): fused attention has no second "
-                f"derivative; {name} runs it by plain matrix products"
+                f"derivative; {strategy} runs it by plain matrix products"
             )
         elif isinstance(module, torch.nn.RNNBase) and brain.device != "cpu":
             logger.info(
                 f"{plain_name(path)} ({kind}): cuDNN's has no second "
-                f"derivative; {name} runs it without cuDNN"
+                f"derivative; {strategy} runs it without cuDNN"
             )

@@ -2,7 +2,7 @@
 
 import torch
 
-from speechbrain_bilevel.hypergradients.hvp import flat, shaped
+from speechbrain_bilevel.hypergradients.hvp import flatten, unflatten
 
 
 def sgd(parameter, gradient, state, group):
@@ -83,7 +83,7 @@ UPDATES = {
 }
 
 
-def undifferentiable(optimizer):
+def why_not_differentiable(optimizer):
     """Why the steps of an optimizer cannot be differentiated here.
 
     Returns
@@ -93,8 +93,8 @@ def undifferentiable(optimizer):
 
     Example
     -------
-    >>> undifferentiable(torch.optim.Adam([torch.ones(1)]))
-    >>> undifferentiable(torch.optim.Rprop([torch.ones(1)]))
+    >>> why_not_differentiable(torch.optim.Adam([torch.ones(1)]))
+    >>> why_not_differentiable(torch.optim.Rprop([torch.ones(1)]))
     'Rprop has no differentiable form here; choose SGD, Adam or AdamW'
     """
     name = type(optimizer).__name__
@@ -115,25 +115,22 @@ class LowerStep:
 
     Arguments
     ---------
-    brain : BilevelMixin
-        About to make the step.
-    loss : MeanLoss
-        The lower loss of the step.
+    step : Step
+        Its lower level is about to make the step.
     gradient : torch.Tensor
-        Its gradient, a flat vector.
+        The lower gradient, a flat vector.
     point : list of torch.Tensor
         The lower parameters before the step; not changed by it.
     """
 
-    def __init__(self, brain, loss, gradient, point):
-        self.loss, self.gradient, self.point = loss, gradient, point
-        self.max_norm = brain.max_grad_norm
-        optimizer = brain.optimizers_dict["lower"]
+    def __init__(self, step, gradient, point):
+        self.loss, self.gradient, self.point = step.lower, gradient, point
+        self.max_norm = step.max_grad_norm
+        optimizer, parameters = step.lower_optimizer, step.lower_params
         self.update = UPDATES[type(optimizer)]
-        parameters = list(brain.levels["lower"].values())
         states = [optimizer.state.get(p, {}) for p in parameters]
         self.state = {
-            name: flat([state.get(name) for state in states], parameters)
+            name: flatten([state.get(name) for state in states], parameters)
             for name in ("momentum_buffer", "exp_avg", "exp_avg_sq")
             if any(state.get(name) is not None for state in states)
         }
@@ -143,11 +140,11 @@ class LowerStep:
         """The lower parameters after the step, a list of tensors."""
         with torch.no_grad():
             vector, _ = self._run(
-                flat(self.point, self.point), self.gradient, self.state
+                flatten(self.point, self.point), self.gradient, self.state
             )
-        return shaped(vector, self.point)
+        return unflatten(vector, self.point)
 
-    def pull_back(self, vector, by_state_after=None):
+    def vjp(self, vector, by_state_after=None):
         """Products of the step's transposed Jacobians with a vector.
 
         Arguments
@@ -164,14 +161,14 @@ class LowerStep:
             Without the way over the gradient.
         by_state : dict of str to torch.Tensor
         """
-        leaves = [flat(self.point, self.point), *self.state.values()]
+        leaves = [flatten(self.point, self.point), *self.state.values()]
         by_gradient, by_parameters, *by_state = self._derivatives(
             vector, by_state_after or {}, leaves
         )
         return by_gradient, by_parameters, dict(zip(self.state, by_state))
 
-    def by_gradient(self, vector, by_state_after=None):
-        """The first of what ``pull_back`` returns."""
+    def vjp_wrt_gradient(self, vector, by_state_after=None):
+        """The first of what ``vjp`` returns."""
         return self._derivatives(vector, by_state_after or {}, [])[0]
 
     def _derivatives(self, vector, by_state_after, others):
@@ -179,7 +176,7 @@ class LowerStep:
             tensor.detach().requires_grad_()
             for tensor in (self.gradient, *others)
         )
-        point = leaves[0] if leaves else flat(self.point, self.point)
+        point = leaves[0] if leaves else flatten(self.point, self.point)
         state = dict(zip(self.state, leaves[1:])) if leaves else self.state
         after, state_after = self._run(point, gradient, state)
         return torch.autograd.grad(

@@ -11,29 +11,26 @@ from speechbrain_bilevel.hypergradients.base import (
     Hypergradient,
     StatefulHypergradient,
 )
-from speechbrain_bilevel.hypergradients.hvp import flat
 
 
 class ImplicitDifferentiation(Hypergradient):
     """Solves for w anew in each step, at the lower level's newest parameters,
     which stand for y*(x)."""
 
-    def upper_gradient(self, brain):
+    def upper_gradient(self, step):
         """See ``Hypergradient.upper_gradient``."""
-        lower, upper = brain.mean_loss("lower"), brain.mean_loss("upper")
-        vector, direct = upper.gradients("lower", "upper")
-
-        # Exact products share the graph of one gradient.
-        options = {"method": self.products}
-        if self.products == "reverse":
-            options["keep_graph"] = True
+        lower = step.lower
+        vector, direct = step.upper.gradients("lower", "upper")
 
         def hessian(direction):
-            return lower.products(direction, "lower", **options)[0]
+            # Exact products share the graph of one gradient.
+            return lower.products(
+                direction, "lower", mode=self.hvp_mode, keep_graph=True
+            )[0]
 
         solution = self.solve(hessian, vector)
-        (implicit,) = lower.products(solution, "upper", method=self.products)
-        brain.deposit_upper(direct, -implicit)
+        (implicit,) = lower.products(solution, "upper", mode=self.hvp_mode)
+        step.accumulate_hypergradient(direct, -implicit)
 
     def solve(self, hessian, vector):
         """An approximate solution of ``hessian(w) = vector``.
@@ -65,14 +62,13 @@ class NeumannAID(ImplicitDifferentiation):
         Length of the sum; one Hessian product less.
     step_size : float
         eta
-    products : str
-        "reverse", "forward" or "difference"; see
-        ``hypergradients/products.py``.
+    hvp_mode : str
+        "reverse", "forward" or "difference"; see ``hypergradients/hvp.py``.
     """
 
-    def __init__(self, terms, step_size, products="reverse"):
+    def __init__(self, terms, step_size, hvp_mode="reverse"):
         self.terms, self.step_size = terms, step_size
-        self.products = products
+        self.hvp_mode = hvp_mode
 
     def solve(self, hessian, vector):
         """See ``ImplicitDifferentiation.solve``."""
@@ -95,27 +91,24 @@ class CGAID(ImplicitDifferentiation, StatefulHypergradient):
     Arguments
     ---------
     iterations : int
-        At most so many Hessian products, one more with a warm start.
+        Maximum number of Hessian products; one more with a warm start.
     damping : float
         Added to the diagonal of H.
     warm_start : bool
         Whether to start at the last step's solution.
-    products : str
-        "reverse", "forward" or "difference"; see
-        ``hypergradients/products.py``.
+    hvp_mode : str
+        "reverse", "forward" or "difference"; see ``hypergradients/hvp.py``.
     """
 
     def __init__(
-        self, iterations, damping=0.0, warm_start=False, products="reverse"
+        self, iterations, damping=0.0, warm_start=False, hvp_mode="reverse"
     ):
         self.iterations, self.damping = iterations, damping
-        self.warm_start, self.products = warm_start, products
+        self.warm_start, self.hvp_mode = warm_start, hvp_mode
 
-    def setup(self, brain):
+    def setup(self, step):
         """See ``Hypergradient.setup``."""
-        if self.warm_start:
-            self.state = {"solution": zeros(brain)}
-            super().setup(brain)
+        self.state = {"solution": zeros(step)} if self.warm_start else {}
 
     def solve(self, hessian, vector):
         """See ``ImplicitDifferentiation.solve``."""
@@ -164,44 +157,42 @@ class SOBA(StatefulHypergradient):
         rho; stable below 2 / the largest eigenvalue of H.
     damping : float
         Added to the diagonal of H; keeps w bounded where H is not positive.
-    products : str
-        "reverse", "forward" or "difference"; see
-        ``hypergradients/products.py``.
+    hvp_mode : str
+        "reverse", "forward" or "difference"; see ``hypergradients/hvp.py``.
     """
 
-    def __init__(self, step_size, damping=0.0, products="reverse"):
+    def __init__(self, step_size, damping=0.0, hvp_mode="reverse"):
         self.step_size, self.damping = step_size, damping
-        self.products = products
+        self.hvp_mode = hvp_mode
 
-    def setup(self, brain):
+    def setup(self, step):
         """See ``Hypergradient.setup``."""
-        self.state = {"solution": zeros(brain)}
-        super().setup(brain)
+        self.state = {"solution": zeros(step)}
 
-    def lower_gradient(self, brain, part):
+    def lower_gradient(self, step, micro_batch):
         """See ``Hypergradient.lower_gradient``."""
-        del brain
-        return part.lower.backward_for(self.products)
+        micro_batch.lower.backward(self.hvp_mode)
 
-    def before_lower_step(self, brain):
+    def before_lower_step(self, step):
         """See ``Hypergradient.before_lower_step``."""
         solution = self.state["solution"]
-        image, cross = brain.mean_loss("lower").products(
-            solution, "lower", "upper", method=self.products
+        image, cross = step.lower.products(
+            solution, "lower", "upper", mode=self.hvp_mode
         )
-        vector, direct = brain.mean_loss("upper").gradients("lower", "upper")
-        self.parts = direct, -cross
+        vector, direct = step.upper.gradients("lower", "upper")
+        self.terms = direct, -cross
         image = image + self.damping * solution
         change = self.step_size * (vector - image)
         if change.isfinite().all():
             solution += change
 
-    def upper_gradient(self, brain):
+    def upper_gradient(self, step):
         """See ``Hypergradient.upper_gradient``."""
-        brain.deposit_upper(*self.parts)
+        step.accumulate_hypergradient(*self.terms)
 
 
-def zeros(brain):
+def zeros(step):
     """A zero vector of the size of the lower level."""
-    parameters = list(brain.levels["lower"].values())
-    return flat([None] * len(parameters), parameters)
+    return torch.cat(
+        [torch.zeros_like(p).flatten() for p in step.lower_params]
+    ).detach()

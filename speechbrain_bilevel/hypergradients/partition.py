@@ -1,15 +1,14 @@
-"""What makes a training a bi-level problem: which parameters are upper, and
-which batch each level sees."""
+"""Split the parameters of a Brain into a lower and an upper level."""
 
 from speechbrain_bilevel.utils.errors import InputError
 
 
 class Partition:
-    """Says which parameters form the upper level; the rest is the lower one.
+    """Which parameters form the upper level; all others are the lower one.
 
     Arguments
     ---------
-    upper : list of str
+    upper : str or list of str
         Dotted names of modules or parameters below the Brain's ``modules``,
         e.g. ``["network.mel_encoder"]``.
 
@@ -43,8 +42,7 @@ class Partition:
 
         Returns
         -------
-        lower : dict of str to torch.nn.Parameter
-        upper : dict of str to torch.nn.Parameter
+        lower, upper : dict of str to torch.nn.Parameter
 
         Raises
         ------
@@ -59,10 +57,10 @@ class Partition:
         }
         for prefix in self.upper:
             if not any(map(Partition([prefix]).is_upper, trainable)):
-                parts = sorted({n.rpartition(".")[0] for n in trainable})
+                parents = sorted({n.rpartition(".")[0] for n in trainable})
                 raise InputError(
                     f"upper: '{prefix}' names no trainable parameter; choose "
-                    f"among {', '.join(parts)} or a parent of these"
+                    f"among {', '.join(parents)} or a parent of these"
                 )
         upper = {n: p for n, p in trainable.items() if self.is_upper(n)}
         lower = {n: p for n, p in trainable.items() if n not in upper}

@@ -8,7 +8,7 @@ from speechbrain_bilevel.hypergradients.base import (
     StatefulHypergradient,
 )
 from speechbrain_bilevel.hypergradients.batch_loss import joint_mean
-from speechbrain_bilevel.hypergradients.hvp import moved, shaped
+from speechbrain_bilevel.hypergradients.hvp import add_scaled, unflatten
 from speechbrain_bilevel.utils.errors import InputError
 
 
@@ -42,70 +42,74 @@ class F2SA(StatefulHypergradient):
         if order not in (1, 2):
             raise InputError(f"order: {order}; expected 1 or 2")
         self.penalty, self.order = penalty, order
+        self.by_upper = []
 
-    def setup(self, brain):
+    def setup(self, step):
         """See ``Hypergradient.setup``."""
-        signs = (1,) if self.order == 1 else (1, -1)
-        lower = brain.levels["lower"]
-        self.copies = []
-        self.state = {}
-        for sign in signs:
+        self.copies, self.state = [], {}
+        for sign in (1,) if self.order == 1 else (1, -1):
             copy = [
                 torch.nn.Parameter(parameter.detach().clone())
-                for parameter in lower.values()
+                for parameter in step.lower_params
             ]
-            optimizer = brain.opt_class(copy)
-            self.copies.append((sign, copy, optimizer))
-            for name, parameter in zip(lower, copy):
+            self.copies.append((sign, copy, step.opt_class(copy)))
+            for name, parameter in zip(step.params["lower"], copy):
                 self.state[f"{name} {sign:+d}"] = parameter.data
-            if brain.checkpointer is not None:
-                brain.checkpointer.add_recoverable(
-                    f"hypergradient_optimizer{sign:+d}", optimizer
-                )
-        super().setup(brain)
 
-    def lower_gradient(self, brain, part):
+    def recoverables(self):
+        """See ``Hypergradient.recoverables``."""
+        optimizers = {
+            f"hypergradient_optimizer{sign:+d}": optimizer
+            for sign, _, optimizer in self.copies
+        }
+        return super().recoverables() | optimizers
+
+    def lower_gradient(self, step, micro_batch):
         """See ``Hypergradient.lower_gradient``."""
         if self.order == 2:
-            return part.lower.backward()
-        predictions, loss, (mine, part.by_upper) = part.lower.gradients(
-            "lower", "upper"
-        )
-        brain.deposit("lower", mine / brain.grad_accumulation_factor)
-        return predictions, loss
+            micro_batch.lower.backward()
+            return
+        by_lower, by_upper = micro_batch.lower.gradients("lower", "upper")
+        self.by_upper.append([by_upper])
+        step.accumulate_grad("lower", by_lower / step.accumulation)
 
-    def before_lower_step(self, brain):
+    def before_lower_step(self, step):
         """See ``Hypergradient.before_lower_step``."""
-        lower, upper = brain.mean_loss("lower"), brain.mean_loss("upper")
+        lower, upper = step.lower, step.upper
         ends = []
         for sign, copy, optimizer in self.copies:
             g_lower, g_upper = lower.gradients("lower", "upper", at=copy)
             f_lower, f_upper = upper.gradients("lower", "upper", at=copy)
             ends.append((f_upper, g_upper))
             gradient = g_lower + sign / self.penalty * f_lower
-            self._step(brain, copy, optimizer, gradient)
+            self._step_copy(step, copy, optimizer, gradient)
         if self.order == 1:
             ((direct, at_copy),) = ends
-            (at_network,) = joint_mean([[p.by_upper] for p in brain.parts])
-            self.parts = direct, self.penalty * (at_copy - at_network)
+            (at_network,) = joint_mean(self.by_upper)
+            self.by_upper = []
+            self.terms = direct, self.penalty * (at_copy - at_network)
         else:
             (f_plus, g_plus), (f_minus, g_minus) = ends
             direct = (f_plus + f_minus) / 2
-            self.parts = direct, self.penalty * (g_plus - g_minus) / 2
+            self.terms = direct, self.penalty * (g_plus - g_minus) / 2
 
-    def upper_gradient(self, brain):
+    def upper_gradient(self, step):
         """See ``Hypergradient.upper_gradient``."""
-        brain.deposit_upper(*self.parts)
+        step.accumulate_hypergradient(*self.terms)
 
-    def _step(self, brain, copy, optimizer, gradient):
-        if not brain.is_active("lower") or not gradient.isfinite().all():
+    def end_epoch(self, epoch):
+        """See ``Hypergradient.end_epoch``."""
+        self.by_upper = []
+
+    def _step_copy(self, step, copy, optimizer, gradient):
+        if not step.steps_lower or not gradient.isfinite().all():
             return
-        mine = brain.optimizers_dict["lower"].param_groups
-        for group, other in zip(optimizer.param_groups, mine):
-            group["lr"] = other["lr"]
-        for parameter, part in zip(copy, shaped(gradient, copy)):
+        groups = step.lower_optimizer.param_groups
+        for group, of_network in zip(optimizer.param_groups, groups):
+            group["lr"] = of_network["lr"]
+        for parameter, part in zip(copy, unflatten(gradient, copy)):
             parameter.grad = part
-        torch.nn.utils.clip_grad_norm_(copy, brain.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(copy, step.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -136,23 +140,23 @@ class BOME(Hypergradient):
 
     def __init__(self, step_size, steps=1, eta=0.5):
         self.step_size, self.steps, self.eta = step_size, steps, eta
+        self.by_both = []
 
-    def lower_gradient(self, brain, part):
+    def lower_gradient(self, step, micro_batch):
         """See ``Hypergradient.lower_gradient``."""
-        predictions, loss, part.by_both = part.lower.gradients("lower", "upper")
-        return predictions, loss
+        self.by_both.append(micro_batch.lower.gradients("lower", "upper"))
 
-    def before_lower_step(self, brain):
+    def before_lower_step(self, step):
         """See ``Hypergradient.before_lower_step``."""
-        lower = brain.mean_loss("lower")
-        q_lower, g_upper = joint_mean([p.by_both for p in brain.parts])
-        f_lower, f_upper = brain.mean_loss("upper").gradients("lower", "upper")
-        point = list(brain.levels["lower"].values())
-        gradient = q_lower
-        for step in range(self.steps):
-            if step > 0:
+        lower = step.lower
+        q_lower, g_upper = joint_mean(self.by_both)
+        self.by_both = []
+        f_lower, f_upper = step.upper.gradients("lower", "upper")
+        point, gradient = step.lower_params, q_lower
+        for number in range(self.steps):
+            if number > 0:
                 (gradient,) = lower.gradients("lower", at=point)
-            point = moved(point, gradient, -self.step_size)
+            point = add_scaled(point, gradient, -self.step_size)
         (at_point,) = lower.gradients("upper", at=point)
         q_upper = g_upper - at_point
         product = f_lower.dot(q_lower) + f_upper.dot(q_upper)
@@ -160,9 +164,13 @@ class BOME(Hypergradient):
         weight = torch.zeros_like(square)
         if square > 0:
             weight = (self.eta - product / square).clamp(min=0)
-        brain.deposit("lower", f_lower + weight * q_lower)
-        self.parts = f_upper, weight * q_upper
+        step.accumulate_grad("lower", f_lower + weight * q_lower)
+        self.terms = f_upper, weight * q_upper
 
-    def upper_gradient(self, brain):
+    def upper_gradient(self, step):
         """See ``Hypergradient.upper_gradient``."""
-        brain.deposit_upper(*self.parts)
+        step.accumulate_hypergradient(*self.terms)
+
+    def end_epoch(self, epoch):
+        """See ``Hypergradient.end_epoch``."""
+        self.by_both = []

@@ -1,4 +1,4 @@
-"""Random numbers that a step can draw again."""
+"""Evaluate a network with other parameters, and again from the same state."""
 
 import contextlib
 import random
@@ -10,8 +10,48 @@ from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
 
+class Substitution(torch.nn.Module):
+    """Runs a function while modules hold other tensors; nothing is written, so
+    nothing has to be restored.
+
+    Arguments
+    ---------
+    modules : torch.nn.ModuleDict
+        The Brain's, wrapped for DDP or not.
+
+    Example
+    -------
+    >>> net = torch.nn.ModuleDict({"layer": torch.nn.Linear(1, 1, bias=False)})
+    >>> substitution = Substitution(net)
+    >>> (name,) = substitution.names([net["layer"].weight])
+    >>> values = {name: torch.full((1, 1), 3.0)}
+    >>> substitution.call(values, lambda: net["layer"](torch.ones(1)))
+    tensor([3.])
+    """
+
+    def __init__(self, modules):
+        super().__init__()
+        self.substituted = modules
+
+    def names(self, parameters):
+        """What ``call`` calls some of the parameters, a list of str."""
+        names = {id(p): name for name, p in self.named_parameters()}
+        return [names[id(parameter)] for parameter in parameters]
+
+    def call(self, values, function):
+        """What ``function()`` returns with ``values``, a dict of name to
+        tensor, in place."""
+        if not values:
+            return function()
+        return functional_call(self, values, (function,))
+
+    def forward(self, function):
+        """Called with the values in place."""
+        return function()
+
+
 class RandomState:
-    """The generators as they are now: torch (CPU and CUDA), numpy, Python.
+    """The state of all generators: torch (CPU and CUDA), NumPy, Python.
 
     Used as a context, what is drawn within repeats what was drawn since then,
     and the generators are left as they were found.
@@ -56,64 +96,20 @@ class RandomState:
         self._write(self.found)
 
 
-class Substitution(torch.nn.Module):
-    """Runs a function while a Brain's modules hold other tensors; nothing is
-    written, so nothing has to be restored.
-
-    Arguments
-    ---------
-    modules : torch.nn.ModuleDict
-        The Brain's, wrapped for DDP or not.
-    levels : dict of str to dict
-        The parameters of each level, see ``Partition.split``.
-
-    Example
-    -------
-    >>> net = torch.nn.ModuleDict({"layer": torch.nn.Linear(1, 1, bias=False)})
-    >>> levels = {"lower": {"layer.weight": net["layer"].weight}}
-    >>> substitution = Substitution(net, levels)
-    >>> (name,) = substitution.names["lower"]
-    >>> values = {name: torch.full((1, 1), 3.0)}
-    >>> substitution.call(values, lambda: net["layer"](torch.ones(1)))
-    tensor([3.])
-    """
-
-    def __init__(self, modules, levels):
-        super().__init__()
-        self.substituted = modules
-        names = {id(p): name for name, p in self.named_parameters()}
-        self.names = {
-            level: [names[id(parameter)] for parameter in parameters.values()]
-            for level, parameters in levels.items()
-        }
-
-    def call(self, values, function):
-        """What ``function()`` returns with ``values``, a dict of name to
-        tensor, in place."""
-        if not values:
-            return function()
-        return functional_call(self, values, (function,))
-
-    def forward(self, function):
-        """Called with the values in place."""
-        return function()
-
-
 class Replay:
-    """What an evaluation of a network depends on beside its input and its
-    parameters, as it is now: random generators, buffers (BatchNorm's
-    statistics) and the numbers and tensors that modules keep as attributes
-    (InputNormalization's).
+    """What an evaluation depends on beside its input and its parameters: random
+    generators, buffers (BatchNorm's statistics) and the numbers and tensors
+    that modules keep as attributes (InputNormalization's).
 
     Arguments
     ---------
-    substitution : Substitution
+    modules : torch.nn.Module
+        Their state is copied now.
 
     Example
     -------
-    >>> from speechbrain_bilevel.hypergradients.stateless import Substitution
     >>> net = torch.nn.ModuleDict({"drop": torch.nn.Dropout()})
-    >>> replay = Replay(Substitution(net, {}))
+    >>> replay = Replay(Substitution(net))
     >>> first = net["drop"](torch.ones(9))
     >>> with replay.again():
     ...     second = net["drop"](torch.ones(9))
@@ -121,31 +117,30 @@ class Replay:
     True
     """
 
-    def __init__(self, substitution):
+    def __init__(self, modules):
         self.random_state = RandomState()
-        self._buffers = copied(dict(substitution.named_buffers()))
+        self._buffers = clone_values(dict(modules.named_buffers()))
         self._attributes = [
-            (vars(module), copied(_state(module)))
-            for module in substitution.modules()
+            (vars(module), clone_values(_state(module)))
+            for module in modules.modules()
             # Its attributes say whether gradients are exchanged.
             if not isinstance(module, DistributedDataParallel)
         ]
 
     def buffers(self):
-        """Copies of the buffers by name, to be put in place of the modules'
-        own and to be written to."""
-        return copied(self._buffers)
+        """Copies of the buffers by name, to be substituted and written to."""
+        return clone_values(self._buffers)
 
     @contextlib.contextmanager
     def again(self):
-        """What is evaluated within starts from the state, buffers excepted;
-        afterwards all is as it was found."""
+        """Evaluate from the copied state, buffers excepted; afterwards all is
+        as it was found."""
         found = [
             {name: attributes[name] for name in state}
             for attributes, state in self._attributes
         ]
         for attributes, state in self._attributes:
-            attributes.update(copied(state))
+            attributes.update(clone_values(state))
         try:
             with self.random_state:
                 yield
@@ -154,7 +149,7 @@ class Replay:
                 attributes.update(state)
 
 
-def copied(values):
+def clone_values(values):
     """A dict with copies of its tensors."""
     return {
         name: value.clone() if torch.is_tensor(value) else value

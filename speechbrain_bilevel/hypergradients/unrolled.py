@@ -7,10 +7,8 @@ import torch
 from speechbrain_bilevel.hypergradients.base import Hypergradient
 from speechbrain_bilevel.hypergradients.differentiable_optim import (
     LowerStep,
-    undifferentiable,
+    why_not_differentiable,
 )
-from speechbrain_bilevel.hypergradients.hvp import flat
-from speechbrain_bilevel.utils.distributed import average
 from speechbrain_bilevel.utils.errors import InputError
 
 
@@ -31,71 +29,70 @@ class TruncatedUnrolled(Hypergradient):
     ---------
     steps : int
         K.
-    products : str
+    hvp_mode : str
         How second derivatives are computed: "reverse", "forward" or
-        "difference"; see ``hypergradients/products.py``.
+        "difference"; see ``hypergradients/hvp.py``.
     """
 
-    def __init__(self, steps, products="reverse"):
-        self.steps, self.products = steps, products
+    def __init__(self, steps, hvp_mode="reverse"):
+        self.steps, self.hvp_mode = steps, hvp_mode
         self.recorded = deque(maxlen=steps)
         self.point = None
 
-    def problems(self, brain):
-        """See ``Hypergradient.problems``."""
+    def unsupported(self, step):
+        """See ``Hypergradient.unsupported``."""
         found = []
-        reason = undifferentiable(brain.optimizers_dict["lower"])
+        reason = why_not_differentiable(step.lower_optimizer)
         if reason:
             found.append(f"opt_class: {reason}")
         if self.steps < 1:
             found.append(f"steps: {self.steps}; expected 1 or more")
-        if self.steps > brain.lower_steps * brain.upper_every:
+        if self.steps > step.lower_steps:
             found.append(
                 f"steps: {self.steps} lower steps cannot be differentiated "
-                f"where lower_steps * upper_every = {brain.lower_steps} * "
-                f"{brain.upper_every} are made; raise one of these"
+                f"where lower_steps * upper_every = {step.lower_steps} are "
+                "made; raise one of these"
             )
         return found
 
-    def lower_gradient(self, brain, part):
+    def lower_gradient(self, step, micro_batch):
         """See ``Hypergradient.lower_gradient``."""
         if self.point is None:
             # The optimizer writes into the network's own tensors.
-            self.point = copied(brain)
-        return part.lower.backward_for(self.products, self.point)
+            self.point = clone_parameters(step)
+        micro_batch.lower.backward(self.hvp_mode, self.point)
 
-    def before_lower_step(self, brain):
+    def before_lower_step(self, step):
         """See ``Hypergradient.before_lower_step``."""
         point, self.point = self.point, None
-        gradient = lower_gradient(brain)
+        gradient = step.lower_gradient()
         # A step that will be left out does not depend on anything.
-        if brain.is_active("lower") and gradient.isfinite().all():
-            loss = brain.mean_loss("lower")
-            self.recorded.append(LowerStep(brain, loss, gradient, point))
+        if step.steps_lower and gradient.isfinite().all():
+            self.recorded.append(LowerStep(step, gradient, point))
 
-    def upper_gradient(self, brain):
+    def upper_gradient(self, step):
         """See ``Hypergradient.upper_gradient``."""
-        loss = brain.mean_loss("upper")
-        vector, direct = loss.gradients("lower", "upper")
-        implicit, states = torch.zeros_like(direct), None
-        options = {"method": self.products}
+        vector, direct = step.upper.gradients("lower", "upper")
+        implicit, by_state = torch.zeros_like(direct), None
         while len(self.recorded) > 1:
-            step = self.recorded.pop()
-            by_gradient, vector, states = step.pull_back(vector, states)
-            by_upper, by_lower = step.loss.products(
-                by_gradient, "upper", "lower", at=step.point, **options
+            last = self.recorded.pop()
+            by_gradient, vector, by_state = last.vjp(vector, by_state)
+            by_upper, by_lower = last.loss.products(
+                by_gradient, "upper", "lower", at=last.point, mode=self.hvp_mode
             )
             implicit, vector = implicit + by_upper, vector + by_lower
         if self.recorded:
-            step = self.recorded.pop()
-            by_gradient = step.by_gradient(vector, states)
-            (by_upper,) = step.loss.products(
-                by_gradient, "upper", at=step.point, **options
+            first = self.recorded.pop()
+            (by_upper,) = first.loss.products(
+                first.vjp_wrt_gradient(vector, by_state),
+                "upper",
+                at=first.point,
+                mode=self.hvp_mode,
             )
             implicit = implicit + by_upper
-        brain.deposit_upper(direct, implicit)
+        step.accumulate_hypergradient(direct, implicit)
 
-    def end_epoch(self, brain, epoch):
+    def end_epoch(self, epoch):
         """See ``Hypergradient.end_epoch``."""
         self.recorded.clear()
         self.point = None
@@ -118,48 +115,49 @@ class OneStepUnrolled(TruncatedUnrolled):
     ---------
     evaluate : str
         "at_step" or "ahead"
-    products : str
-        "reverse", "forward" or "difference"; see
-        ``hypergradients/products.py``.
+    hvp_mode : str
+        "reverse", "forward" or "difference"; see ``hypergradients/hvp.py``.
     """
 
-    def __init__(self, evaluate="at_step", products="reverse"):
-        super().__init__(1, products)
+    def __init__(self, evaluate="at_step", hvp_mode="reverse"):
+        super().__init__(1, hvp_mode)
         if evaluate not in ("at_step", "ahead"):
             raise InputError(
                 f'evaluate: "{evaluate}"; expected "at_step" or "ahead"'
             )
         self.ahead = evaluate == "ahead"
 
-    def lower_gradient(self, brain, part):
+    def lower_gradient(self, step, micro_batch):
         """See ``Hypergradient.lower_gradient``."""
         if self.ahead:
-            return part.lower.backward()
-        return super().lower_gradient(brain, part)
+            micro_batch.lower.backward()
+        else:
+            super().lower_gradient(step, micro_batch)
 
-    def before_lower_step(self, brain):
+    def before_lower_step(self, step):
         """See ``Hypergradient.before_lower_step``."""
         if not self.ahead:
-            super().before_lower_step(brain)
+            super().before_lower_step(step)
 
-    def upper_gradient(self, brain):
+    def upper_gradient(self, step):
         """See ``Hypergradient.upper_gradient``."""
         if not self.ahead:
-            super().upper_gradient(brain)
+            super().upper_gradient(step)
             return
-        lower, upper = brain.mean_loss("lower"), brain.mean_loss("upper")
-        if not brain.is_active("lower"):
-            (direct,) = upper.gradients("upper")
-            brain.deposit_upper(direct, torch.zeros_like(direct))
+        if not step.steps_lower:
+            (direct,) = step.upper.gradients("upper")
+            step.accumulate_hypergradient(direct, torch.zeros_like(direct))
             return
-        keep = self.products == "reverse" and len(brain.parts) == 1
-        (gradient,) = lower.gradients("lower", keep_graph=keep)
-        step = LowerStep(brain, lower, gradient, copied(brain))
-        vector, direct = upper.gradients("lower", "upper", at=step.result())
-        (implicit,) = lower.products(
-            step.by_gradient(vector), "upper", method=self.products
+        keep = self.hvp_mode == "reverse" and step.accumulation == 1
+        (gradient,) = step.lower.gradients("lower", keep_graph=keep)
+        ahead = LowerStep(step, gradient, clone_parameters(step))
+        vector, direct = step.upper.gradients(
+            "lower", "upper", at=ahead.result()
         )
-        brain.deposit_upper(direct, implicit)
+        (implicit,) = step.lower.products(
+            ahead.vjp_wrt_gradient(vector), "upper", mode=self.hvp_mode
+        )
+        step.accumulate_hypergradient(direct, implicit)
 
 
 class SAMA(TruncatedUnrolled):
@@ -183,30 +181,21 @@ class SAMA(TruncatedUnrolled):
         super().__init__(1, "difference")
         self.radius = radius
 
-    def upper_gradient(self, brain):
+    def upper_gradient(self, step):
         """See ``Hypergradient.upper_gradient``."""
-        loss = brain.mean_loss("upper")
-        vector, direct = loss.gradients("lower", "upper")
+        vector, direct = step.upper.gradients("lower", "upper")
         implicit = torch.zeros_like(direct)
         if self.recorded:
-            step = self.recorded.pop()
-            (implicit,) = step.loss.products(
-                step.by_gradient(vector),
+            last = self.recorded.pop()
+            (implicit,) = last.loss.products(
+                last.vjp_wrt_gradient(vector),
                 "upper",
-                method="difference",
+                mode="difference",
                 radius=self.radius,
             )
-        brain.deposit_upper(direct, implicit)
+        step.accumulate_hypergradient(direct, implicit)
 
 
-def copied(brain):
+def clone_parameters(step):
     """Copies of the lower parameters."""
-    return [p.detach().clone() for p in brain.levels["lower"].values()]
-
-
-def lower_gradient(brain):
-    """The lower gradient of the whole step: the parameters' ``.grad``, averaged
-    over processes and without the scale of AMP."""
-    parameters = list(brain.levels["lower"].values())
-    vector = flat([p.grad for p in parameters], parameters)
-    return average([vector / brain.scaler.get_scale()])[0]
+    return [p.detach().clone() for p in step.lower_params]

@@ -1,12 +1,17 @@
-"""What a detector says of recordings, and what that means."""
+"""What a detector says about recordings, in numbers, words and a figure."""
 
 import math
+import os
 from dataclasses import dataclass
-from typing import Optional
 
-from speechbrain_bilevel.nnet.losses import BONAFIDE, SPOOF
+import numpy as np
 
-LABELS = {SPOOF: "spoof", BONAFIDE: "bonafide"}
+from speechbrain_bilevel.dataio import BONAFIDE, SAMPLE_RATE
+from speechbrain_bilevel.dataio.audio import read_blocks
+from speechbrain_bilevel.utils.errors import printable
+
+# Columns of a waveform, as many as the figure has dots.
+_COLUMNS = 1800
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Verdict:
     score : float, optional
         Higher is more bona fide. If calibrated, the log-likelihood ratio
         (natural logarithm) of bona fide against spoof.
-    border : float
+    threshold : float
         The score above which the label is "bonafide".
     calibrated : bool
         Whether the score is a log-likelihood ratio.
@@ -37,11 +42,11 @@ class Verdict:
     """
 
     path: str
-    label: Optional[str] = None
-    score: Optional[float] = None
-    border: float = 0.0
+    label: str | None = None
+    score: float | None = None
+    threshold: float = 0.0
     calibrated: bool = False
-    error: Optional[str] = None
+    error: str | None = None
 
     @property
     def meaning(self):
@@ -50,66 +55,17 @@ class Verdict:
             return f"no verdict: {self.error}"
         if not self.calibrated:
             return (
-                f"above {self.border:g} is bona fide, and the farther from it "
-                "the surer, but on no known scale: this detector is not "
+                f"above {self.threshold:g} is bona fide, and the farther from "
+                "it the surer, but on no known scale: this detector is not "
                 "calibrated"
             )
-        classes = ["bona fide", "spoof"]
-        if self.label == LABELS[SPOOF]:
-            classes.reverse()
-        first, second = classes
+        first, second = "bona fide", "spoof"
+        if self.label != BONAFIDE:
+            first, second = second, first
         return (
-            f"this sound is {times(self.score)} times as probable from {first} "
-            f"as from {second} speech"
+            f"this sound is {likelihood_ratio_text(self.score)} times as "
+            f"probable from {first} as from {second} speech"
         )
-
-
-def times(score):
-    """A log-likelihood ratio of either sign as a factor, in words.
-
-    Arguments
-    ---------
-    score : float
-        Natural logarithm.
-
-    Returns
-    -------
-    str
-
-    Example
-    -------
-    >>> times(-2.3), times(0.1), times(100.0)
-    ('10', '1.1', 'more than a million')
-    """
-    factor = math.exp(min(abs(score), 20))
-    if factor > 1e6:
-        return "more than a million"
-    return f"{factor:.1f}" if factor < 9.95 else f"{factor:,.0f}"
-
-
-def no_number(path, score):
-    """Why a score that is NaN or infinite is none.
-
-    Arguments
-    ---------
-    path : str or Path
-        The recording.
-    score : float
-
-    Returns
-    -------
-    str
-        For an ``InputError``.
-
-    Example
-    -------
-    >>> no_number("call.wav", math.inf)[:27]
-    'call.wav: its score is inf;'
-    """
-    return (
-        f"{path}: its score is {score}; are the network's weights damaged, or "
-        "is its audio extremely loud?"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +82,14 @@ class Segment:
 
     start: float
     end: float
-    score: Optional[float]
+    score: float | None
 
 
 @dataclass(frozen=True)
 class LongVerdict(Verdict):
-    """A verdict on a recording that was heard from its beginning to its end.
+    """A verdict on a recording that was scored from beginning to end.
 
-    Its score is the mean over the windows that are not silent, as fits a
+    Its score is the mean over the windows that are not silent, which fits a
     recording that is all bona fide or all spoofed; where parts of it may be,
     look at ``suspicious``.
 
@@ -158,7 +114,7 @@ class LongVerdict(Verdict):
         one span."""
         spans = []
         for segment in self.segments:
-            if segment.score is None or segment.score > self.border:
+            if segment.score is None or segment.score > self.threshold:
                 continue
             if spans and segment.start <= spans[-1].end:
                 lowest = min(spans[-1].score, segment.score)
@@ -166,3 +122,133 @@ class LongVerdict(Verdict):
             else:
                 spans.append(segment)
         return spans
+
+
+def likelihood_ratio_text(score):
+    """A log-likelihood ratio (natural logarithm) of either sign as a factor.
+
+    Example
+    -------
+    >>> [likelihood_ratio_text(score) for score in (-2.3, 0.1, 100.0)]
+    ['10', '1.1', 'more than a million']
+    """
+    factor = math.exp(min(abs(score), 20))
+    if factor > 1e6:
+        return "more than a million"
+    return f"{factor:.1f}" if factor < 9.95 else f"{factor:,.0f}"
+
+
+def nonfinite_score_message(path, score):
+    """Say why a score that is NaN or infinite is no verdict on a recording.
+
+    Example
+    -------
+    >>> nonfinite_score_message("call.wav", math.inf)[:27]
+    'call.wav: its score is inf;'
+    """
+    return (
+        f"{path}: its score is {score}; are the network's weights damaged, or "
+        "is its audio extremely loud?"
+    )
+
+
+def draw_verdict(verdict):
+    """Draw a recording with its score over time.
+
+    The recording is read as a stream, so that it may be of any length.
+
+    Arguments
+    ---------
+    verdict : LongVerdict
+        Its path still leads to the recording.
+
+    Returns
+    -------
+    bytes
+        A PNG; spans that are taken for spoof are shaded.
+
+    Raises
+    ------
+    InputError
+        If the recording cannot be read any more, or matplotlib is missing.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> path = getfixture("tmpdir") / "a.wav"
+    >>> soundfile.write(path, np.random.rand(32000), 16000)
+    >>> segments = Segment(0, 1, 1.0), Segment(1, 2, -1.0)
+    >>> verdict = LongVerdict(str(path), "spoof", 0.0, segments=segments)
+    >>> draw_verdict(verdict)[1:4]
+    b'PNG'
+    """
+    from speechbrain_bilevel.evaluation.plots import COLORS, INK, png, style
+
+    # Says what to install where it is missing, so it comes first.
+    from matplotlib.figure import Figure  # isort: skip
+
+    end = verdict.segments[-1].end
+    with style():
+        figure = Figure((7.2, 3.6), layout="constrained")
+        wave, scores = figure.subplots(2, sharex=True, height_ratios=(1, 1.25))
+        _draw_wave(wave, verdict.path, end, COLORS[0])
+        _draw_scores(scores, verdict, INK)
+        for axes in (wave, scores):
+            for span in verdict.suspicious:
+                axes.axvspan(
+                    span.start, span.end, color=COLORS[1], alpha=0.13, lw=0
+                )
+        name = printable(os.path.basename(verdict.path), 50)
+        title = f"{name}: {verdict.label}, {verdict.score:+.2f} on average"
+        wave.set_title(title, loc="left", color=INK)
+        scores.set_xlim(0, end)
+        scores.set_xlabel("time" if end >= 60 else "time in seconds")
+        if end >= 60:
+            scores.xaxis.set_major_formatter(_clock)
+    return png(figure)
+
+
+def _draw_wave(axes, path, end, color):
+    """The lowest and highest sample of each column."""
+    per_column = end * SAMPLE_RATE / _COLUMNS
+    low, high = np.zeros((2, _COLUMNS + 1), dtype=np.float32)
+    position = 0
+    for block in read_blocks(path):
+        column = ((position + np.arange(len(block))) / per_column).astype(int)
+        column = np.minimum(column, _COLUMNS)
+        np.minimum.at(low, column, block)
+        np.maximum.at(high, column, block)
+        position += len(block)
+    times = (np.arange(_COLUMNS) + 0.5) * end / _COLUMNS
+    axes.fill_between(
+        times, low[:-1], high[:-1], color=color, linewidth=0.3, step="mid"
+    )
+    highest = max(np.abs([low, high]).max(), 1e-6)
+    axes.set_ylim(-1.05 * highest, 1.05 * highest)
+    axes.set_ylabel("waveform")
+    axes.tick_params(labelleft=False, left=False)
+
+
+def _draw_scores(axes, verdict, color):
+    """The score of each window at its middle; silent ones leave a gap."""
+    windows, threshold = verdict.segments, verdict.threshold
+    times = [(window.start + window.end) / 2 for window in windows]
+    scores = np.array([window.score for window in windows], dtype=float)
+    look = {"linewidth": 0.8}
+    if len(times) <= 60:
+        look = {"marker": "o", "markersize": 4}
+    axes.axhline(threshold, color=color, linewidth=0.8, linestyle="--")
+    axes.plot(times, scores, color=color, **look)
+    reach = max(np.nanmax(np.abs(scores - threshold)), 1.0)
+    axes.set_ylim(threshold - 1.15 * reach, threshold + 1.15 * reach)
+    unit = "log-likelihood ratio" if verdict.calibrated else "score"
+    axes.set_ylabel(f"{unit}\nspoof ← → bona fide")
+    axes.grid(True, axis="y")
+
+
+def _clock(seconds, _=None):
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{seconds:02}"
+    return f"{minutes}:{seconds:02}"

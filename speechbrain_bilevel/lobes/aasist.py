@@ -5,29 +5,96 @@ sizes: https://github.com/clovaai/aasist
 """
 
 import torch
+from torch.nn.functional import max_pool2d, selu
 
+from speechbrain_bilevel.lobes import with_sizes
 from speechbrain_bilevel.nnet.graph import (
     GraphAttention,
     GraphPool,
     StackingBranch,
 )
-from speechbrain_bilevel.nnet.maps import POOL, ResidualBlock, SincFrontEnd
+from speechbrain_bilevel.nnet.sinc import SincFrontEnd
+
+#: Of every pooling, over filters and over frames.
+POOL = 3
+#: Frames that a CPU takes at once, a multiple of ``POOL``; features of 32
+#: channels then take 11 MB.
+WINDOW = 3600
+
+
+class ResidualBlock(torch.nn.Module):
+    """Two convolutions added to their input, then pooling over time.
+
+    The published block also normalizes its input, but uses it as it was; ours
+    leaves that out. Without gradients, a CPU takes window after window, so that
+    what it keeps in between stays in the processor's cache.
+
+    Arguments
+    ---------
+    in_channels, out_channels : int
+        Channels of the features.
+    pool_size : int
+        Frames that become one.
+
+    Example
+    -------
+    >>> ResidualBlock(1, 4)(torch.randn(2, 1, 23, 31)).shape
+    torch.Size([2, 4, 23, 10])
+    """
+
+    def __init__(self, in_channels, out_channels, pool_size=POOL):
+        super().__init__()
+        self.pool_size = pool_size
+        self.conv1 = torch.nn.Conv2d(
+            in_channels, out_channels, (2, 3), padding=1
+        )
+        self.norm = torch.nn.BatchNorm2d(out_channels)
+        self.conv2 = torch.nn.Conv2d(
+            out_channels, out_channels, (2, 3), padding=(0, 1)
+        )
+        self.shortcut = (
+            torch.nn.Identity()
+            if in_channels == out_channels
+            else torch.nn.Conv2d(
+                in_channels, out_channels, (1, 3), padding=(0, 1)
+            )
+        )
+
+    def forward(self, x):
+        """[batch, in_channels, bands, frames] -> [batch, out_channels, bands,
+        frames // pool_size]"""
+        if self.training or torch.is_grad_enabled() or not x.is_cpu:
+            return self._convolve(x)
+        pool = self.pool_size
+        window, outputs = WINDOW // pool, []
+        for start in range(0, x.shape[3] - pool + 1, window * pool):
+            # Both convolutions together see two frames to each side.
+            margin = min(start, 2 * pool)
+            end = start + (window + 2) * pool
+            out = self._convolve(x[..., start - margin : end])
+            outputs.append(out[..., margin // pool :][..., :window])
+        return torch.cat(outputs, dim=3)
+
+    def _convolve(self, x):
+        out = self.conv2(selu(self.norm(self.conv1(x)), inplace=True))
+        out += self.shortcut(x)
+        return max_pool2d(out, (1, self.pool_size))
 
 
 class GraphBackEnd(torch.nn.Module):
-    """From maps to logits: what AASIST has in common with networks that make
-    their maps otherwise. These have a method ``_maps``, [batch, samples] ->
-    [batch, channels, bands, frames].
+    """From features to logits: what AASIST has in common with networks that
+    make their features otherwise, in a method ``extract_features``, [batch,
+    samples] -> [batch, channels, bands, frames].
 
     Arguments
     ---------
     bands, channels : int
-        Of the maps.
-    samples, min_samples : int
+        Of the features.
+    num_samples, min_samples : int
         Input length of the training, and the shortest that leaves a frame.
-    graph, stack : int
+    graph_size, stack_size : int
         Features of a node in the graph of one view and where both meet.
-    spectral_keep, temporal_keep, stack_keep : float
+    spectral_ratio, temporal_ratio, stack_ratio : float
         The part of the nodes that pooling keeps of each view and where both
         meet.
     temperature, stack_temperature : float
@@ -35,53 +102,56 @@ class GraphBackEnd(torch.nn.Module):
     graph_dropout, pool_dropout, dropout : float
         Dropout probability of nodes, of what pooling scores, and of the
         embedding at the classifier.
-    classes : int
+    num_classes : int
         Number of outputs: 0 is spoof, 1 is bona fide.
 
     Example
     -------
-    >>> network = GraphBackEnd(bands=4, channels=6, graph=6, stack=4)
-    >>> network.read(torch.randn(2, 6, 4, 9)).shape
+    >>> back_end = GraphBackEnd(4, 6, 400, 1, graph_size=6, stack_size=4)
+    >>> back_end.readout(torch.randn(2, 6, 4, 9)).shape
     torch.Size([2, 20])
     """
 
-    #: Whole recordings can be scored; see ``scoring.score_trials``.
+    #: Whole recordings can be scored; see ``inference.scoring``.
     any_length = True
 
     def __init__(
         self,
         bands,
         channels,
-        samples=64600,
-        min_samples=1,
-        graph=64,
-        stack=32,
-        spectral_keep=0.5,
-        temporal_keep=0.7,
-        stack_keep=0.5,
+        num_samples,
+        min_samples,
+        *,
+        graph_size=64,
+        stack_size=32,
+        spectral_ratio=0.5,
+        temporal_ratio=0.7,
+        stack_ratio=0.5,
         temperature=2.0,
         stack_temperature=100.0,
         graph_dropout=0.2,
         pool_dropout=0.3,
         dropout=0.5,
-        classes=2,
+        num_classes=2,
     ):
         super().__init__()
-        self.samples = samples
+        self.num_samples = num_samples
         self.min_samples = min_samples
         self.positions = torch.nn.Parameter(torch.randn(1, bands, channels))
         self.spectral_graph, self.temporal_graph = (
             torch.nn.Sequential(
-                GraphAttention(channels, graph, temperature, graph_dropout),
-                GraphPool(graph, keep, pool_dropout),
+                GraphAttention(
+                    channels, graph_size, temperature, graph_dropout
+                ),
+                GraphPool(graph_size, ratio, pool_dropout),
             )
-            for keep in (spectral_keep, temporal_keep)
+            for ratio in (spectral_ratio, temporal_ratio)
         )
         self.branches = torch.nn.ModuleList(
             StackingBranch(
-                graph,
-                stack,
-                stack_keep,
+                graph_size,
+                stack_size,
+                stack_ratio,
                 stack_temperature,
                 graph_dropout,
                 pool_dropout,
@@ -89,7 +159,8 @@ class GraphBackEnd(torch.nn.Module):
             for _ in range(2)
         )
         self.classifier = torch.nn.Sequential(
-            torch.nn.Dropout(dropout), torch.nn.Linear(5 * stack, classes)
+            torch.nn.Dropout(dropout),
+            torch.nn.Linear(5 * stack_size, num_classes),
         )
 
     def embed(self, wavs):
@@ -98,12 +169,12 @@ class GraphBackEnd(torch.nn.Module):
         Arguments
         ---------
         wavs : torch.Tensor
-            [batch, samples], 16 kHz.
+            [batch, samples]
 
         Returns
         -------
         torch.Tensor
-            [batch, 5 * stack]
+            [batch, 5 * stack_size]
 
         Raises
         ------
@@ -116,45 +187,35 @@ class GraphBackEnd(torch.nn.Module):
                 f"least, got {wavs.shape[1]}: tile with "
                 "dataio.audio.fit_length"
             )
-        return self.read(self._maps(wavs))
+        return self.readout(self.extract_features(wavs))
 
-    def read(self, maps):
-        """[batch, channels, bands, frames] -> [batch, 5 * stack]"""
-        magnitude = maps.abs()
+    def readout(self, features):
+        """[batch, channels, bands, frames] -> [batch, 5 * stack_size]"""
+        magnitude = features.abs()
         spectral = magnitude.amax(dim=3).transpose(1, 2) + self.positions
         temporal = magnitude.amax(dim=2).transpose(1, 2)
         nodes = self.temporal_graph(temporal), self.spectral_graph(spectral)
         temporal, spectral, stack = map(
             torch.maximum, *(branch(*nodes) for branch in self.branches)
         )
-        readout = [
-            pooled
+        pooled = [
+            values
             for nodes in (temporal, spectral)
-            for pooled in (nodes.abs().amax(dim=1), nodes.mean(dim=1))
+            for values in (nodes.abs().amax(dim=1), nodes.mean(dim=1))
         ]
-        return torch.cat([*readout, stack.squeeze(1)], dim=1)
+        return torch.cat([*pooled, stack.squeeze(1)], dim=1)
 
     def forward(self, wavs):
-        """Logits of the classes.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            [batch, samples], 16 kHz.
-
-        Returns
-        -------
-        torch.Tensor
-            [batch, classes]
-        """
+        """[batch, samples] -> logits, [batch, num_classes]"""
         return self.classifier(self.embed(wavs))
 
 
+@with_sizes
 class AASIST(GraphBackEnd):
     """The published network; AASIST with the default sizes.
 
-    AASIST-L has ``channels=[32, 32, 24, 24, 24, 24]``, ``graph=24``,
-    ``spectral_keep=0.4``, ``temporal_keep=0.5`` and ``stack_keep=0.7``. Of
+    AASIST-L has ``channels=[32, 32, 24, 24, 24, 24]``, ``graph_size=24``,
+    ``spectral_ratio=0.4``, ``temporal_ratio=0.5`` and ``stack_ratio=0.7``. Of
     the published 297,866 and 85,306 parameters, ours lacks the 512 and 272 that
     the output does not depend on.
 
@@ -162,11 +223,11 @@ class AASIST(GraphBackEnd):
 
     Arguments
     ---------
-    samples : int
-        Input length in samples at 16 kHz of the training. The network takes
-        any that leaves it a frame.
-    sinc_filters, sinc_kernel : int
-        See ``sinc_filters``.
+    num_samples : int
+        Input length at 16 kHz of the training. The network takes any that
+        leaves it a frame.
+    sinc_channels, sinc_kernel_size : int
+        Number and length of the sinc filters.
     channels : list of int
         Output channels of each residual block.
     **graphs
@@ -175,8 +236,8 @@ class AASIST(GraphBackEnd):
     Example
     -------
     >>> network = AASIST(
-    ...     samples=1600, sinc_filters=9, sinc_kernel=33, channels=[4, 4],
-    ...     graph=6, stack=4,
+    ...     num_samples=1600, sinc_channels=9, sinc_kernel_size=33,
+    ...     channels=[4, 4], graph_size=6, stack_size=4,
     ... )
     >>> network(torch.randn(2, 1600)).shape
     torch.Size([2, 2])
@@ -184,38 +245,30 @@ class AASIST(GraphBackEnd):
 
     def __init__(
         self,
-        samples=64600,
-        sinc_filters=70,
-        sinc_kernel=129,
+        num_samples=64600,
+        sinc_channels=70,
+        sinc_kernel_size=129,
         channels=(32, 32, 64, 64, 64, 64),
         **graphs,
     ):
         super().__init__(
-            sinc_filters // POOL,
+            sinc_channels // POOL,
             channels[-1],
-            samples,
-            sinc_kernel - 1 + POOL ** (1 + len(channels)),
+            num_samples,
+            sinc_kernel_size - 1 + POOL ** (1 + len(channels)),
             **graphs,
         )
-        self.front_end = SincFrontEnd(sinc_filters, sinc_kernel)
-        self.encoder = torch.nn.ModuleList(
-            ResidualBlock(before, after)
-            for before, after in zip([1, *channels], channels)
+        self.front_end = SincFrontEnd(sinc_channels, sinc_kernel_size, POOL)
+        self.encoder = torch.nn.Sequential(
+            *(
+                ResidualBlock(before, after)
+                for before, after in zip([1, *channels], channels)
+            )
         )
 
-    def _maps(self, wavs):
+    def extract_features(self, wavs):
         """[batch, samples] -> [batch, channels, bands, frames]"""
         if self.training or torch.is_grad_enabled() or not wavs.is_cpu:
-            return self._encode(wavs, ResidualBlock.forward)
-        return torch.cat(
-            [
-                self._encode(wav, ResidualBlock.in_windows)
-                for wav in wavs.split(1)
-            ]
-        )
-
-    def _encode(self, wavs, apply):
-        x = self.front_end(wavs)
-        for block in self.encoder:
-            x = apply(block, x)
-        return x
+            return self.encoder(self.front_end(wavs))
+        clips = wavs.split(1)
+        return torch.cat([self.encoder(self.front_end(clip)) for clip in clips])

@@ -3,9 +3,12 @@
 import torch
 import torchaudio
 
+from speechbrain_bilevel.dataio import SAMPLE_RATE
+from speechbrain_bilevel.lobes import with_sizes
 from speechbrain_bilevel.nnet.losses import OneClassHead
+from speechbrain_bilevel.nnet.sinc import full_precision
 
-SAMPLE_RATE = 16000
+_N_FFT = 512
 
 
 class LogMelEncoder(torch.nn.Module):
@@ -15,22 +18,29 @@ class LogMelEncoder(torch.nn.Module):
 
     Arguments
     ---------
-    bands : int
+    n_mels : int
         Mel bands.
     channels : list of int
         Output channels of each convolution; each halves bands and frames.
 
     Example
     -------
-    >>> LogMelEncoder(bands=16, channels=[4, 8])(torch.randn(2, 1600)).shape
+    >>> LogMelEncoder(n_mels=16, channels=[4, 8])(torch.randn(2, 1600)).shape
     torch.Size([2, 8, 4, 3])
     """
 
-    def __init__(self, bands, channels):
+    def __init__(self, n_mels, channels):
         super().__init__()
-        self.mel = torchaudio.transforms.MelSpectrogram(
-            SAMPLE_RATE, n_fft=512, win_length=400, hop_length=160, n_mels=bands
-        )
+        if n_mels > _N_FFT // 2:
+            raise ValueError(
+                f"n_mels: {n_mels}; the spectrogram has {_N_FFT // 2} "
+                "frequencies"
+            )
+        # torchaudio looks at its table, which the meta device cannot do.
+        with torch.device("cpu"):
+            self.mel = torchaudio.transforms.MelSpectrogram(
+                SAMPLE_RATE, _N_FFT, 400, hop_length=160, n_mels=n_mels
+            )
         layers = []
         for before, after in zip([1, *channels], channels):
             layers += [
@@ -42,8 +52,7 @@ class LogMelEncoder(torch.nn.Module):
 
     def forward(self, wavs):
         """[batch, samples] -> [batch, channels[-1], bands, frames]"""
-        # Powers span more than half precision holds.
-        with torch.autocast(wavs.device.type, enabled=False):
+        with full_precision(wavs):
             log_mel = (self.mel(wavs) + 1e-6).log()
             log_mel = log_mel - log_mel.mean(dim=-1, keepdim=True)
         # Convolutions of few channels are faster with the channels last.
@@ -51,20 +60,21 @@ class LogMelEncoder(torch.nn.Module):
         return self.convs(maps.contiguous(memory_format=torch.channels_last))
 
 
+@with_sizes
 class MelCNN(torch.nn.Module):
     """Convolutions on the log-mel spectrogram, pooled over time to mean and
     standard deviation; 101,730 parameters with the default sizes.
 
     Arguments
     ---------
-    samples : int
-        Input length in samples at 16 kHz of the training. The network takes
-        any above half of the spectrogram's window, 256.
-    bands : int
+    num_samples : int
+        Input length at 16 kHz of the training. The network takes any above half
+        of the spectrogram's window, 256.
+    n_mels : int
         Mel bands.
     channels : list of int
         See ``LogMelEncoder``.
-    hidden : int
+    embedding_size : int
         Size of the embedding.
     dropout : float
         Dropout probability before both layers of the classifier.
@@ -74,64 +84,45 @@ class MelCNN(torch.nn.Module):
 
     Example
     -------
-    >>> MelCNN(samples=1600)(torch.randn(2, 1600)).shape
+    >>> MelCNN(num_samples=1600)(torch.randn(2, 1600)).shape
     torch.Size([2, 2])
     """
 
-    #: Whole recordings can be scored; see ``scoring.score_trials``.
+    #: Whole recordings can be scored; see ``inference.scoring``.
     any_length = True
 
     def __init__(
         self,
-        samples=32000,
-        bands=80,
+        num_samples=32000,
+        n_mels=80,
         channels=(16, 32, 64, 64),
-        hidden=64,
+        embedding_size=64,
         dropout=0.2,
         one_class=False,
     ):
         super().__init__()
-        self.samples = samples
-        self.mel_encoder = LogMelEncoder(bands, channels)
-        rows = -(-bands // 2 ** len(channels))
+        self.num_samples = num_samples
+        self.mel_encoder = LogMelEncoder(n_mels, channels)
+        bands = -(-n_mels // 2 ** len(channels))
         self.embedding = torch.nn.Sequential(
             torch.nn.Dropout(dropout),
-            torch.nn.Linear(2 * channels[-1] * rows, hidden),
+            torch.nn.Linear(2 * channels[-1] * bands, embedding_size),
             torch.nn.LeakyReLU(0.2),
             torch.nn.Dropout(dropout),
         )
-        last = OneClassHead(hidden) if one_class else torch.nn.Linear(hidden, 2)
-        self.classifier = last
+        self.classifier = (
+            OneClassHead(embedding_size)
+            if one_class
+            else torch.nn.Linear(embedding_size, 2)
+        )
 
     def embed(self, wavs):
-        """The clips' embeddings.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            [batch, samples], 16 kHz.
-
-        Returns
-        -------
-        torch.Tensor
-            [batch, hidden]
-        """
+        """[batch, samples] -> [batch, embedding_size]"""
         maps = self.mel_encoder(wavs).flatten(1, 2)
         # The root of zero, in a band without sound, has no derivative.
         deviation = (maps.var(dim=-1, correction=0) + 1e-8).sqrt()
         return self.embedding(torch.cat([maps.mean(dim=-1), deviation], dim=-1))
 
     def forward(self, wavs):
-        """Logits of the classes.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            [batch, samples], 16 kHz.
-
-        Returns
-        -------
-        torch.Tensor
-            [batch, 2]; 0 is spoof, 1 is bona fide.
-        """
+        """[batch, samples] -> logits, [batch, 2]"""
         return self.classifier(self.embed(wavs))

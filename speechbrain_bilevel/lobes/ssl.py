@@ -1,68 +1,48 @@
-"""wav2vec 2.0 by its sizes alone: what a pretrained folder builds, whose own
-weights are loaded afterwards, so that nothing is fetched."""
+"""AASIST's back end on wav2vec 2.0 or XLS-R; needs transformers."""
 
 import torch
 from torch.nn.functional import max_pool2d, selu
 from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import _WeightNorm
 
-from speechbrain_bilevel.lobes.aasist import GraphBackEnd
-from speechbrain_bilevel.nnet.maps import POOL, ResidualBlock
+from speechbrain_bilevel.lobes import arguments, with_sizes
+from speechbrain_bilevel.lobes.aasist import POOL, GraphBackEnd, ResidualBlock
 from speechbrain_bilevel.utils.errors import InputError
-
-try:
-    from transformers import Wav2Vec2Config, Wav2Vec2Model
-except ImportError:
-    Wav2Vec2Config = Wav2Vec2Model = None
-
-
-#: Names of transformers' Wav2Vec2Config for what the weights' shapes and the
-#: computation depend on.
-SIZES = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "conv_dim",
-    "conv_kernel",
-    "conv_stride",
-    "conv_bias",
-    "feat_extract_norm",
-    "do_stable_layer_norm",
-    "num_conv_pos_embeddings",
-    "num_conv_pos_embedding_groups",
-)
-
 
 # What else would change the computation, and is the same in all of wav2vec
 # 2.0 and XLS-R.
-_FIXED = {
+_FIXED_CONFIG = {
     "model_type": "wav2vec2",
     "hidden_act": "gelu",
     "feat_extract_activation": "gelu",
     "layer_norm_eps": 1e-5,
     "add_adapter": False,
     "adapter_attn_dim": None,
+    "apply_spec_augment": False,
 }
+# Options of SpeechBrain's Wav2Vec2 that would, too.
+_FIXED_OPTIONS = {"output_norm": False, "output_all_hiddens": False}
 
 
+@with_sizes
 class UntrainedWav2Vec2(torch.nn.Module):
-    """Computes what SpeechBrain's ``Wav2Vec2`` does, by tensors of the same
-    names, but begins with random weights and needs no source.
+    """Compute what SpeechBrain's ``Wav2Vec2`` does, by tensors of the same
+    names, but begin with random weights and need no source: a detector has
+    weights of its own, and fetches nothing.
 
     Arguments
     ---------
+    hidden_size, ..., num_conv_pos_embedding_groups
+        Of transformers' ``Wav2Vec2Config``: what the shapes of the weights and
+        the computation depend on. The defaults are those of wav2vec 2.0 base.
     do_normalize : bool
         Bring each waveform to mean 0 and variance 1.
     freeze : bool
         Get no gradient.
-    **sizes
-        Of ``SIZES``, by default those of wav2vec 2.0 base.
 
     Raises
     ------
     InputError
-        If transformers is not installed, or a size is none of ``SIZES``.
+        If transformers is not installed.
 
     Example
     -------
@@ -76,25 +56,37 @@ class UntrainedWav2Vec2(torch.nn.Module):
     torch.Size([2, 19, 8])
     """
 
-    def __init__(self, do_normalize=True, freeze=False, **sizes):
+    def __init__(
+        self,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        conv_dim=(512,) * 7,
+        conv_kernel=(10, 3, 3, 3, 3, 2, 2),
+        conv_stride=(5, 2, 2, 2, 2, 2, 2),
+        conv_bias=False,
+        feat_extract_norm="group",
+        do_stable_layer_norm=False,
+        num_conv_pos_embeddings=128,
+        num_conv_pos_embedding_groups=16,
+        do_normalize=True,
+        freeze=False,
+    ):
         super().__init__()
-        if Wav2Vec2Model is None:
+        try:
+            from transformers import Wav2Vec2Config, Wav2Vec2Model
+        except ImportError as error:
             raise InputError(
                 "wav2vec 2.0 needs transformers; install it by pip install "
                 "'speechbrain_bilevel[ssl]'"
-            )
-        # Others could have transformers fetch and run code.
-        unknown = set(sizes) - set(SIZES)
-        if unknown:
-            raise InputError(
-                f"front_end: {min(unknown)} is no size; expected some of "
-                f"{', '.join(SIZES)}"
-            )
-        config = Wav2Vec2Config(apply_spec_augment=False, **sizes)
+            ) from error
+        sizes = dict(self.sizes, apply_spec_augment=False)
+        self.do_normalize = sizes.pop("do_normalize")
+        self.freeze = sizes.pop("freeze")
+        config = Wav2Vec2Config(**sizes)
         config.num_feat_extract_layers = len(config.conv_dim)
         self.model = Wav2Vec2Model(config)
-        self.do_normalize = do_normalize
-        self.freeze = freeze
         if freeze:
             self.eval()
             self.requires_grad_(False)
@@ -109,48 +101,13 @@ class UntrainedWav2Vec2(torch.nn.Module):
             return self.model(wavs).last_hidden_state
 
 
-def sizes_of(config):
-    """What ``UntrainedWav2Vec2`` needs to know of a front end.
-
-    Arguments
-    ---------
-    config : transformers.PretrainedConfig
-
-    Returns
-    -------
-    dict of str to object
-        Numbers, names and lists of numbers.
-
-    Raises
-    ------
-    InputError
-        If it is of another kind of network.
-
-    Example
-    -------
-    >>> from transformers import Wav2Vec2Config
-    >>> sizes_of(Wav2Vec2Config())["hidden_size"]
-    768
-    """
-    for name, expected in _FIXED.items():
-        value = getattr(config, name, None)
-        if value != expected:
-            raise InputError(
-                f"front_end: {name} is {value!r}; expected {expected!r}, as of "
-                "wav2vec 2.0 and XLS-R. Others cannot be exported"
-            )
-    values = {name: getattr(config, name) for name in SIZES}
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in values.items()
-    }
-
-
+@with_sizes
 class SSLAASIST(GraphBackEnd):
     """wav2vec 2.0, a linear projection, residual blocks and AASIST's graphs.
 
-    As published but for the readout of the maps, which is AASIST's own, maxima
-    of magnitudes, and for the norms that the residual blocks do without.
+    As published (https://arxiv.org/abs/2202.12233) but for the readout of the
+    features, which is AASIST's own, maxima of magnitudes, and for the norms
+    that the residual blocks do without.
 
     A front end whose ``freeze`` is true gets no gradient and stays in
     evaluation mode. The weight norm of any front end is resolved into the
@@ -160,16 +117,15 @@ class SSLAASIST(GraphBackEnd):
 
     Arguments
     ---------
-    front_end : torch.nn.Module
-        SpeechBrain's ``Wav2Vec2`` or our ``UntrainedWav2Vec2``: [batch,
-        samples] -> [batch, frames, features], with attributes ``model`` and
-        ``freeze``.
-    samples : int
-        Input length in samples at 16 kHz of the training. The network takes
-        any that leaves it a frame.
-    features : int
-        What the front end's features are projected to: the bands of the map,
-        before pooling.
+    front_end : torch.nn.Module or dict
+        SpeechBrain's ``Wav2Vec2``, an ``UntrainedWav2Vec2``, or the sizes of
+        the latter.
+    num_samples : int
+        Input length at 16 kHz of the training. The network takes any that
+        leaves it a frame.
+    projection_size : int
+        What the front end's features are projected to: the bands, before
+        pooling.
     channels : list of int
         Output channels of each residual block.
     **graphs
@@ -178,19 +134,20 @@ class SSLAASIST(GraphBackEnd):
     Raises
     ------
     InputError
-        If the front end is of a kind that cannot be exported.
+        If the front end is of a kind that ``UntrainedWav2Vec2`` cannot be.
 
     Example
     -------
-    >>> from speechbrain_bilevel.lobes.ssl import UntrainedWav2Vec2
-    >>> front_end = UntrainedWav2Vec2(
-    ...     hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
-    ...     intermediate_size=8, conv_dim=[4, 4], conv_kernel=[10, 4],
-    ...     conv_stride=[5, 4], num_conv_pos_embeddings=4,
-    ...     num_conv_pos_embedding_groups=2,
-    ... )
     >>> network = SSLAASIST(
-    ...     front_end, samples=1600, features=12, channels=[4], graph=6, stack=4
+    ...     {
+    ...         "hidden_size": 8, "num_hidden_layers": 1,
+    ...         "num_attention_heads": 2, "intermediate_size": 8,
+    ...         "conv_dim": [4, 4], "conv_kernel": [10, 4],
+    ...         "conv_stride": [5, 4], "num_conv_pos_embeddings": 4,
+    ...         "num_conv_pos_embedding_groups": 2,
+    ...     },
+    ...     num_samples=1600, projection_size=12, channels=[4], graph_size=6,
+    ...     stack_size=4,
     ... )
     >>> network(torch.randn(2, 1600)).shape
     torch.Size([2, 2])
@@ -198,31 +155,33 @@ class SSLAASIST(GraphBackEnd):
 
     def __init__(
         self,
-        front_end,
-        samples=64600,
-        features=128,
+        front_end: UntrainedWav2Vec2,
+        num_samples=64600,
+        projection_size=128,
         channels=(32, 32, 64, 64, 64, 64),
         **graphs,
     ):
+        if isinstance(front_end, dict):
+            front_end = UntrainedWav2Vec2(**front_end)
+        self.sizes["front_end"] = _sizes_of(front_end)
         config = front_end.model.config
-        sizes_of(config)
         super().__init__(
-            features // POOL,
+            projection_size // POOL,
             channels[-1],
-            samples,
-            _samples_of(POOL, config),
+            num_samples,
+            _min_samples(POOL, config),
             **graphs,
         )
         config.layerdrop = 0.0
         _resolve_weight_norm(front_end)
         front_end.model.masked_spec_embed.requires_grad_(False)
         self.front_end = front_end
-        self.projection = torch.nn.Linear(config.hidden_size, features)
+        self.projection = torch.nn.Linear(config.hidden_size, projection_size)
         self.norm = torch.nn.BatchNorm2d(1)
-        # A frame takes 20 ms, in AASIST's maps 0.2 ms at first: no pooling.
+        # A frame takes 20 ms, in AASIST's features 0.2 ms at first: no pooling.
         self.encoder = torch.nn.Sequential(
             *(
-                ResidualBlock(before, after, pool=1)
+                ResidualBlock(before, after, pool_size=1)
                 for before, after in zip([1, *channels], channels)
             )
         )
@@ -235,14 +194,39 @@ class SSLAASIST(GraphBackEnd):
             self.front_end.eval()
         return self
 
-    def _maps(self, wavs):
+    def extract_features(self, wavs):
         """[batch, samples] -> [batch, channels, bands, frames]"""
         features = self.projection(self.front_end(wavs)).transpose(1, 2)
         x = max_pool2d(features.unsqueeze(1), POOL)
         return self.encoder(selu(self.norm(x)))
 
 
-def _samples_of(frames, config):
+def _sizes_of(front_end):
+    """The sizes of an ``UntrainedWav2Vec2`` that computes the same."""
+    if isinstance(front_end, UntrainedWav2Vec2):
+        return front_end.sizes
+    config = front_end.model.config
+    for owner, fixed in ((config, _FIXED_CONFIG), (front_end, _FIXED_OPTIONS)):
+        for name, expected in fixed.items():
+            value = getattr(owner, name, expected)
+            if value != expected:
+                raise InputError(
+                    f"front_end: {name} is {value!r}; expected {expected!r}, "
+                    "as of wav2vec 2.0 and XLS-R: a detector with another "
+                    "front end could not be exported"
+                )
+    found = {
+        "do_normalize": bool(front_end.normalize_wav),
+        "freeze": bool(front_end.freeze),
+    }
+    for name in arguments(UntrainedWav2Vec2):
+        if name not in found:
+            value = getattr(config, name)
+            found[name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def _min_samples(frames, config):
     """The fewest samples of which the convolutions make so many frames."""
     layers = zip(config.conv_kernel, config.conv_stride)
     for kernel, stride in reversed(list(layers)):
@@ -252,7 +236,6 @@ def _samples_of(frames, config):
 
 def _resolve_weight_norm(front_end):
     for module in list(front_end.modules()):
-        for name, steps in getattr(module, "parametrizations", {}).items():
-            if any(isinstance(step, _WeightNorm) for step in steps):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):
                 parametrize.remove_parametrizations(module, name)
-                break

@@ -10,16 +10,17 @@ import torch
 import torchaudio
 from speechbrain.nnet.CNN import SincConv
 
+from speechbrain_bilevel.dataio import SAMPLE_RATE
+from speechbrain_bilevel.lobes import with_sizes
 from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
-from speechbrain_bilevel.nnet.sinc import sinc_patches
+from speechbrain_bilevel.nnet.sinc import full_precision, sinc_patches
 from speechbrain_bilevel.nnet.transformer import (
     SinusoidalPositions,
     TransformerBlock,
 )
 
-SAMPLE_RATE = 16000
 # Clips whose tokens a processor's cache holds.
-FEW = 4
+_CPU_CHUNK = 4
 
 
 class SincFilters(SincConv):
@@ -30,7 +31,7 @@ class SincFilters(SincConv):
 
     Arguments
     ---------
-    filters : int
+    out_channels : int
         Number of filters.
     kernel_size : int
         Length of a filter in samples; odd.
@@ -41,22 +42,24 @@ class SincFilters(SincConv):
     torch.Size([4, 41])
     """
 
-    def __init__(self, filters, kernel_size):
-        super().__init__(filters, kernel_size, in_channels=1, padding="valid")
+    def __init__(self, out_channels, kernel_size):
+        super().__init__(
+            out_channels, kernel_size, in_channels=1, padding="valid"
+        )
         for name in ("n_", "window_"):
             table = self.__dict__.pop(name)
             self.register_buffer(name, table, persistent=False)
         highest = SAMPLE_RATE / 2 - (self.min_low_hz + self.min_band_hz)
         mel = torch.linspace(
-            self._to_mel(30.0), self._to_mel(highest), filters + 1
+            self._to_mel(30.0), self._to_mel(highest), out_channels + 1
         )
         edges = self._to_hz(mel).unsqueeze(1)
         self.low_hz_.data = edges[:-1].clone()
         self.band_hz_.data = edges.diff(dim=0)
 
     def first_half(self):
-        """The filters, which are symmetric, up to their middle: [filters,
-        kernel_size // 2 + 1]"""
+        """The filters, which are symmetric, up to their middle:
+        [out_channels, kernel_size // 2 + 1]"""
         self.device = self.low_hz_.device
         middle = self.kernel_size // 2
         return self._get_sinc_filters()[:, 0, : middle + 1]
@@ -67,12 +70,15 @@ class SincBranch(torch.nn.Module):
 
     Arguments
     ---------
-    samples : int
-        Length of the input in samples.
-    filters, kernel_size, pool, patch : int
-        Number and length of the filters, max-pooling factor, side of the
-        square patches of the [filters, frames] map.
-    embed : int
+    num_samples : int
+        Length of the input.
+    out_channels, kernel_size : int
+        Number and length of the filters.
+    pool_size : int
+        Max-pooling factor.
+    patch_size : int
+        Side of the square patches of the [out_channels, frames] map.
+    d_model : int
         Size of a token.
     token_sizes : list of int
         The patch axis is mapped to each of these in turn; the last one is the
@@ -80,26 +86,34 @@ class SincBranch(torch.nn.Module):
 
     Example
     -------
-    >>> branch = SincBranch(800, 8, 81, 3, 4, embed=16, token_sizes=[12, 6])
+    >>> branch = SincBranch(800, 8, 81, 3, 4, d_model=16, token_sizes=[12, 6])
     >>> branch(torch.randn(2, 800)).shape
     torch.Size([2, 6, 16])
     """
 
     def __init__(
-        self, samples, filters, kernel_size, pool, patch, embed, token_sizes
+        self,
+        num_samples,
+        out_channels,
+        kernel_size,
+        pool_size,
+        patch_size,
+        d_model,
+        token_sizes,
     ):
         super().__init__()
-        frames = (samples - kernel_size + 1) // pool
-        patches = (filters // patch) * (frames // patch)
-        if patches == 0:
+        frames = (num_samples - kernel_size + 1) // pool_size
+        patches = (out_channels // patch_size) * (frames // patch_size)
+        if patches <= 0:
             raise ValueError(
-                f"no {patch} x {patch} patch fits into {filters} sinc filters "
-                f"x {frames} frames: raise samples or filters, or lower patch"
+                f"no {patch_size} x {patch_size} patch fits into "
+                f"{out_channels} sinc filters x {frames} frames: raise "
+                "num_samples or sinc_channels, or lower patch_size"
             )
-        self.pool = pool
-        self.sinc = SincFilters(filters, kernel_size)
-        self.norm = UnbiasedLayerNorm([filters, frames])
-        self.patches = torch.nn.Conv2d(1, embed, patch, stride=patch)
+        self.pool_size = pool_size
+        self.sinc = SincFilters(out_channels, kernel_size)
+        self.norm = UnbiasedLayerNorm([out_channels, frames])
+        self.patches = torch.nn.Conv2d(1, d_model, patch_size, patch_size)
         sizes = [patches, *token_sizes]
         layers = []
         for before, after in zip(sizes, sizes[1:]):
@@ -110,8 +124,10 @@ class SincBranch(torch.nn.Module):
         self.to_tokens = torch.nn.Sequential(*layers)
 
     def forward(self, wavs):
-        """[batch, samples] -> [batch, tokens, embed]"""
-        x = sinc_patches(wavs, self.sinc, self.norm, self.patches, self.pool)
+        """[batch, num_samples] -> [batch, tokens, d_model]"""
+        x = sinc_patches(
+            wavs, self.sinc, self.norm, self.patches, self.pool_size
+        )
         return self.to_tokens(x).transpose(1, 2)
 
 
@@ -133,7 +149,8 @@ class MelEncoder(torch.nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        with warnings.catch_warnings():
+        # torchaudio looks at its table, which the meta device cannot do.
+        with warnings.catch_warnings(), torch.device("cpu"):
             # 128 bands are more than 201 frequencies fill; so is it published.
             warnings.filterwarnings("ignore", "At least one mel filterbank")
             self.mel = torchaudio.transforms.MelSpectrogram(SAMPLE_RATE)
@@ -150,21 +167,21 @@ class MelEncoder(torch.nn.Module):
         self.convs = torch.nn.Sequential(*layers)
         self.num_convs = len(channels)
 
-    def num_tokens(self, samples):
-        """Number of tokens for an input of ``samples`` samples."""
-        bands, frames = self.mel.n_mels, samples // self.mel.hop_length + 1
+    def num_tokens(self, num_samples):
+        """Number of tokens for an input of that many samples."""
+        bands, frames = self.mel.n_mels, num_samples // self.mel.hop_length + 1
         for _ in range(self.num_convs):
             bands, frames = (bands + 1) // 2, (frames + 1) // 2
         return bands * frames
 
     def forward(self, wavs):
-        """[batch, samples] -> [batch, tokens, channels[-1]]"""
-        # Powers span more than half precision holds.
-        with torch.autocast(wavs.device.type, enabled=False):
+        """[batch, num_samples] -> [batch, tokens, channels[-1]]"""
+        with full_precision(wavs):
             mel = self.mel(wavs)
         return self.convs(mel.unsqueeze(1)).flatten(2).transpose(1, 2)
 
 
+@with_sizes
 class V2(torch.nn.Module):
     """The published network; 17,499,730 parameters with the default sizes.
 
@@ -173,75 +190,83 @@ class V2(torch.nn.Module):
 
     Arguments
     ---------
-    samples : int
-        Input length in samples at 16 kHz. The network takes no other.
-    sinc_filters, sinc_kernel, pool, patch : int
-        See ``SincBranch``.
-    token_sizes : list of int
+    num_samples : int
+        Input length at 16 kHz. The network takes no other.
+    sinc_channels, sinc_kernel_size, pool_size, patch_size, token_sizes
         See ``SincBranch``.
     encoder_channels : list of int
         See ``MelEncoder``; the last one is the token size of both branches.
-    blocks, heads, hidden : int
+    num_layers, nhead, d_ffn : int
         Number of transformer blocks, their heads and feed-forward size.
-    gru : int
+    gru_hidden_size : int
         Channels of the GRU.
-    classifier : int
+    classifier_size : int
         Hidden size of the classifier.
     dropout : float
         Dropout probability, everywhere.
-    classes : int
+    num_classes : int
         Number of outputs: 0 is spoof, 1 is bona fide.
 
     Example
     -------
     >>> network = V2(
-    ...     samples=1600, sinc_filters=8, patch=4, token_sizes=[12, 6],
-    ...     encoder_channels=[4, 8], blocks=1, heads=2, hidden=16, gru=4,
+    ...     num_samples=1600, sinc_channels=8, patch_size=4,
+    ...     token_sizes=[12, 6], encoder_channels=[4, 8], num_layers=1, nhead=2,
+    ...     d_ffn=16, gru_hidden_size=4,
     ... )
     >>> network(torch.randn(2, 1600)).shape
     torch.Size([2, 2])
     """
 
+    #: Whole recordings cannot be scored.
+    any_length = False
+
     def __init__(
         self,
-        samples=64600,
-        sinc_filters=128,
-        sinc_kernel=81,
-        pool=3,
-        patch=24,
+        num_samples=64600,
+        sinc_channels=128,
+        sinc_kernel_size=81,
+        pool_size=3,
+        patch_size=24,
         token_sizes=(1024, 256, 128),
         encoder_channels=(64, 128, 256, 256),
-        blocks=6,
-        heads=4,
-        hidden=1024,
-        gru=512,
-        classifier=256,
+        num_layers=6,
+        nhead=4,
+        d_ffn=1024,
+        gru_hidden_size=512,
+        classifier_size=256,
         dropout=0.1,
-        classes=2,
+        num_classes=2,
     ):
         super().__init__()
-        embed = encoder_channels[-1]
-        self.samples = samples
+        d_model = encoder_channels[-1]
+        self.num_samples = num_samples
         self.sinc_branch = SincBranch(
-            samples, sinc_filters, sinc_kernel, pool, patch, embed, token_sizes
+            num_samples,
+            sinc_channels,
+            sinc_kernel_size,
+            pool_size,
+            patch_size,
+            d_model,
+            token_sizes,
         )
         self.mel_encoder = MelEncoder(encoder_channels)
-        tokens = token_sizes[-1] + self.mel_encoder.num_tokens(samples)
-        self.positions = SinusoidalPositions(tokens, embed, dropout)
+        tokens = token_sizes[-1] + self.mel_encoder.num_tokens(num_samples)
+        self.positions = SinusoidalPositions(tokens, d_model, dropout)
         self.transformer = torch.nn.Sequential(
             *(
-                TransformerBlock(embed, heads, hidden, dropout)
-                for _ in range(blocks)
+                TransformerBlock(d_model, nhead, d_ffn, dropout)
+                for _ in range(num_layers)
             )
         )
         for parameter in self.transformer.parameters():
             if parameter.dim() > 1:
                 torch.nn.init.xavier_uniform_(parameter)
-        self.gru = torch.nn.GRU(embed, gru, batch_first=True)
+        self.gru = torch.nn.GRU(d_model, gru_hidden_size, batch_first=True)
         self.classifier = torch.nn.Sequential(
             torch.nn.LayerNorm(tokens),
-            torch.nn.Linear(tokens, classifier),
-            torch.nn.Linear(classifier, classes),
+            torch.nn.Linear(tokens, classifier_size),
+            torch.nn.Linear(classifier_size, num_classes),
         )
 
     def embed(self, wavs):
@@ -250,41 +275,31 @@ class V2(torch.nn.Module):
         Arguments
         ---------
         wavs : torch.Tensor
-            [batch, samples], 16 kHz.
+            [batch, num_samples]
 
         Returns
         -------
         torch.Tensor
             [batch, tokens]
         """
-        if wavs.shape[1] != self.samples:
+        if wavs.shape[1] != self.num_samples:
             raise ValueError(
-                f"V2 was built for {self.samples} samples, got "
+                f"V2 was built for {self.num_samples} samples, got "
                 f"{wavs.shape[1]}: cut or tile with dataio.audio.fit_length"
             )
         if self.training or torch.is_grad_enabled() or not wavs.is_cpu:
             x = self._tokens(wavs)
         else:
-            x = torch.cat([self._tokens(few) for few in wavs.split(FEW)])
+            chunks = wavs.split(_CPU_CHUNK)
+            x = torch.cat([self._tokens(chunk) for chunk in chunks])
         x, _ = self.gru(x)
         return x.mean(dim=2)
 
     def _tokens(self, wavs):
-        """[batch, samples] -> [batch, tokens, embed]"""
+        """[batch, num_samples] -> [batch, tokens, d_model]"""
         branches = [self.sinc_branch(wavs), self.mel_encoder(wavs)]
         return self.transformer(self.positions(torch.cat(branches, dim=1)))
 
     def forward(self, wavs):
-        """Logits of the classes.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            [batch, samples], 16 kHz.
-
-        Returns
-        -------
-        torch.Tensor
-            [batch, classes]
-        """
+        """[batch, num_samples] -> logits, [batch, num_classes]"""
         return self.classifier(self.embed(wavs))

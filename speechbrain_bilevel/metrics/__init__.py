@@ -1,1 +1,1 @@
-"""Spoofing metrics on plain numpy arrays, score files and reports."""
+"""Metrics of spoofing countermeasures: arrays in, numbers out."""

@@ -1,55 +1,58 @@
-"""The metrics of ASVspoof 5: minDCF, actDCF, Cllr (track 1); a-DCF (track 2).
+"""Metrics of ASVspoof 5: minDCF, actDCF, Cllr (track 1); a-DCF (track 2).
 
-Source: Wang et al., "ASVspoof 5: crowdsourced speech data, deepfakes, and
-adversarial attacks at scale", ASVspoof 5 workshop, 2024, and the evaluation
-plan; for the a-DCF also Shim et al., "a-DCF: an architecture agnostic metric
-with application to spoofing-robust speaker verification", Odyssey 2024.
+References
+----------
+* X. Wang et al., "ASVspoof 5: crowdsourced speech data, deepfakes, and
+  adversarial attacks at scale", ASVspoof 5 workshop, 2024; evaluation plan.
+* N. Brümmer and J. du Preez, "Application-independent evaluation of speaker
+  detection", Computer Speech & Language 20, 2006 (Cllr).
+* H. Shim et al., "a-DCF: an architecture agnostic metric with application to
+  spoofing-robust speaker verification", Odyssey 2024.
 """
 
 import numpy as np
 
 from speechbrain_bilevel.metrics.eer import as_scores, det_curve
-from speechbrain_bilevel.metrics.tdcf import TDCFCosts
+from speechbrain_bilevel.metrics.tdcf import ASVSPOOF_COSTS
 from speechbrain_bilevel.utils.errors import InputError
 
-#: Prior of a spoofed trial, cost of rejecting a bona fide trial, and cost of
-#: accepting a spoofed one.
-P_SPOOF, C_MISS, C_FA = 0.05, 1.0, 10.0
+#: Of Pmiss and Pfa in track 1: rejecting a bona fide trial costs 1, accepting a
+#: spoofed one 10 at a prior of 0.05, divided by the cost of accepting all.
+DCF_WEIGHTS = 1 * (1 - 0.05) / (10 * 0.05), 1.0
+
+#: Bayes' threshold on log-likelihood ratios for these weights, -ln(1.9).
+BAYES_THRESHOLD = -float(np.log(np.divide(*DCF_WEIGHTS)))
 
 
 def min_dcf(bonafide, spoof):
-    """Minimum detection cost of track 1, and its threshold.
-
-    The lowest ``0.95 Pmiss + 0.5 Pfa`` over the points of
-    :func:`~speechbrain_bilevel.metrics.eer.det_curve`, divided by 0.5, what
-    accepting every trial costs.
+    """Compute the minimum detection cost of track 1 and its threshold.
 
     Arguments
     ---------
     bonafide : array_like
-        Scores of the bona fide trials, shape [n_bonafide]; higher means "more
-        bona fide".
+        Scores of the bona fide trials, [n_bonafide]; higher means "more bona
+        fide".
     spoof : array_like
-        Scores of the spoofed trials, shape [n_spoof].
+        Scores of the spoofed trials, [n_spoof].
 
     Returns
     -------
     min_dcf : float
-        In [0, 1].
+        The lowest cost over the points of ``eer.det_curve``, in [0, 1].
     threshold : float
         Trials with a score above it are accepted.
 
     Raises
     ------
     InputError
-        If a class has no trial, or a score is NaN or infinite.
+        If the scores of a class cannot be used, see ``eer.as_scores``.
 
     Example
     -------
     >>> min_dcf([2.0, 3.0], [0.0, 2.5])
     (0.5, 0.0)
     """
-    miss, false_alarm = dcf_coefficients()
+    miss, false_alarm = DCF_WEIGHTS
     frr, far, thresholds = det_curve(bonafide, spoof)
     dcf = miss * frr + false_alarm * far
     lowest = np.argmin(dcf)
@@ -57,88 +60,58 @@ def min_dcf(bonafide, spoof):
 
 
 def act_dcf(bonafide, spoof):
-    """Actual detection cost of track 1: at the threshold of the costs.
-
-    The scores have to be log-likelihood ratios (natural logarithm): the
-    threshold is Bayes' for them, -ln(0.95 / 0.5), and a score at or above it
-    is accepted.
+    """Compute the actual detection cost of track 1: at Bayes' threshold.
 
     Arguments
     ---------
     bonafide : array_like
-        Log-likelihood ratios of the bona fide trials, shape [n_bonafide].
+        Log-likelihood ratios (natural logarithm) of the bona fide trials,
+        [n_bonafide].
     spoof : array_like
-        Log-likelihood ratios of the spoofed trials, shape [n_spoof].
+        The same of the spoofed trials, [n_spoof].
 
     Returns
     -------
     float
-        At least the minimum; above 1 where the scores do harm.
+        At least the minimum; above 1 where the scores do harm. A score at the
+        threshold is accepted.
 
     Raises
     ------
     InputError
-        If a class has no trial, or a score is NaN or infinite.
+        See ``min_dcf``.
 
     Example
     -------
     >>> act_dcf([2.0, -0.7], [-1.0, -0.6])
     1.45
     """
-    miss, false_alarm = dcf_coefficients()
+    miss, false_alarm = DCF_WEIGHTS
     frr = np.mean(as_scores(bonafide, "bona fide") < BAYES_THRESHOLD)
     far = np.mean(as_scores(spoof, "spoof") >= BAYES_THRESHOLD)
     return float(miss * frr + false_alarm * far)
 
 
-def dcf_coefficients():
-    """What a miss and a false acceptance weigh in the normalised DCF.
-
-    Returns
-    -------
-    tuple of float
-        b and c of ``DCF = b Pmiss + c Pfa``.
-
-    Example
-    -------
-    >>> dcf_coefficients()
-    (1.9, 1.0)
-    """
-    miss, false_alarm = C_MISS * (1 - P_SPOOF), C_FA * P_SPOOF
-    scale = min(miss, false_alarm)
-    return miss / scale, false_alarm / scale
-
-
-#: Bayes' threshold on log-likelihood ratios for these costs, -ln(1.9).
-BAYES_THRESHOLD = -float(np.log(np.divide(*dcf_coefficients())))
-
-
 def cllr(bonafide, spoof):
-    """Cost of log-likelihood ratios, in bits.
-
-    The mean of log2(1 + exp(-score)) over bona fide and of log2(1 +
-    exp(score)) over spoofed trials, averaged over the two classes (Brümmer and
-    du Preez, "Application-independent evaluation of speaker detection",
-    Computer Speech & Language 20, 2006). 0 is perfect; scores that are always
-    0, so tell nothing, have 1; misleading ones have more.
+    """Compute the cost of log-likelihood ratios, in bits.
 
     Arguments
     ---------
     bonafide : array_like
         Log-likelihood ratios (natural logarithm) of the bona fide trials,
-        shape [n_bonafide].
+        [n_bonafide].
     spoof : array_like
-        Log-likelihood ratios of the spoofed trials, shape [n_spoof].
+        The same of the spoofed trials, [n_spoof].
 
     Returns
     -------
     float
-        Bits.
+        0 is perfect; scores that are always 0 have 1, misleading ones more.
 
     Raises
     ------
     InputError
-        If a class has no trial, or a score is NaN or infinite.
+        See ``min_dcf``.
 
     Example
     -------
@@ -152,17 +125,15 @@ def cllr(bonafide, spoof):
 
 
 def bits(scores):
-    """log2(1 + exp(score)), which never overflows.
+    """Compute log2(1 + exp(score)) without overflow.
 
     Arguments
     ---------
     scores : numpy.ndarray
-        Any shape.
 
     Returns
     -------
     numpy.ndarray
-        Bits, the same shape.
 
     Example
     -------
@@ -172,30 +143,22 @@ def bits(scores):
     return np.logaddexp(0, scores) / np.log(2)
 
 
-def min_adcf(target, nontarget, spoof, costs=TDCFCosts()):
-    """Minimum a-DCF of a spoofing-robust speaker verification system.
+def min_adcf(target, nontarget, spoof, costs=ASVSPOOF_COSTS):
+    """Compute the minimum a-DCF of a spoofing-robust ASV system.
 
     Such a system gives each trial one score, high for the target speaker's
-    bona fide speech. The a-DCF weighs its three error rates,
-
-        p_target c_miss_asv Pmiss + p_nontarget c_fa_asv Pfa_nontarget
-        + p_spoof c_fa_cm Pfa_spoof
-
-    divided by what accepting every trial or rejecting every trial costs,
-    whichever is less. Scores are passed one by one in ascending order; of
-    equal ones targets come first, then nontargets, then spoofs.
+    bona fide speech.
 
     Arguments
     ---------
     target : array_like
-        Scores of target speakers' bona fide trials, shape [n_target].
+        Scores of target speakers' bona fide trials, [n_target].
     nontarget : array_like
-        Scores of other speakers' bona fide trials, shape [n_nontarget].
+        Scores of other speakers' bona fide trials, [n_nontarget].
     spoof : array_like
-        Scores of spoofed trials, shape [n_spoof].
+        Scores of spoofed trials, [n_spoof].
     costs : TDCFCosts
-        Priors and costs; ``c_miss_cm`` plays no part. The defaults are those
-        of ASVspoof 5's track 2.
+        ``c_miss_cm`` plays no part.
 
     Returns
     -------
@@ -207,8 +170,15 @@ def min_adcf(target, nontarget, spoof, costs=TDCFCosts()):
     Raises
     ------
     InputError
-        If a class has no trial, a score is NaN or infinite, or the costs make
-        one of the two trivial decisions free.
+        If the scores of a class cannot be used, or accepting or rejecting
+        every trial is free.
+
+    Notes
+    -----
+    The cost is ``p_target c_miss_asv Pmiss + p_nontarget c_fa_asv
+    Pfa_nontarget + p_spoof c_fa_cm Pfa_spoof``, divided by that of accepting or
+    of rejecting every trial, whichever is lower. Of equal scores, targets are
+    rejected first, then nontargets, then spoofs.
 
     Example
     -------

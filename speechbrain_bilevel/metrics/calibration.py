@@ -1,29 +1,32 @@
 """Calibration and linear fusion of countermeasure scores.
 
-A calibrated score is a log-likelihood ratio (LLR): the natural logarithm of
-how much more probable the trial is if it is bona fide than if it is spoof. One
-threshold then serves every system, and it follows from costs and priors alone.
+A calibrated score is a log-likelihood ratio (LLR), natural logarithm, of bona
+fide to spoof. One threshold then serves every system, and follows from costs
+and priors alone.
 
-Sources: Brümmer and du Preez, "Application-independent evaluation of speaker
-detection", Computer Speech & Language 20, 2006 (calibration, Cllr); Pigeon,
-Druyts and Verlinde, "Applying logistic regression to the fusion of the NIST'99
-1-speaker submissions", Digital Signal Processing 10, 2000; Platt,
-"Probabilistic outputs for support vector machines and comparisons to
-regularized likelihood methods", 1999 (smoothed targets).
+References
+----------
+* N. Brümmer and J. du Preez, "Application-independent evaluation of speaker
+  detection", Computer Speech & Language 20, 2006 (calibration, Cllr).
+* S. Pigeon, P. Druyts and P. Verlinde, "Applying logistic regression to the
+  fusion of the NIST'99 1-speaker submissions", Digital Signal Processing 10,
+  2000 (fusion).
+* J. Platt, "Probabilistic outputs for support vector machines and comparisons
+  to regularized likelihood methods", 1999 (smoothed targets).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import optimize
 from scipy.special import expit
 
+from speechbrain_bilevel.metrics.eer import as_scores
 from speechbrain_bilevel.utils.errors import InputError
 
-#: Directions in which standardised scores spread less than this share of the
+#: Directions in which standardized scores spread less than this share of the
 #: widest one are taken for rounding: a weight there would be huge and random.
 SMALLEST_SPREAD = 1e-3
-
-_MAX_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,8 @@ class LinearFusion:
     Arguments
     ---------
     weights : tuple of float
-        One weight a system, in the unit of 1 / its scores.
+        One for each system.
     bias : float
-        What is added to the sum.
 
     Example
     -------
@@ -48,17 +50,17 @@ class LinearFusion:
     bias: float
 
     def __call__(self, scores):
-        """Fuses the scores.
+        """Fuse the scores.
 
         Arguments
         ---------
         scores : array_like
-            A column a system, shape [n_trials, n_systems].
+            A column for each system, [n_trials, n_systems].
 
         Returns
         -------
-        fused : numpy.ndarray
-            Shape [n_trials].
+        numpy.ndarray
+            [n_trials]
 
         Raises
         ------
@@ -85,43 +87,25 @@ class LinearFusion:
 
 
 def learn_fusion(scores, is_bonafide, names=None):
-    """Learns the linear map from scores to log-likelihood ratios.
+    """Learn the linear map from scores to log-likelihood ratios.
 
-    With s_k the score of system k, the map is
-
-        llr = bias + sum_k weight_k s_k
-
-    and calibration is the fusion of one system. It has the lowest
-    class-balanced logistic loss: both classes weigh one half, whatever their
-    counts, so that this is Cllr, in nats, but for one thing. The targets are
-    not 1 and 0 but Platt's (N_b + 1) / (N_b + 2) for each of the N_b bona fide
-    trials and 1 / (N_s + 2) for each of the N_s spoofed ones. Without that the
-    optimum would be infinite wherever a threshold separates the two classes;
-    with it, the optimum is always finite. On as many trials as ASVspoof2019
-    LA's dev has, and normal scores, that raises Cllr on these very trials by
-    7e-7 bits at an EER of 16 %, 2e-5 at 2.3 % and 6e-4 at 0.13 %.
-
-    The result does not depend on an offset or a scale of the scores, and there
-    is no randomness. Where systems say the same thing (equal scores, or one an
-    affine copy of another, up to ``SMALLEST_SPREAD``) the optimum is not
-    unique; then the one with the smallest weights is taken, in units of the
-    systems' standard deviations, so that copies share the weight.
+    Calibration is the fusion of one system.
 
     Arguments
     ---------
     scores : array_like
-        A column a system, shape [n_trials, n_systems]; higher means "more bona
-        fide".
+        A column for each system, [n_trials, n_systems]; higher means "more
+        bona fide".
     is_bonafide : array_like
-        True for bona fide, False for spoof, shape [n_trials].
+        True for bona fide, False for spoof, [n_trials].
     names : list of str, optional
         What messages call the systems; by default "system 1", ...
 
     Returns
     -------
-    fusion : LinearFusion
-        The map to natural-logarithm LLRs. A weight may be negative if there is
-        more than one system.
+    LinearFusion
+        Gives natural-logarithm LLRs. Of more than one system, a weight may be
+        negative.
 
     Raises
     ------
@@ -129,6 +113,18 @@ def learn_fusion(scores, is_bonafide, names=None):
         If a class has no trial, shapes do not fit, a score is NaN or infinite,
         all scores of a system are equal, or a single system's weight is not
         positive: its scores look negated.
+
+    Notes
+    -----
+    The map has the lowest class-balanced logistic loss, which is Cllr (in nats)
+    but for Platt's targets: (N_b + 1) / (N_b + 2) for each of N_b bona fide
+    trials and 1 / (N_s + 2) for each of N_s spoofed ones, not 1 and 0. With
+    these, the optimum is finite even where a threshold separates the classes.
+
+    The result depends on no offset or scale of the scores, and nothing is
+    random. Where systems say the same (one is an affine copy of another, up to
+    ``SMALLEST_SPREAD``), the smallest weights are taken, in units of the
+    systems' standard deviations, so that copies share the weight.
 
     Example
     -------
@@ -138,10 +134,10 @@ def learn_fusion(scores, is_bonafide, names=None):
     >>> np.round(calibrate([[-2.0], [1.0], [4.0]]), 2)
     array([-1.32,  0.16,  1.63])
     """
-    scores, is_bonafide = _checked_shapes(scores, is_bonafide)
+    scores, is_bonafide = _check_shapes(scores, is_bonafide)
     names = names or [f"system {n + 1}" for n in range(scores.shape[1])]
     for name, column in zip(names, scores.T):
-        _refuse_unusable(name, column)
+        _check_column(name, column)
 
     n_bonafide = int(is_bonafide.sum())
     n_spoof = is_bonafide.size - n_bonafide
@@ -149,12 +145,12 @@ def learn_fusion(scores, is_bonafide, names=None):
     targets = np.where(
         is_bonafide, (n_bonafide + 1) / (n_bonafide + 2), 1 / (n_spoof + 2)
     )
-    standardised, centre, spread = _standardise(scores, shares)
-    directions = _independent_directions(standardised, shares)
+    standardized, center, spread = _standardize(scores, shares)
+    directions = _independent_directions(standardized, shares)
     features = np.column_stack(
-        [standardised @ directions, np.ones(len(shares))]
+        [standardized @ directions, np.ones(len(shares))]
     )
-    *along, bias = _minimise_loss(features, targets, shares)
+    *along, bias = _minimize_loss(features, targets, shares)
     weights = directions @ np.array(along) / spread
     if len(weights) == 1 and weights[0] <= 0:
         raise InputError(
@@ -164,11 +160,10 @@ def learn_fusion(scores, is_bonafide, names=None):
             "spoof. Nothing was flipped: if the sign is wrong, correct it in "
             "the score files"
         )
-    return LinearFusion(tuple(weights.tolist()), float(bias - centre @ weights))
+    return LinearFusion(tuple(weights.tolist()), float(bias - center @ weights))
 
 
-def _checked_shapes(scores, is_bonafide):
-    """Both as arrays, refused if they do not fit or a class is missing."""
+def _check_shapes(scores, is_bonafide):
     scores = np.asarray(scores, dtype=np.float64)
     is_bonafide = np.asarray(is_bonafide, dtype=bool)
     if scores.ndim != 2 or is_bonafide.shape != scores.shape[:1]:
@@ -186,14 +181,8 @@ def _checked_shapes(scores, is_bonafide):
     return scores, is_bonafide
 
 
-def _refuse_unusable(name, column):
-    unusable = np.flatnonzero(~np.isfinite(column))
-    if unusable.size:
-        raise InputError(
-            f"{name}: {unusable.size} of {column.size} scores are NaN or "
-            f"infinite, the first at index {unusable[0]}; expected finite "
-            "numbers"
-        )
+def _check_column(name, column):
+    column = as_scores(column, name)
     lowest, highest = column.min(), column.max()
     # Beyond these limits the weight, or its inverse, is no finite number.
     if not 1e-300 < highest / 2 - lowest / 2 < 1e300:
@@ -204,49 +193,52 @@ def _refuse_unusable(name, column):
         )
 
 
-def _standardise(scores, shares):
+def _standardize(scores, shares):
     """Scores with mean 0 and deviation 1 where each class weighs one half."""
     # By the range first: squares of very large or small scores are 0 or inf.
     lowest, width = scores.min(0), np.ptp(scores, axis=0)
     scores = (scores - lowest) / width
     mean = shares @ scores
     deviation = np.sqrt(shares @ (scores - mean) ** 2)
-    standardised = (scores - mean) / deviation
-    return standardised, lowest + mean * width, deviation * width
+    standardized = (scores - mean) / deviation
+    return standardized, lowest + mean * width, deviation * width
 
 
-def _independent_directions(standardised, shares):
+def _independent_directions(standardized, shares):
     """Directions of unit variance that span what the systems say.
 
-    A matrix of shape [n_systems, rank]. What it leaves out gets no weight, and
-    so the weights that it spans are the smallest.
+    [n_systems, rank]. What it leaves out gets no weight, so that the weights
+    are the smallest.
     """
-    correlation = (standardised.T * shares) @ standardised
+    correlation = (standardized.T * shares) @ standardized
     variances, directions = np.linalg.eigh(correlation)
     kept = variances > SMALLEST_SPREAD**2 * variances[-1]
     return directions[:, kept] / np.sqrt(variances[kept])
 
 
-def _minimise_loss(features, targets, shares):
-    """The minimum of the convex logistic loss, by Newton's method.
+def _minimize_loss(features, targets, shares):
+    """Where the slope of the logistic loss, which is convex, is 0."""
 
-    From 0, and with classes of equal weight, no step has to be shortened.
-    """
-    parameters = np.zeros(features.shape[1])
-    for _ in range(_MAX_STEPS):
+    def gradient(parameters):
+        return features.T @ (shares * (expit(features @ parameters) - targets))
+
+    def hessian(parameters):
         llr = features @ parameters
-        posterior = expit(llr)
-        gradient = features.T @ (shares * (posterior - targets))
-        curvature = shares * posterior * expit(-llr)
-        hessian = (features.T * curvature) @ features
-        step = np.linalg.lstsq(hessian, -gradient)[0]
-        parameters = parameters + step
-        # The first is what the step gained, twice; it says nothing where
-        # rounding has taken a direction from the Hessian, so the second.
-        if -gradient @ step < 1e-20 and np.abs(gradient).max() < 1e-9:
-            return parameters
-    raise InputError(
-        f"the weights cannot be learned: no optimum after {_MAX_STEPS} steps. "
-        "Expected scores of similar size: find out whether some are millions "
-        "of times larger than the others"
+        return (features.T * (shares * expit(llr) * expit(-llr))) @ features
+
+    # A minimizer stops where the loss no longer changes in its last digit, at a
+    # thousandth of the digits that the slope still has.
+    found = optimize.root(
+        gradient,
+        np.zeros(features.shape[1]),
+        jac=hessian,
+        method="lm",
+        options={"xtol": 1e-13, "ftol": 1e-15},
     )
+    if not np.abs(gradient(found.x)).max() < 1e-9:
+        raise InputError(
+            "the weights cannot be learned: no optimum was found. Expected "
+            "scores of similar size: find out whether some are millions of "
+            "times larger than the others"
+        )
+    return found.x

@@ -1,11 +1,4 @@
-"""Equal error rate of a countermeasure, in the ASVspoof convention.
-
-Two score files that differ by one trial in 71,237 differ in the sixth digit
-of the EER, and so do two conventions for reading the EER off the same scores.
-The conventions here are those of the official ASVspoof evaluations, so that
-numbers can be compared digit by digit with published ones. scikit-learn, the
-ROC convex hull and torchmetrics choose otherwise and differ in the last digits.
-"""
+"""Equal error rate of a countermeasure, in the ASVspoof convention."""
 
 import numpy as np
 
@@ -13,41 +6,40 @@ from speechbrain_bilevel.utils.errors import InputError
 
 
 def det_curve(bonafide, spoof):
-    """False rejection and false acceptance rates at every threshold.
-
-    All scores are put in ascending order and the threshold is moved past them
-    one trial at a time, so that ``n`` scores give ``n + 1`` points:
-
-    * a higher score means "more bona fide";
-    * point 0 accepts every trial; its threshold is the lowest score - 0.001;
-    * point ``k`` rejects the ``k`` lowest scores; its threshold is the
-      ``k``-th lowest score, so the trials above the threshold are accepted;
-    * ties are **not** collapsed: equal scores are passed one by one, bona fide
-      trials first, and then in the order given. A countermeasure that gives
-      all trials the same score therefore has an EER of 1.
+    """Compute the false rejection and acceptance rates at every threshold.
 
     Arguments
     ---------
     bonafide : array_like
-        Scores of the bona fide trials, shape [n_bonafide].
+        Scores of the bona fide trials, [n_bonafide]; higher means "more bona
+        fide".
     spoof : array_like
-        Scores of the spoofed trials, shape [n_spoof].
+        Scores of the spoofed trials, [n_spoof].
 
     Returns
     -------
     frr : numpy.ndarray
-        Share of bona fide trials rejected, shape [n_bonafide + n_spoof + 1],
-        rising from 0 to 1.
+        Share of bona fide trials rejected, [n_bonafide + n_spoof + 1], rising
+        from 0 to 1.
     far : numpy.ndarray
         Share of spoofed trials accepted, same shape, falling from 1 to 0.
     thresholds : numpy.ndarray
-        The thresholds, same shape, ascending, in the unit of the scores.
+        In ascending order, same shape; trials with a score above are accepted.
 
     Raises
     ------
     InputError
-        If a class has no trial, or a score is NaN or infinite, or the scores
-        are not one-dimensional.
+        If the scores of a class cannot be used, see ``as_scores``.
+
+    Notes
+    -----
+    As in the official ASVspoof evaluations, trials are rejected one by one, in
+    ascending order of their scores: point 0, at the lowest score - 0.001,
+    accepts every trial, and point ``k`` rejects the ``k`` lowest scores. Ties
+    are not collapsed: of equal scores the bona fide ones are rejected first.
+    A countermeasure that gives all trials one score has an EER of 1.
+    scikit-learn, torchmetrics and the ROC convex hull collapse ties or
+    interpolate, and differ in the last digits.
 
     Example
     -------
@@ -78,33 +70,28 @@ def det_curve(bonafide, spoof):
 
 
 def eer(bonafide, spoof):
-    """Equal error rate and its threshold.
-
-    The EER is the mean of the false rejection and the false acceptance rate
-    at the first point of :func:`det_curve` where the two are closest. Nothing
-    is interpolated.
+    """Compute the equal error rate and its threshold.
 
     Arguments
     ---------
     bonafide : array_like
-        Scores of the bona fide trials, shape [n_bonafide]; higher means "more
-        bona fide".
+        Scores of the bona fide trials, [n_bonafide].
     spoof : array_like
-        Scores of the spoofed trials, shape [n_spoof].
+        Scores of the spoofed trials, [n_spoof].
 
     Returns
     -------
     eer : float
-        Equal error rate as a fraction, in [0, 1]. Above 0.5 the scores are
-        worse than chance: most likely their sign is wrong.
+        A fraction: the mean of both error rates at the first point of
+        ``det_curve`` where they are closest; nothing is interpolated. Above
+        0.5, the sign of the scores is most likely wrong.
     threshold : float
         Trials with a score above it are accepted.
 
     Raises
     ------
     InputError
-        If a class has no trial, or a score is NaN or infinite, or the scores
-        are not one-dimensional.
+        See ``det_curve``.
 
     Example
     -------
@@ -117,25 +104,24 @@ def eer(bonafide, spoof):
 
 
 def as_scores(scores, name):
-    """Scores of one class as a float64 array, refused if they are unusable.
+    """Convert the scores of one class to float64, or refuse them.
 
     Arguments
     ---------
     scores : array_like
-        Scores of shape [n_trials].
+        [n_trials]
     name : str
-        What to call the class in the error message.
+        What the message calls the class.
 
     Returns
     -------
-    scores : numpy.ndarray
-        The same scores, float64, shape [n_trials].
+    numpy.ndarray
 
     Raises
     ------
     InputError
-        If there is no score, or one is NaN or infinite, or the scores are not
-        one-dimensional.
+        If there is no score, one is NaN or infinite, or there is more than one
+        dimension.
 
     Example
     -------

@@ -1,9 +1,8 @@
 """Tandem detection cost function (t-DCF) of ASVspoof 2019 and 2021.
 
-The t-DCF rates a spoofing countermeasure (CM) by the cost of the whole
-system: the CM followed by a fixed automatic speaker verification (ASV) system.
-With Pmiss and Pfa the CM's false rejection and false acceptance rates, and the
-ASV system's rates p_miss, p_fa and p_fa_spoof,
+The t-DCF is the cost of a countermeasure (CM) followed by a fixed speaker
+verification (ASV) system. With Pmiss and Pfa the error rates of the CM, and
+p_miss, p_fa and p_fa_spoof those of the ASV system,
 
     C0 = p_target c_miss_asv p_miss + p_nontarget c_fa_asv p_fa
     C1 = p_target c_miss_cm - C0
@@ -12,15 +11,17 @@ ASV system's rates p_miss, p_fa and p_fa_spoof,
     "legacy", 2019:   (C1 Pmiss + C2 Pfa) / min(C1, C2)
     "revised", 2021:  (C0 + C1 Pmiss + C2 Pfa) / (C0 + min(C1, C2))
 
-so that the same threshold makes both lowest, and either is 1 when the CM is no
-better than accepting or rejecting every trial.
+Both are lowest at the same threshold, and 1 when the CM is no better than
+accepting or rejecting every trial.
 
-Sources: Kinnunen et al., "t-DCF: a detection cost function for the tandem
-assessment of spoofing countermeasures and automatic speaker verification",
-Odyssey 2018, and the evaluation plan of ASVspoof 2019 (legacy); Kinnunen et
-al., "Tandem assessment of spoofing countermeasures and automatic speaker
-verification: fundamentals", IEEE/ACM TASLP 28, 2020, and the evaluation plan of
-ASVspoof 2021 (revised).
+References
+----------
+* T. Kinnunen et al., "t-DCF: a detection cost function for the tandem
+  assessment of spoofing countermeasures and automatic speaker verification",
+  Odyssey 2018; evaluation plan of ASVspoof 2019 (legacy).
+* T. Kinnunen et al., "Tandem assessment of spoofing countermeasures and
+  automatic speaker verification: fundamentals", IEEE/ACM TASLP 28, 2020;
+  evaluation plan of ASVspoof 2021 (revised).
 """
 
 from dataclasses import dataclass, fields
@@ -33,30 +34,22 @@ from speechbrain_bilevel.utils.errors import InputError
 
 @dataclass(frozen=True)
 class TDCFCosts:
-    """Priors and costs of the t-DCF. The defaults are those of ASVspoof.
+    """Priors and costs; by default those of ASVspoof.
 
     Arguments
     ---------
-    p_target : float
-        Prior of a target speaker's trial.
-    p_nontarget : float
-        Prior of a zero-effort impostor's trial.
-    p_spoof : float
-        Prior of a spoofed trial. The three priors sum to 1.
-    c_miss_asv : float
-        Cost of the ASV system rejecting a target speaker.
-    c_fa_asv : float
-        Cost of the ASV system accepting a zero-effort impostor.
-    c_miss_cm : float
-        Cost of the countermeasure rejecting a bona fide trial.
-    c_fa_cm : float
-        Cost of the countermeasure accepting a spoofed trial.
+    p_target, p_nontarget, p_spoof : float
+        Priors of a target speaker's, a zero-effort impostor's and a spoofed
+        trial; they sum to 1.
+    c_miss_asv, c_fa_asv : float
+        Cost of the ASV system rejecting a target or accepting an impostor.
+    c_miss_cm, c_fa_cm : float
+        Cost of the CM rejecting a bona fide or accepting a spoofed trial.
 
     Raises
     ------
     InputError
-        If a value is negative or not a finite number, or the priors do not
-        sum to 1.
+        If a value is negative or not finite, or the priors do not sum to 1.
 
     Example
     -------
@@ -88,16 +81,19 @@ class TDCFCosts:
             )
 
 
+ASVSPOOF_COSTS = TDCFCosts()
+
+
 @dataclass(frozen=True)
 class ASVRates:
-    """Error rates of the ASV system at its own EER threshold.
+    """Error rates of an ASV system at its own EER threshold.
 
     Arguments
     ---------
     eer : float
-        Equal error rate between targets and nontargets, as a fraction.
+        Equal error rate between targets and nontargets, a fraction.
     threshold : float
-        The threshold of that EER; a score at or above it is accepted.
+        Where that is; a score at or above it is accepted.
     p_miss : float
         Share of target trials rejected.
     p_fa : float
@@ -114,33 +110,31 @@ class ASVRates:
 
 
 def asv_rates(target, nontarget, spoof):
-    """Fixes the ASV system at its EER threshold and counts its errors there.
-
-    The threshold is the one of :func:`~speechbrain_bilevel.metrics.eer.eer`
-    with targets in the place of bona fide trials. A score at or above the
-    threshold is accepted, as in the official evaluation. The DET curve rejects
-    the trial at the threshold itself, so the rates may differ from the EER by
-    that trial.
+    """Fix an ASV system at its EER threshold and count its errors there.
 
     Arguments
     ---------
     target : array_like
-        ASV scores of target trials, shape [n_target].
+        ASV scores of target trials, [n_target].
     nontarget : array_like
-        ASV scores of zero-effort impostors, shape [n_nontarget].
+        ASV scores of zero-effort impostors, [n_nontarget].
     spoof : array_like
-        ASV scores of spoofed trials, shape [n_spoof].
+        ASV scores of spoofed trials, [n_spoof].
 
     Returns
     -------
-    rates : ASVRates
-        Rates as fractions, and the threshold.
+    ASVRates
 
     Raises
     ------
     InputError
-        If a class has no trial, or a score is NaN or infinite, or the scores
-        are not one-dimensional.
+        If the scores of a class cannot be used, see ``eer.as_scores``.
+
+    Notes
+    -----
+    As in the official evaluation, a score at the threshold is accepted here,
+    but rejected on the DET curve, so that the rates may differ from the EER by
+    one trial.
 
     Example
     -------
@@ -161,36 +155,33 @@ def asv_rates(target, nontarget, spoof):
     )
 
 
-def tdcf_curve(bonafide, spoof, rates, costs=TDCFCosts(), form="legacy"):
-    """Normalised t-DCF of a countermeasure at every threshold.
+def tdcf_curve(bonafide, spoof, rates, costs=ASVSPOOF_COSTS, form="legacy"):
+    """Compute the normalized t-DCF at every threshold.
 
     Arguments
     ---------
     bonafide : array_like
-        CM scores of the bona fide trials, shape [n_bonafide]; higher means
-        "more bona fide".
+        CM scores of the bona fide trials, [n_bonafide]; higher means "more
+        bona fide".
     spoof : array_like
-        CM scores of the spoofed trials, shape [n_spoof].
+        CM scores of the spoofed trials, [n_spoof].
     rates : ASVRates
-        Error rates of the ASV system, see :func:`asv_rates`.
     costs : TDCFCosts
-        Priors and costs.
     form : str
-        "legacy" or "revised", see the head of this module.
+        "legacy" or "revised".
 
     Returns
     -------
     tdcf : numpy.ndarray
-        Normalised t-DCF, shape [n_bonafide + n_spoof + 1].
+        [n_bonafide + n_spoof + 1]
     thresholds : numpy.ndarray
-        The points of :func:`~speechbrain_bilevel.metrics.eer.det_curve`, same
-        shape.
+        The points of ``eer.det_curve``, same shape.
 
     Raises
     ------
     InputError
-        If the CM scores are unusable, or if the rates and costs make C1 or C2
-        negative or zero: the normalised t-DCF is then undefined.
+        If the CM scores cannot be used, or the t-DCF is undefined, see
+        ``tdcf_coefficients``.
 
     Example
     -------
@@ -204,36 +195,17 @@ def tdcf_curve(bonafide, spoof, rates, costs=TDCFCosts(), form="legacy"):
     return accept + miss * frr + false_alarm * far, thresholds
 
 
-def min_tdcf(bonafide, spoof, rates, costs=TDCFCosts(), form="legacy"):
-    """Minimum normalised t-DCF of a countermeasure and its threshold.
+def min_tdcf(bonafide, spoof, rates, costs=ASVSPOOF_COSTS, form="legacy"):
+    """Compute the minimum normalized t-DCF and its threshold.
 
-    The first of the lowest points of :func:`tdcf_curve`; at most 1.
-
-    Arguments
-    ---------
-    bonafide : array_like
-        CM scores of the bona fide trials, shape [n_bonafide]; higher means
-        "more bona fide".
-    spoof : array_like
-        CM scores of the spoofed trials, shape [n_spoof].
-    rates : ASVRates
-        Error rates of the ASV system, see :func:`asv_rates`.
-    costs : TDCFCosts
-        Priors and costs.
-    form : str
-        "legacy" or "revised", see the head of this module.
+    The arguments and errors are those of ``tdcf_curve``.
 
     Returns
     -------
     min_tdcf : float
-        Minimum normalised t-DCF.
+        At most 1.
     threshold : float
-        CM trials with a score above it are accepted.
-
-    Raises
-    ------
-    InputError
-        See :func:`tdcf_curve`.
+        The first one that reaches it; trials with a score above are accepted.
 
     Example
     -------
@@ -247,38 +219,21 @@ def min_tdcf(bonafide, spoof, rates, costs=TDCFCosts(), form="legacy"):
 
 
 def act_tdcf(
-    bonafide, spoof, rates, threshold, costs=TDCFCosts(), form="legacy"
+    bonafide, spoof, rates, threshold, costs=ASVSPOOF_COSTS, form="legacy"
 ):
-    """Actual normalised t-DCF: at a threshold that was fixed beforehand.
+    """Compute the actual t-DCF: at a threshold that was fixed beforehand.
 
-    It is at least the minimum, and above 1 where the threshold makes the CM
-    worse than none.
+    The other arguments and the errors are those of ``tdcf_curve``.
 
     Arguments
     ---------
-    bonafide : array_like
-        CM scores of the bona fide trials, shape [n_bonafide]; higher means
-        "more bona fide".
-    spoof : array_like
-        CM scores of the spoofed trials, shape [n_spoof].
-    rates : ASVRates
-        Error rates of the ASV system, see :func:`asv_rates`.
     threshold : float
         CM trials with a score above it are accepted.
-    costs : TDCFCosts
-        Priors and costs.
-    form : str
-        "legacy" or "revised", see the head of this module.
 
     Returns
     -------
     float
-        Normalised t-DCF at the threshold.
-
-    Raises
-    ------
-    InputError
-        See :func:`tdcf_curve`.
+        Normalized; above 1 where the threshold makes the CM worse than none.
 
     Example
     -------
@@ -292,27 +247,26 @@ def act_tdcf(
     return float(accept + miss * frr + false_alarm * far)
 
 
-def tdcf_coefficients(rates, costs=TDCFCosts(), form="legacy"):
-    """The t-DCF as a linear function of the CM's error rates.
+def tdcf_coefficients(rates, costs=ASVSPOOF_COSTS, form="legacy"):
+    """Write the t-DCF as a linear function of the CM's error rates.
 
     Arguments
     ---------
     rates : ASVRates
-        Error rates of the ASV system.
     costs : TDCFCosts
-        Priors and costs.
     form : str
-        "legacy" or "revised", see the head of this module.
+        "legacy" or "revised".
 
     Returns
     -------
     tuple of float
-        a, b and c of ``t-DCF = a + b Pmiss + c Pfa``, normalised.
+        a, b and c of ``t-DCF = a + b Pmiss + c Pfa``, normalized.
 
     Raises
     ------
     InputError
-        If the normalised t-DCF is undefined, or the form unknown.
+        If the form is unknown, or C1 or C2 is not positive, so that the
+        normalized t-DCF is undefined.
 
     Example
     -------
@@ -337,13 +291,6 @@ def tdcf_coefficients(rates, costs=TDCFCosts(), form="legacy"):
     )
     c1 = costs.p_target * costs.c_miss_cm - c0
     c2 = costs.p_spoof * costs.c_fa_cm * rates.p_fa_spoof
-    _check_weights(c1, c2, rates)
-    fixed = c0 if form == "revised" else 0.0
-    scale = fixed + min(c1, c2)
-    return fixed / scale, c1 / scale, c2 / scale
-
-
-def _check_weights(c1, c2, rates):
     for name, weight in (("C1", c1), ("C2", c2)):
         # Written so that NaN rates are refused too.
         if not weight > 0:
@@ -354,3 +301,6 @@ def _check_weights(c1, c2, rates):
                 f"{rates.p_fa_spoof:.4g}) does not fit the costs: check the "
                 "ASV scores and their keys, or the costs"
             )
+    fixed = c0 if form == "revised" else 0.0
+    scale = fixed + min(c1, c2)
+    return fixed / scale, c1 / scale, c2 / scale

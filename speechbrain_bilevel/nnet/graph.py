@@ -9,25 +9,16 @@ Source of the design: https://arxiv.org/abs/2110.01200
 import torch
 
 
-def score_weight(size):
-    """What turns ``size`` features of a pair of nodes into a score."""
+def score_weight(in_features):
+    """A parameter that turns the features of a pair of nodes into a score."""
     return torch.nn.Parameter(
-        torch.nn.init.xavier_normal_(torch.empty(size, 1))
+        torch.nn.init.xavier_normal_(torch.empty(in_features, 1))
     )
 
 
 def pair_products(x):
-    """The product of every node with every node.
-
-    Arguments
-    ---------
-    x : torch.Tensor
-        [batch, nodes, size]
-
-    Returns
-    -------
-    torch.Tensor
-        [batch, nodes, nodes, size]
+    """Multiply every node with every node: [batch, nodes, features] ->
+    [batch, nodes, nodes, features].
 
     Example
     -------
@@ -39,12 +30,12 @@ def pair_products(x):
 
 
 class NodeUpdate(torch.nn.Module):
-    """What nodes attend to and what they are, projected and added.
+    """Project what nodes attend to and what they are, and add both.
 
     Arguments
     ---------
-    before, after : int
-        Features of a node at the input and at the output.
+    in_features, out_features : int
+        Features of a node.
 
     Example
     -------
@@ -54,24 +45,24 @@ class NodeUpdate(torch.nn.Module):
     torch.Size([1, 5, 2])
     """
 
-    def __init__(self, before, after):
+    def __init__(self, in_features, out_features):
         super().__init__()
-        self.neighbours = torch.nn.Linear(before, after)
-        self.own = torch.nn.Linear(before, after)
+        self.neighbors = torch.nn.Linear(in_features, out_features)
+        self.own = torch.nn.Linear(in_features, out_features)
 
-    def forward(self, own, attention, neighbours):
-        """[batch, n, before], [batch, n, m], [batch, m, before] ->
-        [batch, n, after]"""
-        return self.neighbours(attention @ neighbours) + self.own(own)
+    def forward(self, own, attention, neighbors):
+        """[batch, n, in_features], [batch, n, m], [batch, m, in_features] ->
+        [batch, n, out_features]"""
+        return self.neighbors(attention @ neighbors) + self.own(own)
 
 
 class NodeNorm(torch.nn.BatchNorm1d):
-    """Batch normalisation of every feature over clips and nodes, and SELU."""
+    """Batch normalization of every feature over clips and nodes, and SELU."""
 
     def forward(self, x):
-        """[batch, nodes, size] -> [batch, nodes, size]"""
-        normalised = super().forward(x.flatten(0, 1))
-        return torch.nn.functional.selu(normalised).view_as(x)
+        """Normalize ``x``, [batch, nodes, features]."""
+        normalized = super().forward(x.flatten(0, 1))
+        return torch.nn.functional.selu(normalized).view_as(x)
 
 
 class GraphAttention(torch.nn.Module):
@@ -79,8 +70,8 @@ class GraphAttention(torch.nn.Module):
 
     Arguments
     ---------
-    before, after : int
-        Features of a node at the input and at the output.
+    in_features, out_features : int
+        Features of a node.
     temperature : float
         Divides the scores before the softmax.
     dropout : float
@@ -88,37 +79,37 @@ class GraphAttention(torch.nn.Module):
 
     Example
     -------
-    >>> GraphAttention(before=6, after=4)(torch.randn(2, 5, 6)).shape
+    >>> GraphAttention(6, 4)(torch.randn(2, 5, 6)).shape
     torch.Size([2, 5, 4])
     """
 
-    def __init__(self, before, after, temperature=1.0, dropout=0.0):
+    def __init__(self, in_features, out_features, temperature=1.0, dropout=0.0):
         super().__init__()
         self.dropout = torch.nn.Dropout(dropout)
-        self.pair = torch.nn.Linear(before, after)
-        self.score = score_weight(after)
+        self.pair = torch.nn.Linear(in_features, out_features)
+        self.score = score_weight(out_features)
         self.temperature = temperature
-        self.update = NodeUpdate(before, after)
-        self.norm = NodeNorm(after)
+        self.update = NodeUpdate(in_features, out_features)
+        self.norm = NodeNorm(out_features)
 
     def forward(self, x):
-        """[batch, nodes, before] -> [batch, nodes, after]"""
+        """[batch, nodes, in_features] -> [batch, nodes, out_features]"""
         x = self.dropout(x)
         scores = torch.tanh(self.pair(pair_products(x))) @ self.score
         attention = (scores.squeeze(3) / self.temperature).softmax(dim=2)
         return self.norm(self.update(x, attention, x))
 
 
-class StackingAttention(torch.nn.Module):
+class HeterogeneousGraphAttention(torch.nn.Module):
     """Attention among a temporal and a spectral graph, joined into one.
 
     How a pair of nodes is scored depends on the graphs that they come from. A
-    stack node attends to all of them; none attends to it.
+    stack node attends to all of them; none attends to it. The paper's HS-GAL.
 
     Arguments
     ---------
-    before, after : int
-        Features of a node at the input and at the output.
+    in_features, out_features : int
+        Features of a node.
     temperature : float
         Divides the scores before the softmax.
     dropout : float
@@ -126,43 +117,43 @@ class StackingAttention(torch.nn.Module):
 
     Example
     -------
-    >>> attention = StackingAttention(before=6, after=4)
+    >>> attention = HeterogeneousGraphAttention(6, 4)
     >>> temporal, spectral = torch.randn(2, 5, 6), torch.randn(2, 3, 6)
     >>> outputs = attention(temporal, spectral, stack=torch.randn(1, 1, 6))
     >>> [list(output.shape) for output in outputs]
     [[2, 5, 4], [2, 3, 4], [2, 1, 4]]
     """
 
-    def __init__(self, before, after, temperature=1.0, dropout=0.0):
+    def __init__(self, in_features, out_features, temperature=1.0, dropout=0.0):
         super().__init__()
-        self.temporal = torch.nn.Linear(before, before)
-        self.spectral = torch.nn.Linear(before, before)
+        self.temporal = torch.nn.Linear(in_features, in_features)
+        self.spectral = torch.nn.Linear(in_features, in_features)
         self.dropout = torch.nn.Dropout(dropout)
         self.temperature = temperature
-        self.pair = torch.nn.Linear(before, after)
-        self.temporal_score = score_weight(after)
-        self.cross_score = score_weight(after)
-        self.spectral_score = score_weight(after)
-        self.update = NodeUpdate(before, after)
-        self.norm = NodeNorm(after)
-        self.stack_pair = torch.nn.Linear(before, after)
-        self.stack_score = score_weight(after)
-        self.stack_update = NodeUpdate(before, after)
+        self.pair = torch.nn.Linear(in_features, out_features)
+        self.temporal_score = score_weight(out_features)
+        self.cross_score = score_weight(out_features)
+        self.spectral_score = score_weight(out_features)
+        self.update = NodeUpdate(in_features, out_features)
+        self.norm = NodeNorm(out_features)
+        self.stack_pair = torch.nn.Linear(in_features, out_features)
+        self.stack_score = score_weight(out_features)
+        self.stack_update = NodeUpdate(in_features, out_features)
 
     def forward(self, temporal, spectral, stack):
-        """Updates the nodes of both graphs and the stack node.
+        """Update the nodes of both graphs and the stack node.
 
         Arguments
         ---------
         temporal, spectral : torch.Tensor
-            [batch, nodes, before]; their numbers of nodes may differ.
+            [batch, nodes, in_features]; their numbers of nodes may differ.
         stack : torch.Tensor
-            [batch, 1, before], or [1, 1, before] for all clips.
+            [batch, 1, in_features], or [1, 1, in_features] for all clips.
 
         Returns
         -------
         temporal, spectral, stack : torch.Tensor
-            [batch, nodes, after], the last [batch, 1, after].
+            [batch, nodes, out_features], the last [batch, 1, out_features].
         """
         sizes = [temporal.shape[1], spectral.shape[1]]
         x = torch.cat([self.temporal(temporal), self.spectral(spectral)], 1)
@@ -176,7 +167,7 @@ class StackingAttention(torch.nn.Module):
         return *nodes.split(sizes, dim=1), stack
 
     def _pair_scores(self, x, sizes):
-        """[batch, nodes, before] -> [batch, nodes, nodes]"""
+        """[batch, nodes, in_features] -> [batch, nodes, nodes]"""
         weights = torch.cat(
             [self.temporal_score, self.cross_score, self.spectral_score], 1
         )
@@ -191,48 +182,48 @@ class StackingAttention(torch.nn.Module):
 
 
 class GraphPool(torch.nn.Module):
-    """Keeps the nodes of the highest scores, in the order of these.
+    """Keep the nodes of the highest scores, in the order of these.
 
     Arguments
     ---------
-    size : int
+    in_features : int
         Features of a node.
-    keep : float
+    ratio : float
         The part of the nodes that is kept, rounded down to one at least.
     dropout : float
         Dropout probability of what is scored.
 
     Example
     -------
-    >>> GraphPool(size=4, keep=0.5)(torch.randn(2, 7, 4)).shape
+    >>> GraphPool(in_features=4, ratio=0.5)(torch.randn(2, 7, 4)).shape
     torch.Size([2, 3, 4])
     """
 
-    def __init__(self, size, keep, dropout=0.0):
+    def __init__(self, in_features, ratio, dropout=0.0):
         super().__init__()
         self.dropout = torch.nn.Dropout(dropout)
-        self.score = torch.nn.Linear(size, 1)
-        self.keep = keep
+        self.score = torch.nn.Linear(in_features, 1)
+        self.ratio = ratio
 
     def forward(self, x):
-        """[batch, nodes, size] -> [batch, fewer nodes, size]"""
+        """[batch, nodes, in_features] -> [batch, fewer nodes, in_features]"""
         scores = torch.sigmoid(self.score(self.dropout(x)))
-        kept = max(int(x.shape[1] * self.keep), 1)
+        kept = max(int(x.shape[1] * self.ratio), 1)
         _, chosen = scores.topk(kept, dim=1)
         return (x * scores).gather(1, chosen.expand(-1, -1, x.shape[2]))
 
 
 class StackingBranch(torch.nn.Module):
-    """Two layers of stacking attention with pooling in between.
+    """Two layers of heterogeneous attention with pooling in between.
 
     Arguments
     ---------
-    before, after : int
-        Features of a node at the input and at the output.
-    keep : float
+    in_features, out_features : int
+        Features of a node.
+    ratio : float
         See ``GraphPool``.
     temperature, dropout : float
-        See ``StackingAttention``; the output is dropped out as well.
+        See ``HeterogeneousGraphAttention``; the output is dropped out as well.
     pool_dropout : float
         See ``GraphPool``.
 
@@ -244,19 +235,29 @@ class StackingBranch(torch.nn.Module):
     [[2, 4, 4], [2, 2, 4], [2, 1, 4]]
     """
 
-    def __init__(self, before, after, keep, temperature, dropout, pool_dropout):
+    def __init__(
+        self,
+        in_features,
+        out_features,
+        ratio,
+        temperature,
+        dropout,
+        pool_dropout,
+    ):
         super().__init__()
-        self.stack = torch.nn.Parameter(torch.randn(1, 1, before))
+        self.stack = torch.nn.Parameter(torch.randn(1, 1, in_features))
         self.layers = torch.nn.ModuleList(
-            StackingAttention(size, after, temperature, dropout)
-            for size in (before, after)
+            HeterogeneousGraphAttention(
+                features, out_features, temperature, dropout
+            )
+            for features in (in_features, out_features)
         )
-        self.temporal_pool = GraphPool(after, keep, pool_dropout)
-        self.spectral_pool = GraphPool(after, keep, pool_dropout)
+        self.temporal_pool = GraphPool(out_features, ratio, pool_dropout)
+        self.spectral_pool = GraphPool(out_features, ratio, pool_dropout)
         self.dropout = torch.nn.Dropout(dropout)
 
     def forward(self, temporal, spectral):
-        """The graphs -> both, smaller, and the stack node."""
+        """Return both graphs, smaller, and the stack node."""
         first, second = self.layers
         temporal, spectral, stack = first(temporal, spectral, self.stack)
         nodes = (

@@ -1,9 +1,13 @@
-"""Losses and scores of a two-class countermeasure: 0 spoof, 1 bona fide."""
+"""Losses and scores of a two-class countermeasure.
+
+Logits are [batch, 2], of spoof (0) and bona fide (1), as in ``dataio.LABELS``.
+"""
 
 import torch
 from torch.nn.functional import cross_entropy, normalize, softplus
 
-SPOOF, BONAFIDE = 0, 1
+#: What a score can be; see ``detection_score``.
+SCORES = ("logit_difference", "softmax", "bonafide_logit")
 
 
 class SpoofLoss(torch.nn.Module):
@@ -17,9 +21,9 @@ class SpoofLoss(torch.nn.Module):
         Focal weight of spoof and of bona fide.
     gamma : float
         Focal exponent.
-    as_published : bool
-        Apply the loss to the softmax of the logits, as the published code does
-        (a softmax twice). The sound form applies it to the logits.
+    loss_on : str
+        "logits", or "softmax" as in the published code: a softmax twice, whose
+        loss never falls below 0.3.
 
     Example
     -------
@@ -29,11 +33,13 @@ class SpoofLoss(torch.nn.Module):
     True
     """
 
-    def __init__(self, alpha=(0.25, 0.75), gamma=2.0, as_published=False):
+    def __init__(self, alpha=(0.25, 0.75), gamma=2.0, loss_on="logits"):
         super().__init__()
+        if loss_on not in ("logits", "softmax"):
+            raise ValueError(f"loss_on {loss_on!r}: expected logits or softmax")
         self.register_buffer("alpha", torch.tensor(alpha), persistent=False)
         self.gamma = gamma
-        self.as_published = as_published
+        self.loss_on = loss_on
 
     def forward(self, logits, labels, weights=None):
         """The mean loss of a batch.
@@ -52,7 +58,7 @@ class SpoofLoss(torch.nn.Module):
         torch.Tensor
             A scalar.
         """
-        if self.as_published:
+        if self.loss_on == "softmax":
             logits = logits.softmax(dim=-1)
         entropy = cross_entropy(logits, labels, reduction="none")
         focus = (1 - torch.exp(-entropy)) ** self.gamma
@@ -61,20 +67,18 @@ class SpoofLoss(torch.nn.Module):
         return (losses if weights is None else weights * losses).mean()
 
 
-def detection_score(logits, as_published=False, bonafide_logit=False):
+def detection_score(logits, kind="logit_difference"):
     """The score of each trial: higher is more bona fide.
 
     Arguments
     ---------
     logits : torch.Tensor
         [batch, 2]
-    as_published : bool
-        The softmax output of bona fide, which saturates into ties near 1.
-        Otherwise the difference of the logits, which ranks the same trials
-        without ties.
-    bonafide_logit : bool
-        The logit of bona fide alone, as AASIST's published code scores; it
-        ranks trials otherwise than the difference does.
+    kind : str
+        "logit_difference": that of bona fide minus that of spoof. "softmax":
+        the softmax output of bona fide, as published with V2; it ranks trials
+        alike, but saturates into ties near 1. "bonafide_logit": that of bona
+        fide alone, as published with AASIST; it ranks trials otherwise.
 
     Returns
     -------
@@ -86,12 +90,14 @@ def detection_score(logits, as_published=False, bonafide_logit=False):
     >>> detection_score(torch.tensor([[-1.0, 2.0]]))
     tensor([3.], dtype=torch.float64)
     """
-    logits = logits.double()
-    if bonafide_logit:
-        return logits[:, BONAFIDE]
-    if as_published:
-        return logits.softmax(dim=-1)[:, BONAFIDE]
-    return logits[:, BONAFIDE] - logits[:, SPOOF]
+    spoof, bonafide = logits.double().unbind(dim=1)
+    if kind == "logit_difference":
+        return bonafide - spoof
+    if kind == "softmax":
+        return logits.double().softmax(dim=1)[:, 1]
+    if kind == "bonafide_logit":
+        return bonafide
+    raise ValueError(f"score: {kind!r}; expected one of {', '.join(SCORES)}")
 
 
 class OneClassHead(torch.nn.Module):
@@ -99,8 +105,8 @@ class OneClassHead(torch.nn.Module):
 
     Arguments
     ---------
-    size : int
-        Of the embedding.
+    in_features : int
+        Size of the embedding.
 
     Example
     -------
@@ -108,26 +114,29 @@ class OneClassHead(torch.nn.Module):
     torch.Size([3, 2])
     """
 
-    def __init__(self, size):
+    def __init__(self, in_features):
         super().__init__()
-        self.direction = torch.nn.Parameter(torch.randn(size))
+        self.direction = torch.nn.Parameter(torch.randn(in_features))
 
     def forward(self, embeddings):
-        """[batch, size] -> [batch, 2], minus half and plus half the cosine, so
-        that their difference, the score, is the cosine."""
+        """[batch, in_features] -> [batch, 2], minus half and plus half the
+        cosine, so that their difference, the score, is the cosine."""
         direction = normalize(self.direction, dim=0)
         cosine = normalize(embeddings, dim=-1) @ direction
         return torch.stack([-cosine / 2, cosine / 2], dim=-1)
 
 
 class OneClassSoftmax(torch.nn.Module):
-    """Bona fide speech shall have a cosine above one margin, spoofs below
-    another.
+    """OC-Softmax: cosine above ``margins[1]`` for bona fide, below
+    ``margins[0]`` for spoof.
+
+    Zhang et al., "One-class Learning Towards Synthetic Voice Spoofing
+    Detection", 2021.
 
     Arguments
     ---------
     margins : list of float
-        Cosine that spoofs are to stay under, and bona fide to exceed.
+        Cosine that spoofs should stay below, and bona fide exceed.
     scale : float
         How sharp the margins are.
 
@@ -151,41 +160,32 @@ class OneClassSoftmax(torch.nn.Module):
         ---------
         logits : torch.Tensor
             [batch, 2], of a ``OneClassHead``.
-        labels : torch.Tensor
-            [batch], 0 for spoof, 1 for bona fide.
-        weights : torch.Tensor, optional
-            [batch], how much each trial counts; 1 by default.
+        labels, weights : torch.Tensor
+            As of ``SpoofLoss``.
 
         Returns
         -------
         torch.Tensor
             A scalar.
         """
-        cosine = logits[:, BONAFIDE] - logits[:, SPOOF]
-        missed = self.margins.to(logits.device)[labels] - cosine
+        spoof, bonafide = logits.unbind(dim=1)
+        missed = self.margins.to(logits.device)[labels] - (bonafide - spoof)
         sign = 2 * labels - 1
         losses = softplus(self.scale * sign * missed)
         return (losses if weights is None else weights * losses).mean()
 
 
 class LossWeights(torch.nn.Module):
-    """Learned weights of trials, or of groups of trials (attacks, domains), in
-    the lower loss.
+    """Learned weights of trials, or of groups of trials, in the lower loss.
 
-    A weight is the sigmoid of its logit, divided by the mean of all sigmoids:
+        weight_i = sigmoid(logit_i) / mean_j sigmoid(logit_j)
 
-        weight_i = sigmoid(logit_i) / mean_j sigmoid(logit_j).
-
-    All weights together thus keep the mean 1, and begin there. Without it the
-    upper level could scale the whole lower loss, which is another learning
-    rate (or, where there is a penalty, less of a penalty), instead of choosing
-    among the trials. Dividing by the mean over a batch would fix the scale as
-    well, but there a trial's weight would depend on which others were drawn
-    with it; over all weights it does not, and the mean lower loss of batches
-    drawn at random is that of the whole set. Where groups differ in size, the
-    mean 1 is that over groups, not over trials. The sigmoid bounds what one
-    trial can take: as long as the sigmoids are p on average, no weight exceeds
-    1 / p.
+    All weights together keep the mean 1, and begin there. Otherwise the upper
+    level could scale the whole lower loss, which is another learning rate,
+    instead of choosing among the trials. The mean over a batch would fix the
+    scale too, but a trial's weight would then depend on which others are drawn
+    with it. Where groups differ in size, the mean 1 is that over groups. As
+    long as the sigmoids are p on average, no weight exceeds 1 / p.
 
     Weight the losses of trials with it in ``lower_objectives``, and name the
     module in ``upper``. The upper loss does not depend on it directly, so it

@@ -1,21 +1,25 @@
-"""Layer normalisation as the published V2 uses it."""
+"""Layer normalization as the published V2 uses it, with its own backward pass.
+
+A backward pass of one's own serves the first, backward derivative only; all
+others are taken of a plain form of the function: ``has_tangent`` tells where,
+``plain_backward`` takes them.
+"""
 
 import torch
-
-from speechbrain_bilevel.nnet.derivatives import again, has_tangent
+from torch.autograd import forward_ad
 
 
 class UnbiasedLayerNorm(torch.nn.Module):
-    """Normalises the last axis by its unbiased standard deviation plus eps.
+    """Normalize the last axis by its unbiased standard deviation plus eps.
 
-    Unlike ``torch.nn.LayerNorm`` the variance is divided by n - 1, eps is added
-    outside the root, and the affine parameters may span more axes than the
-    normalised one.
+    Unlike in ``torch.nn.LayerNorm`` the variance is divided by n - 1, eps is
+    added outside the root, and the affine parameters may span more axes than
+    the normalized one.
 
     Arguments
     ---------
     shape : int or list of int
-        Shape of the affine parameters, e.g. ``[filters, frames]``.
+        Shape of the affine parameters, e.g. ``[channels, frames]``.
     eps : float
         Added to the standard deviation.
 
@@ -34,18 +38,7 @@ class UnbiasedLayerNorm(torch.nn.Module):
         self.eps = eps
 
     def forward(self, x):
-        """Normalises ``x``.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            [..., *shape]
-
-        Returns
-        -------
-        torch.Tensor
-            Of the shape of ``x``.
-        """
+        """Normalize ``x``, [..., *shape]."""
         arguments = x, self.gamma, self.beta
         if torch.compiler.is_compiling() or has_tangent(*arguments):
             return layer_norm(*arguments, self.eps)
@@ -53,7 +46,7 @@ class UnbiasedLayerNorm(torch.nn.Module):
 
 
 def layer_norm(x, gamma, beta, eps):
-    """``UnbiasedLayerNorm`` as a function, differentiable at will."""
+    """``UnbiasedLayerNorm`` as a function that torch differentiates."""
     var, mean = torch.var_mean(x, dim=-1, keepdim=True)
     std = var.clamp_min(_smallest(x)).sqrt()
     # One number a row is divided, not the row: a product is cheaper to
@@ -89,45 +82,31 @@ def normalize(x, eps):
     >>> normalize(torch.tensor([0.0, 2.0, 4.0]), eps=0.0)
     (tensor([-1.,  0.,  1.]), tensor([2.]))
     """
-    centred = x - x.mean(dim=-1, keepdim=True)
-    std = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+    centered = x - x.mean(dim=-1, keepdim=True)
+    std = torch.linalg.vector_norm(centered, dim=-1, keepdim=True)
     std = std.div_((x.shape[-1] - 1) ** 0.5).clamp_min_(_smallest(x) ** 0.5)
-    return centred.mul_((std + eps).reciprocal()), std
+    return centered.mul_((std + eps).reciprocal()), std
 
 
-def through_normalization(gradient, normalized, std, eps):
-    """From the gradient by ``normalize``'s result to that by its argument.
-
-    Arguments
-    ---------
-    gradient, normalized : torch.Tensor
-        [..., size]
-    std : torch.Tensor
-        [..., 1]
-    eps : float
-
-    Returns
-    -------
-    torch.Tensor
-        [..., size]
+def normalize_backward(gradient, normalized, std, eps):
+    """The gradient by the argument of ``normalize``, from that by its result.
 
     Example
     -------
     >>> x = torch.tensor([0.0, 2.0, 4.0])
-    >>> normalized, std = normalize(x, eps=0.0)
-    >>> through_normalization(torch.ones(3), normalized, std, eps=0.0)
+    >>> normalize_backward(torch.ones(3), *normalize(x, eps=0.0), eps=0.0)
     tensor([0., 0., 0.])
     """
     size = normalized.shape[-1]
     along = (gradient * normalized).sum(-1, keepdim=True) / ((size - 1) * std)
-    centred = gradient - gradient.mean(-1, keepdim=True)
-    centred *= (std + eps).reciprocal()
-    return centred.addcmul_(normalized, along, value=-1)
+    centered = gradient - gradient.mean(-1, keepdim=True)
+    centered *= (std + eps).reciprocal()
+    return centered.addcmul_(normalized, along, value=-1)
 
 
 class _LayerNorm(torch.autograd.Function):
-    """``layer_norm``, which keeps its arguments for the backward pass and
-    nothing else."""
+    """``layer_norm`` that keeps nothing but its arguments for the backward
+    pass."""
 
     @staticmethod
     def forward(x, gamma, beta, eps):
@@ -142,7 +121,7 @@ class _LayerNorm(torch.autograd.Function):
     def backward(ctx, gradient):
         x, gamma, beta = ctx.saved_tensors
         if torch.is_grad_enabled() or has_tangent(gradient):
-            return *again(ctx, layer_norm, gradient, ctx.eps), None
+            return *plain_backward(ctx, layer_norm, gradient, ctx.eps), None
         normalized, std = normalize(x, ctx.eps)
         d_x = d_gamma = d_beta = None
         if ctx.needs_input_grad[1]:
@@ -150,7 +129,49 @@ class _LayerNorm(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             d_beta = gradient.sum_to_size(beta.shape)
         if ctx.needs_input_grad[0]:
-            d_x = through_normalization(
-                gradient * gamma, normalized, std, ctx.eps
-            )
+            d_x = normalize_backward(gradient * gamma, normalized, std, ctx.eps)
         return d_x, d_gamma, d_beta, None
+
+
+def has_tangent(*tensors):
+    """Whether forward-mode differentiation goes through one of the tensors.
+
+    Example
+    -------
+    >>> has_tangent(torch.zeros(1))
+    False
+    """
+    return any(
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
+    )
+
+
+def plain_backward(ctx, function, gradient, *constants):
+    """Compute gradients that can be differentiated as often as the function.
+
+    Arguments
+    ---------
+    ctx : torch.autograd.function.FunctionCtx
+        Its saved tensors are the function's.
+    function : callable
+        Takes these tensors and ``constants``.
+    gradient : torch.Tensor
+        By the function's output.
+    *constants
+        The function's other arguments.
+
+    Returns
+    -------
+    list of torch.Tensor
+        None where no gradient is needed.
+    """
+    tensors = ctx.saved_tensors
+    needed = ctx.needs_input_grad[: len(tensors)]
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        output = function(*tensors, *constants)
+    inputs = [tensor for tensor, needs in zip(tensors, needed) if needs]
+    found = iter(
+        torch.autograd.grad(output, inputs, gradient, create_graph=create_graph)
+    )
+    return [next(found) if needs else None for needs in needed]

@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def noam(optimizer, model_size, warmup):
-    """Rises linearly for ``warmup`` steps, then falls with the root.
+    """Rise linearly for ``warmup`` steps, then fall with the root.
 
     Vaswani et al., "Attention Is All You Need", 2017. The first two steps share
     a rate, as in the published training of V2.
@@ -42,19 +42,20 @@ def noam(optimizer, model_size, warmup):
     return LambdaLR(optimizer, factor)
 
 
-def warmup_cosine(optimizer, steps, warmup=0.04, as_published=False):
-    """Rises linearly from zero, then falls to zero along half a cosine.
+def warmup_cosine(optimizer, steps, warmup=0.04, stay_at_zero=True):
+    """Rise linearly from zero, then fall to zero along half a cosine.
 
     Arguments
     ---------
     optimizer : torch.optim.Optimizer
         Its rate is multiplied by the schedule.
     steps : int
-        Steps until zero, where the rate stays.
+        Steps until zero.
     warmup : float
         Fraction of ``steps`` that rises.
-    as_published : bool
-        Let the cosine run on after ``steps``, so that the rate rises again.
+    stay_at_zero : bool
+        Whether the rate is zero after ``steps``; otherwise the cosine runs on
+        and it rises again, as in the published training of V2.
 
     Returns
     -------
@@ -73,7 +74,7 @@ def warmup_cosine(optimizer, steps, warmup=0.04, as_published=False):
         if step < rising:
             return step / rising
         progress = (step - rising) / max(1, steps - rising)
-        if not as_published:
+        if stay_at_zero:
             progress = min(1.0, progress)
         return 0.5 * (1.0 + math.cos(math.pi * progress))
 

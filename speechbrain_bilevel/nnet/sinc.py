@@ -1,44 +1,136 @@
-"""Waveform -> sinc filters -> patches, as the published V2 makes them.
+"""Sinc filters: the front ends of the published AASIST and of the published V2.
 
-Source of the design: https://github.com/menglu-lml/ASV_Deepfake_with_bilevel
+Sources of the designs: https://arxiv.org/abs/2110.01200 and
+https://github.com/menglu-lml/ASV_Deepfake_with_bilevel
 """
 
-import torch
-from torch.nn.functional import conv1d, leaky_relu, linear, max_pool1d, pad
+import contextlib
 
-from speechbrain_bilevel.nnet.derivatives import again, has_tangent
-from speechbrain_bilevel.nnet.normalization import (
-    layer_norm,
-    normalize,
-    through_normalization,
+import torch
+from torch.nn.functional import (
+    conv1d,
+    leaky_relu,
+    linear,
+    max_pool1d,
+    pad,
+    selu,
 )
 
+from speechbrain_bilevel.dataio import SAMPLE_RATE
+from speechbrain_bilevel.nnet.normalization import (
+    has_tangent,
+    layer_norm,
+    normalize,
+    normalize_backward,
+    plain_backward,
+)
+
+#: Slope of V2's leaky ReLUs.
 SLOPE = 0.2
 
-
 # Pooled frames that are filtered at once: for 120 filters they take 1 MB.
-STRETCH = 2048
+_STRETCH = 2048
 
 
-def sinc_patches(wavs, sinc, norm, patches, pool):
-    """Filters, pooled magnitudes, norm, leaky ReLU, and a vector a patch.
+def full_precision(tensor):
+    """Switch autocast off on a tensor's device; the meta device has none.
+
+    In half precision the phase of a high sinc filter is off by a radian, and
+    powers of a spectrogram span more than there is.
+    """
+    if tensor.is_meta:
+        return contextlib.nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+# --------------------------------------------------------------------- AASIST
+def sinc_filters(out_channels, kernel_size):
+    """Band-pass filters side by side on the mel scale, from 0 Hz to 8 kHz:
+    [out_channels, kernel_size].
+
+    Arguments
+    ---------
+    out_channels : int
+        Number of filters.
+    kernel_size : int
+        Length of a filter in samples; odd.
+
+    Example
+    -------
+    >>> bands = sinc_filters(2, 1025)
+    >>> response = torch.fft.rfft(bands, n=1600).abs()  # 10 Hz a step
+    >>> (response > 0.5).sum(dim=1) * 10
+    tensor([1770, 6240])
+    """
+    nyquist = torch.tensor(SAMPLE_RATE / 2, dtype=torch.float64)
+    highest = 2595 * torch.log10(1 + nyquist / 700)
+    mel = torch.linspace(0, 1, out_channels + 1, dtype=torch.float64) * highest
+    edges = 700 * (10 ** (mel / 2595) - 1) / nyquist
+    time = torch.arange(kernel_size) - kernel_size // 2
+    low_pass = edges.unsqueeze(1) * torch.sinc(edges.unsqueeze(1) * time)
+    window = torch.hamming_window(
+        kernel_size, periodic=False, dtype=torch.float64
+    )
+    return (low_pass.diff(dim=0) * window).to(torch.get_default_dtype())
+
+
+class SincFrontEnd(torch.nn.Module):
+    """Waveform -> fixed sinc filters -> a map of pooled magnitudes.
+
+    Arguments
+    ---------
+    out_channels, kernel_size : int
+        See ``sinc_filters``.
+    pool_size : int
+        Filters, and frames, that become one.
+
+    Example
+    -------
+    >>> SincFrontEnd(7, 81, pool_size=3)(torch.randn(2, 400)).shape
+    torch.Size([2, 1, 2, 106])
+    """
+
+    def __init__(self, out_channels, kernel_size, pool_size):
+        super().__init__()
+        self.pool_size = pool_size
+        filters = sinc_filters(out_channels, kernel_size).unsqueeze(1)
+        self.register_buffer("filters", filters, persistent=False)
+        self.norm = torch.nn.BatchNorm2d(1)
+
+    def forward(self, wavs):
+        """[batch, samples] -> [batch, 1, out_channels // pool_size, frames],
+        the channel in the last place of memory"""
+        size = self.pool_size
+        bands = len(self.filters) // size
+        with full_precision(wavs):
+            x = conv1d(wavs.unsqueeze(1), self.filters)
+            x = x[:, : bands * size].unflatten(1, (bands, size))
+            x = max_pool1d(x.abs().amax(dim=2), size)
+            x = selu(self.norm(x.unsqueeze(1)))
+        # Convolutions keep that layout, in which pooling takes a tenth.
+        return x.squeeze(1).unsqueeze(3).movedim(3, 1)
+
+
+# ------------------------------------------------------------------------- V2
+def sinc_patches(wavs, sinc, norm, patches, pool_size):
+    """Filter, pool magnitudes, normalize, and make a vector of each patch.
 
     The map of filters and frames is a hundred times larger than the waveform.
     On a CPU it is never made as a whole: a clip is filtered a stretch at a
-    time, which stays in the processor's cache, forth and back.
+    time, which stays in cache in the forward and the backward pass.
 
     Arguments
     ---------
     wavs : torch.Tensor
         [batch, samples]
     sinc : torch.nn.Module
-        Its method ``first_half`` gives that of symmetric filters, with the
-        middle, [filters, half].
+        Its method ``first_half`` gives the first half of symmetric filters,
+        with the middle, [filters, half].
     norm : UnbiasedLayerNorm
         Of [filters, frames].
     patches : torch.nn.Conv2d
         From one channel, its kernel and stride equal and square.
-    pool : int
+    pool_size : int
         Samples that become a frame.
 
     Returns
@@ -52,25 +144,23 @@ def sinc_patches(wavs, sinc, norm, patches, pool):
     >>> from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
     >>> sinc, norm = SincFilters(8, 5), UnbiasedLayerNorm([8, 9])
     >>> patches = torch.nn.Conv2d(1, 6, 4, stride=4)
-    >>> sinc_patches(torch.randn(2, 31), sinc, norm, patches, pool=3).shape
+    >>> sinc_patches(torch.randn(2, 31), sinc, norm, patches, pool_size=3).shape
     torch.Size([2, 6, 4])
     """
-    # In half precision the phase of a high sinc filter is off by a radian.
-    single = torch.autocast(wavs.device.type, enabled=False)
-    with single:
+    with full_precision(wavs):
         tensors = sinc.first_half(), norm.gamma, norm.beta
     tensors += patches.weight, patches.bias
     by_clip = wavs.is_cpu and not wavs.requires_grad
     by_clip = by_clip and not torch.compiler.is_compiling()
     if not by_clip or has_tangent(wavs, *tensors):
-        return _whole_batch(wavs, *tensors, norm.eps, pool)
-    with single:
-        return _ClipByClip.apply(wavs, *tensors, norm.eps, pool)
+        return _whole_batch(wavs, *tensors, norm.eps, pool_size)
+    with full_precision(wavs):
+        return _ClipByClip.apply(wavs, *tensors, norm.eps, pool_size)
 
 
 def _whole_batch(wavs, half_filters, gamma, beta, weight, bias, eps, pool):
     filters = torch.cat([half_filters, half_filters[:, :-1].flip(1)], dim=1)
-    with torch.autocast(wavs.device.type, enabled=False):
+    with full_precision(wavs):
         x = conv1d(wavs.unsqueeze(1), filters.unsqueeze(1))
         # Differentiated at the chosen samples only.
         with torch.no_grad():
@@ -89,8 +179,8 @@ def _unfold(x, side):
 
 
 class _ClipByClip(torch.autograd.Function):
-    """``_whole_batch``, which keeps its arguments for the backward pass and
-    nothing else: filtering again is cheaper than keeping the map."""
+    """``_whole_batch`` that keeps nothing but its arguments for the backward
+    pass: filtering again is cheaper than keeping the map."""
 
     @staticmethod
     def forward(wavs, half_filters, gamma, beta, weight, bias, eps, pool):
@@ -117,9 +207,10 @@ class _ClipByClip(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         if torch.is_grad_enabled() or has_tangent(gradient):
-            found = again(ctx, _whole_batch, gradient, ctx.eps, ctx.pool)
+            constants = ctx.eps, ctx.pool
+            found = plain_backward(ctx, _whole_batch, gradient, *constants)
             return *found, None, None
-        wavs, half_filters, gamma, beta, weight, bias = ctx.saved_tensors
+        wavs, half_filters, gamma, beta, weight, _ = ctx.saved_tensors
         side, kernel = weight.shape[-1], weight.flatten(1)
         bank = _Bank(half_filters, gamma, side, ctx.pool)
         pooled, d_frames = bank.new_map(wavs), bank.new_map(wavs)
@@ -138,7 +229,7 @@ class _ClipByClip(torch.autograd.Function):
                 d_x = torch.ops.aten.leaky_relu_backward(d_x, x, SLOPE, True)
                 d_beta[row] += d_x
                 d_gamma[row].addcmul_(d_x, normalized)
-                d_frames[row] = through_normalization(
+                d_frames[row] = normalize_backward(
                     d_x.mul_(gamma[row]), normalized, std, ctx.eps
                 )
             bank.add_gradient(d_half, filtered, d_frames)
@@ -158,7 +249,7 @@ def _fold(patches, like):
 
 
 class _Bank:
-    """Those filters that patches see, and how they are applied to a clip.
+    """The filters that patches see, and how they are applied to a clip.
 
     A response to a symmetric filter is a product with sums of two samples, half
     as many as the filter has.
@@ -179,7 +270,7 @@ class _Bank:
         return like.new_empty(len(self.half), self.frames)
 
     def filtered(self, wav, keep=False):
-        """Yields, a stretch of frames at a time: which ones; for each sample of
+        """Yield, a stretch of frames at a time: which ones; for each sample of
         a frame, sums, [pool, half, frames]; the responses, [pool, filters,
         frames]. The next stretch overwrites them unless they are to be kept."""
         half, pool = self.half.shape[1], self.pool
@@ -190,8 +281,8 @@ class _Bank:
         # Samples that are ``pool`` apart, side by side.
         phases = wav.view(-1, pool).T.contiguous()
         filters = self.half.expand(pool, -1, -1)
-        for start in range(0, self.frames, STRETCH):
-            stop = min(start + STRETCH, self.frames)
+        for start in range(0, self.frames, _STRETCH):
+            stop = min(start + _STRETCH, self.frames)
             x = phases[:, start : stop + reach - 1].unfold(1, stop - start, 1)
             # Row k: what comes k samples after the first of each frame.
             x = x.transpose(0, 1).flatten(0, 1)
@@ -212,21 +303,21 @@ class _Bank:
         What was written last is still in the cache."""
         sizes = [self.pool * count for count in (self.half.shape[::-1])]
         if self.room is None or keep:
-            self.room = [self.half.new_empty(n * STRETCH) for n in sizes]
+            self.room = [self.half.new_empty(n * _STRETCH) for n in sizes]
         return (
             room[: n * frames].view(self.pool, -1, frames)
             for n, room in zip(sizes, self.room)
         )
 
     def pool_into(self, pooled, filtered):
-        """Writes the largest magnitude of each frame."""
+        """Write the largest magnitude of each frame."""
         for place, _, responses in filtered:
             largest = torch.abs(responses[0], out=pooled[:, place])
             for response in responses[1:]:
                 torch.maximum(largest, response.abs(), out=largest)
 
     def add_gradient(self, d_half, filtered, d_frames):
-        """Adds the filters' gradient; the first of the largest magnitudes in a
+        """Add the filters' gradient; the first of the largest magnitudes in a
         frame has that of the frame."""
         for place, sums, responses in filtered:
             magnitudes = responses.abs()

@@ -4,42 +4,80 @@ import math
 
 import torch
 
-from speechbrain_bilevel.nnet.dropout import Dropout
 from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
 
 
-class SinusoidalPositions(torch.nn.Module):
-    """Adds sinusoidal positions to a sequence, then applies dropout.
+class Dropout(torch.nn.Dropout):
+    """``torch.nn.Dropout``, on a CPU from 16 random bits an element.
+
+    There, torch's own takes longer than the attention that it drops out, and
+    keeps its mask as floats. The probability is rounded to a multiple of
+    2 ** -16, and what is left is scaled by what it was rounded to.
 
     Arguments
     ---------
-    tokens : int
-        Length of the sequence.
-    size : int
+    p : float
+        Probability of an element to be zeroed.
+
+    Example
+    -------
+    >>> out = Dropout(0.25)(torch.ones(100, 100))
+    >>> out.unique()
+    tensor([0.0000, 1.3333])
+    >>> 0.2 < (out == 0).float().mean() < 0.3
+    tensor(True)
+    """
+
+    def __init__(self, p=0.5):
+        super().__init__(p)
+
+    def forward(self, x):
+        """Zero elements of ``x`` in training, and scale the others."""
+        dropped = round(self.p * 2**16)
+        ours = x.is_cpu and not torch.compiler.is_compiling()
+        if not ours or not self.training or dropped in (0, 2**16):
+            return super().forward(x)
+        size = x.numel()
+        numbers = torch.empty(-(-size // 4), dtype=torch.int64)
+        # All 64 bits; without bounds, the highest would be 0.
+        numbers.random_(-(2**63), None)
+        numbers = numbers.view(torch.int16)[:size].view(x.shape)
+        kept = numbers >= dropped - 2**15
+        return torch.where(kept, x, 0).mul_(2**16 / (2**16 - dropped))
+
+
+class SinusoidalPositions(torch.nn.Module):
+    """Add sinusoidal positions to a sequence, then apply dropout.
+
+    Arguments
+    ---------
+    length : int
+        Number of tokens.
+    d_model : int
         Size of a token; even.
     dropout : float
         Dropout probability.
 
     Example
     -------
-    >>> SinusoidalPositions(tokens=7, size=4)(torch.zeros(2, 7, 4)).shape
+    >>> SinusoidalPositions(length=7, d_model=4)(torch.zeros(2, 7, 4)).shape
     torch.Size([2, 7, 4])
     """
 
-    def __init__(self, tokens, size, dropout=0.0):
+    def __init__(self, length, d_model, dropout=0.0):
         super().__init__()
-        position = torch.arange(tokens).unsqueeze(1)
+        position = torch.arange(length).unsqueeze(1)
         frequency = torch.exp(
-            torch.arange(0, size, 2) * (-math.log(10000.0) / size)
+            torch.arange(0, d_model, 2) * (-math.log(10000.0) / d_model)
         )
-        table = torch.zeros(tokens, size)
+        table = torch.zeros(length, d_model)
         table[:, 0::2] = torch.sin(position * frequency)
         table[:, 1::2] = torch.cos(position * frequency)
         self.register_buffer("table", table, persistent=False)
         self.dropout = Dropout(dropout)
 
     def forward(self, x):
-        """Adds the positions to ``x``, [batch, tokens, size]."""
+        """Add the positions to ``x``, [batch, tokens, d_model]."""
         return self.dropout(x + self.table)
 
 
@@ -51,16 +89,16 @@ class SelfAttention(torch.nn.Module):
 
     Arguments
     ---------
-    size : int
+    d_model : int
         Size of a token.
-    heads : int
-        Number of heads; divides ``size``.
+    nhead : int
+        Number of heads; divides ``d_model``.
     dropout : float
         Dropout probability of the attention weights.
 
     Example
     -------
-    >>> attention = SelfAttention(size=8, heads=2)
+    >>> attention = SelfAttention(d_model=8, nhead=2)
     >>> x = torch.randn(1, 5, 8)
     >>> changed = x.clone()
     >>> changed[:, 0] += 1
@@ -68,18 +106,17 @@ class SelfAttention(torch.nn.Module):
     True
     """
 
-    def __init__(self, size, heads, dropout=0.0):
+    def __init__(self, d_model, nhead, dropout=0.0):
         super().__init__()
-        self.heads = heads
-        self.query = torch.nn.Linear(size, size)
-        self.key = torch.nn.Linear(size, size)
-        self.value = torch.nn.Linear(size, size)
-        self.output = torch.nn.Linear(size, size)
+        self.nhead = nhead
+        self.query = torch.nn.Linear(d_model, d_model)
+        self.key = torch.nn.Linear(d_model, d_model)
+        self.value = torch.nn.Linear(d_model, d_model)
+        self.output = torch.nn.Linear(d_model, d_model)
         self.dropout = Dropout(dropout)
 
     def forward(self, x):
-        """Attends within ``x``, [batch, tokens, size], of which it has the
-        shape."""
+        """Attend within ``x``, [batch, tokens, d_model]; keeps its shape."""
         # Masking the first key is leaving it out.
         seen = x[:, 1:]
         query, key, value = (
@@ -93,8 +130,8 @@ class SelfAttention(torch.nn.Module):
         return self.output(context.transpose(1, 2).flatten(2))
 
     def _split(self, x):
-        """[batch, tokens, size] -> [batch, heads, tokens, size / heads]"""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        """[batch, tokens, d_model] -> [batch, nhead, tokens, features]"""
+        return x.unflatten(2, (self.nhead, -1)).transpose(1, 2)
 
 
 class TransformerBlock(torch.nn.Module):
@@ -102,37 +139,36 @@ class TransformerBlock(torch.nn.Module):
 
     Arguments
     ---------
-    size : int
+    d_model : int
         Size of a token.
-    heads : int
+    nhead : int
         Number of attention heads.
-    hidden : int
+    d_ffn : int
         Size of the feed-forward layer.
     dropout : float
         Dropout probability, of all four places.
 
     Example
     -------
-    >>> block = TransformerBlock(size=8, heads=2, hidden=16)
+    >>> block = TransformerBlock(d_model=8, nhead=2, d_ffn=16)
     >>> block(torch.randn(1, 5, 8)).shape
     torch.Size([1, 5, 8])
     """
 
-    def __init__(self, size, heads, hidden, dropout=0.0):
+    def __init__(self, d_model, nhead, d_ffn, dropout=0.0):
         super().__init__()
-        self.attention_norm = UnbiasedLayerNorm(size)
-        self.attention = SelfAttention(size, heads, dropout)
-        self.feed_forward_norm = UnbiasedLayerNorm(size)
+        self.attention_norm = UnbiasedLayerNorm(d_model)
+        self.attention = SelfAttention(d_model, nhead, dropout)
+        self.feed_forward_norm = UnbiasedLayerNorm(d_model)
         self.feed_forward = torch.nn.Sequential(
-            torch.nn.Linear(size, hidden),
+            torch.nn.Linear(d_model, d_ffn),
             torch.nn.ReLU(inplace=True),
             Dropout(dropout),
-            torch.nn.Linear(hidden, size),
+            torch.nn.Linear(d_ffn, d_model),
         )
         self.dropout = Dropout(dropout)
 
     def forward(self, x):
-        """Transforms ``x``, [batch, tokens, size], of which it has the
-        shape."""
+        """Transform ``x``, [batch, tokens, d_model]; keeps its shape."""
         x = x + self.dropout(self.attention(self.attention_norm(x)))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

@@ -1,4 +1,4 @@
-"""What the two levels ask of distributed training, and how it ends."""
+"""What two levels ask of distributed training, and how it ends."""
 
 import contextlib
 import gc
@@ -11,7 +11,7 @@ from speechbrain.utils.distributed import get_rank
 
 @contextlib.contextmanager
 def closing_process_group():
-    """Takes down the process group that is started inside, if any.
+    """Take down the process group that is started inside, if any.
 
     One that lives on when Python ends keeps threads of gloo, and may abort a
     process that has done its work. What holds the group, such as a Brain with
@@ -30,39 +30,42 @@ def closing_process_group():
     try:
         yield
     finally:
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized():
+        if _is_initialized():
             gc.collect()
-            distributed.destroy_process_group()
+            torch.distributed.destroy_process_group()
+
+
+def _is_initialized():
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def rank():
-    """This process's rank; 0 outside distributed training.
-
-    Example
-    -------
-    >>> rank()
-    0
-    """
+    """This process's rank; 0 outside distributed training."""
     return get_rank() or 0
 
 
 def world_size():
-    """Number of processes; 1 outside distributed training.
+    """Number of processes; 1 outside distributed training."""
+    return torch.distributed.get_world_size() if _is_initialized() else 1
+
+
+def all_gather(value):
+    """A Python object of every process, as a list on every process.
 
     Example
     -------
-    >>> world_size()
-    1
+    >>> all_gather(3)
+    [3]
     """
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_world_size()
-    return 1
+    values = [value] * world_size()
+    if len(values) > 1:
+        torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def wrap_on_cpu(modules, find_unused_parameters=False):
-    """Wraps each module with trainable parameters for DDP on the CPU.
+    """Wrap each module with trainable parameters for DDP on the CPU.
 
     SpeechBrain makes every BatchNorm a SyncBatchNorm first, which has no CPU
     form; here, each process keeps statistics of its own.
@@ -82,26 +85,27 @@ def wrap_on_cpu(modules, find_unused_parameters=False):
 
 
 def average_gradients(parameters):
-    """Averages ``.grad`` over all processes, in one message.
+    """Average ``.grad`` over all processes, in one message.
 
     DDP's own reduction expects every parameter in every backward pass; a level
-    touches only its own.
+    touches only its own. A parameter that has a gradient on some processes only
+    counts as zero on the others; one that has none anywhere keeps None.
 
     Arguments
     ---------
-    parameters : iterable of torch.nn.Parameter
+    parameters : list of torch.nn.Parameter
         The same ones, in the same order, on every process.
-
-    Example
-    -------
-    >>> weight = torch.nn.Parameter(torch.ones(2))
-    >>> weight.grad = torch.ones(2)
-    >>> average_gradients([weight])
     """
-    grads = [p.grad for p in parameters if p.grad is not None]
-    for grad, mean in zip(grads, average(grads)):
-        if mean is not grad:
-            grad.copy_(mean)
+    if world_size() == 1 or not parameters:
+        return
+    device = parameters[0].device
+    has_grad = torch.tensor([p.grad is not None for p in parameters])
+    has_grad = has_grad.to(device, torch.uint8)
+    torch.distributed.all_reduce(has_grad, torch.distributed.ReduceOp.MAX)
+    used = [p for p, used in zip(parameters, has_grad.tolist()) if used]
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
+    for parameter, mean in zip(used, average(grads)):
+        parameter.grad = mean
 
 
 def average(tensors):
@@ -131,16 +135,12 @@ def average(tensors):
 
 
 def broadcast_buffers(modules):
-    """Gives every process the main one's buffers (BatchNorm statistics), so
-    that all of them validate the network that is saved.
+    """Give every process the main one's buffers (BatchNorm statistics), so that
+    all of them validate the network that is saved.
 
     Arguments
     ---------
     modules : torch.nn.Module
-
-    Example
-    -------
-    >>> broadcast_buffers(torch.nn.BatchNorm1d(2))
     """
     if world_size() > 1:
         for buffer in modules.buffers():

@@ -105,7 +105,7 @@ cannot be used:
 
 
 def read_table(path, layout, parse, dtypes, expected):
-    """Read a table of any size; all bad lines are counted before any is refused.
+    """Read a table of any size; bad lines are counted before any is refused.
 
     Blank lines are skipped; a byte order mark and Windows line ends are fine.
 

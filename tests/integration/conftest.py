@@ -1,7 +1,6 @@
 """Fixtures of the integration tests."""
 
 import pytest
-
 from toy_corpus import write_toy_corpus
 
 

@@ -13,6 +13,7 @@ from small_problem import loader, small_batches, small_brain, weights
 
 from speechbrain_bilevel.dataio.batch import LevelBatch
 from speechbrain_bilevel.utils.distributed import (
+    average_gradients,
     closing_process_group,
     rank,
     world_size,
@@ -26,6 +27,16 @@ def threads():
     return [path.read_text().strip() for path in TASKS.glob("*/comm")]
 
 
+def check_missing_gradients():
+    """A gradient that only some processes have counts as zero on the others."""
+    shared, unused = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    if rank() == 0:
+        shared.grad = torch.ones(2)
+    average_gradients([shared, unused])
+    assert unused.grad is None
+    assert shared.grad.tolist() == [1 / world_size()] * 2
+
+
 def main():
     """Trains, and writes the weights."""
     sb.utils.distributed.ddp_init_group(
@@ -37,6 +48,7 @@ def main():
     ]
     brain = small_brain(distributed_backend="gloo", max_grad_norm=0.05)
     brain.fit([1, 2], loader(mine))
+    check_missing_gradients()
     torch.save(weights(brain), f"{sys.argv[1]}.{rank()}")
 
 

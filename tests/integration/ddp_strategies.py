@@ -40,7 +40,9 @@ class Noting(SmallBrain):
             )
 
     def note(self, level):
-        gradients = [p.grad.flatten() for p in self.levels[level].values()]
+        gradients = [
+            p.grad.flatten() for p in self.bilevel_step.params[level].values()
+        ]
         self.gradients.setdefault(level, []).append(torch.cat(gradients))
 
     def compute_forward(self, batch, stage):

@@ -68,8 +68,8 @@ def test_steps_equal_those_made_by_hand():
 @pytest.mark.parametrize("level", ["lower", "upper"])
 def test_a_level_computes_only_its_own_gradients(level):
     brain = started()
-    BatchLoss(brain, level, small_batches()[0].lower).backward()
-    for name, parameters in brain.levels.items():
+    BatchLoss(brain.bilevel_step, level, small_batches()[0].lower).backward()
+    for name, parameters in brain.bilevel_step.params.items():
         for parameter in parameters.values():
             assert (parameter.grad is not None) == (name == level)
             assert parameter.requires_grad

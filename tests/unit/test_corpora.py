@@ -8,11 +8,12 @@ from protocol_texts import (
     LA2021,
     WILD,
     refusal,
+    rows,
     write,
 )
 
 from speechbrain_bilevel.dataio.corpora import CORPORA
-from speechbrain_bilevel.dataio.protocols import Trial, read_protocol, recognise
+from speechbrain_bilevel.dataio.protocols import read_protocol, recognize
 
 
 def test_no_two_corpora_have_equally_many_columns():
@@ -23,8 +24,8 @@ def test_no_two_corpora_have_equally_many_columns():
 
 def test_asvspoof2021_la(tmp_path):
     folder = "ASVspoof2021_LA_eval/flac"
-    assert read_protocol(write(tmp_path / "x.txt", LA2021)) == [
-        Trial(f"LA_E_{i}", f"{folder}/LA_E_{i}.flac", *rest)
+    assert rows(read_protocol(write(tmp_path / "x.txt", LA2021))) == [
+        (f"LA_E_{i}", f"{folder}/LA_E_{i}.flac", *rest)
         for i, *rest in (
             (1, "LA_0009", "A07", "spoof", "eval"),
             (2, "LA_0020", "-", "bonafide", "eval"),
@@ -37,8 +38,8 @@ def test_asvspoof2021_la(tmp_path):
 def test_asvspoof2021_df_has_the_vocoder_as_attack(tmp_path):
     folder = "ASVspoof2021_DF_eval/flac"
     nonautoregressive = "neural_vocoder_nonautoregressive"
-    assert read_protocol(write(tmp_path / "x.txt", DF2021)) == [
-        Trial(f"DF_E_{i}", f"{folder}/DF_E_{i}.flac", *rest)
+    assert rows(read_protocol(write(tmp_path / "x.txt", DF2021))) == [
+        (f"DF_E_{i}", f"{folder}/DF_E_{i}.flac", *rest)
         for i, *rest in (
             (1, "LA_0023", "traditional_vocoder", "spoof", "progress"),
             (2, "TEF2", nonautoregressive, "spoof", "eval"),
@@ -51,8 +52,8 @@ def test_asvspoof2021_df_has_the_vocoder_as_attack(tmp_path):
 def test_asvspoof5(tmp_path):
     bonafide, spoof = "D_0000000190", "D_0000000169"
     expected = [
-        Trial(spoof, f"flac_D/{spoof}.flac", "D_4461", "A14", "spoof", "dev"),
-        Trial(
+        (spoof, f"flac_D/{spoof}.flac", "D_4461", "A14", "spoof", "dev"),
+        (
             bonafide,
             f"flac_D/{bonafide}.flac",
             "D_0461",
@@ -61,9 +62,11 @@ def test_asvspoof5(tmp_path):
             "dev",
         ),
     ]
-    # Whatever the file is called, and whichever blanks separate the columns.
+    # Whatever the file is called, and whatever whitespace separates the columns.
     for content in (ASV5, ASV5.replace(" ", "\t")):
-        assert read_protocol(write(tmp_path / "x.tsv", content)) == expected
+        assert (
+            rows(read_protocol(write(tmp_path / "x.tsv", content))) == expected
+        )
 
 
 @pytest.mark.parametrize(
@@ -72,27 +75,26 @@ def test_asvspoof5(tmp_path):
 )
 def test_asvspoof5_partitions(tmp_path, letter, partition, folder):
     content = ASV5.replace("D_", f"{letter}_")
-    for trial in read_protocol(write(tmp_path / "x.tsv", content)):
+    trials = read_protocol(write(tmp_path / "x.tsv", content))
+    for trial in trials.itertuples():
         assert trial.partition == partition
         assert trial.path == f"{folder}/{trial.utt}.flac"
 
 
 def test_asvspoof5_as_the_challenge_had_it(tmp_path):
     path = write(tmp_path / "ASVspoof5.train.metadata.txt", ASV5_CHALLENGE)
-    spoof, bonafide = read_protocol(path)
+    spoof, bonafide = read_protocol(path).itertuples()
     assert (spoof.attack, spoof.label) == ("A05", "spoof")
     assert (bonafide.attack, bonafide.label) == ("-", "bonafide")
     assert bonafide.path == "flac_T/T_0000000001.flac"
 
 
 def test_in_the_wild(tmp_path):
-    assert read_protocol(write(tmp_path / "meta.csv", WILD)) == [
-        Trial("0.wav", "0.wav", "Alec_Guinness", "spoof", "spoof", "eval"),
-        Trial(
-            "4.wav", "4.wav", "Christopher_Hitchens", "-", "bonafide", "eval"
-        ),
+    assert rows(read_protocol(write(tmp_path / "meta.csv", WILD))) == [
+        ("0.wav", "0.wav", "Alec_Guinness", "spoof", "spoof", "eval"),
+        ("4.wav", "4.wav", "Christopher_Hitchens", "-", "bonafide", "eval"),
     ]
-    assert recognise(tmp_path / "meta.csv").name == "In-the-Wild"
+    assert recognize(tmp_path / "meta.csv").name == "In-the-Wild"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_in_the_wild(tmp_path):
         ),
         (LA2021, "S ../x alaw ita_tx A07 spoof notrim eval", "plain name"),
         (LA2021, "S LA_E_1 alaw ita_tx A07 spoof notrim eval", "on line 1"),
-        (LA2021, "S LA_E_9 alaw ita_tx A07 spoof notrim", "7 columns"),
+        (LA2021, "S LA_E_9 alaw ita_tx A07 spoof notrim", "found 7"),
         (DF2021, "S D_9 a b A14 bonafide trim eval v - - - -", "attack 'v'"),
         (ASV5, "D_1 X_1 F - - - AC1 A14 spoof -", "'X_1' does not begin"),
         (ASV5, "D_1 D_1 F - - - AC1 A14 - spoof", "unknown label '-'"),
@@ -120,4 +122,4 @@ def test_bad_line(tmp_path, content, line, fault):
     assert f"{path}: 1 of {number} lines cannot be used" in message
     (reported,) = [x for x in message.split("\n") if f"line {number}:" in x]
     assert fault in reported
-    assert f"'{recognise(path).layout}'" in message
+    assert f"'{recognize(path).layout}'" in message

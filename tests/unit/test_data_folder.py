@@ -1,6 +1,5 @@
 """Finding the protocol and the audio of a corpus in its data folder."""
 
-import collections
 import shutil
 
 import pytest
@@ -12,14 +11,17 @@ from protocol_texts import (
     LA2021,
     WILD,
     refusal,
+    rows,
     write,
 )
 
-from speechbrain_bilevel.dataio.corpora import CORPORA, Corpus
+from speechbrain_bilevel.dataio.corpora import (
+    ASVSPOOF2019_LA_COUNTS,
+    CORPORA,
+    Corpus,
+)
 from speechbrain_bilevel.dataio.prepare import find_protocol, find_trials
 from speechbrain_bilevel.dataio.protocols import (
-    ASVSPOOF2019_LA_COUNTS,
-    Trial,
     asvspoof2019_protocol_path,
     read_protocol,
 )
@@ -33,7 +35,7 @@ def la2019(tmp_path):
 
 
 def test_find_asvspoof2019(la2019):
-    (_, trial) = find_trials(la2019, "dev")
+    (_, trial) = find_trials(la2019, "dev").itertuples()
     assert trial.path == "ASVspoof2019_LA_dev/flac/T2.flac"
     assert trial.partition == "dev"
 
@@ -64,16 +66,14 @@ def test_find_names_the_partitions_that_there_are(la2019):
 def test_find_in_every_place(tmp_path, place, content, partition):
     path = write(tmp_path / place, content)
     assert find_protocol(tmp_path, partition) == path
-    found = find_trials(tmp_path, partition)
-    assert found == [
-        trial for trial in read_protocol(path) if trial.partition == partition
-    ]
+    found = rows(find_trials(tmp_path, partition))
+    assert found == [r for r in rows(read_protocol(path)) if r[-1] == partition]
     assert found
 
 
 def test_a_list_within_the_folder_has_its_own_folder(tmp_path):
     write(tmp_path / "release_in_the_wild" / "meta.csv", WILD)
-    assert find_trials(tmp_path)[0].path == "release_in_the_wild/0.wav"
+    assert find_trials(tmp_path).path[0] == "release_in_the_wild/0.wav"
 
 
 def test_none_found_says_what_was_looked_for(tmp_path):
@@ -91,7 +91,7 @@ def test_two_found_are_named(tmp_path):
     assert f"ASVspoof2021 LA: {la}\n" in message
     assert f"ASVspoof2021 DF: {df}\n" in message
     assert "--protocol FILE" in message
-    assert find_trials(tmp_path, protocol=df)[0].utt == "DF_E_2"
+    assert find_trials(tmp_path, protocol=df).utt[0] == "DF_E_2"
 
 
 def test_an_unknown_protocol_is_told(tmp_path):
@@ -115,7 +115,8 @@ def test_partition_that_the_protocol_lacks(tmp_path):
     path = write(tmp_path / "x.txt", LA2021)
     message = refusal(find_trials, tmp_path, "dev", path)
     assert "partition 'dev'" in message
-    assert "eval (2), progress (1), hidden (1)" in message
+    assert "that it has, eval (2), " in message
+    assert "progress (1)" in message and "hidden (1)" in message
 
 
 def test_audio_is_taken_from_where_it_is(tmp_path):
@@ -124,7 +125,7 @@ def test_audio_is_taken_from_where_it_is(tmp_path):
     write(tmp_path / part / "DF_E_2.flac", "")
     write(tmp_path / "flac" / "DF_E_1.flac", "")
     write(tmp_path / part / "DF_E_1.flac", "")
-    assert [trial.path for trial in find_trials(tmp_path)] == [
+    assert find_trials(tmp_path).path.tolist() == [
         "flac/DF_E_1.flac",
         f"{part}/DF_E_2.flac",
         # Nowhere: the usual place.
@@ -140,12 +141,12 @@ def test_a_newcomer_is_read_and_found(tmp_path, monkeypatch):
         audio={"eval": ("flac",)},
         attack="kind",
     )
-    for module in ("protocols", "data_folder"):
+    for module in ("protocols", "prepare"):
         name = f"speechbrain_bilevel.dataio.{module}.CORPORA"
         monkeypatch.setattr(name, (*CORPORA, mine))
     write(tmp_path / "lists" / "eval.txt", "u s - A spoof 2026 FI\n")
-    assert find_trials(tmp_path) == [
-        Trial("u", "flac/u.flac", "s", "A", "spoof", "eval")
+    assert rows(find_trials(tmp_path)) == [
+        ("u", "flac/u.flac", "s", "A", "spoof", "eval")
     ]
 
 
@@ -155,9 +156,8 @@ def test_official_protocols_through_the_folder(shared, tmp_path):
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(shared / "data" / "protocols" / target.name, target)
         trials = find_trials(tmp_path, partition)
-        labels = collections.Counter(trial.label for trial in trials)
-        assert labels == counts
-        assert read_protocol(target) == trials
+        assert trials.label.value_counts().to_dict() == counts
+        assert rows(read_protocol(target)) == rows(trials)
 
 
 def test_the_wanted_protocol_is_named_when_it_cannot_be_read(la2019):

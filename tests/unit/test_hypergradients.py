@@ -37,9 +37,9 @@ def on_quadratic(strategy, y=Y, **options):
     return upper_gradient(brain, NOTHING)
 
 
-@pytest.mark.parametrize("products", WAYS)
-def test_conjugate_gradients_give_the_exact_hypergradient(products):
-    found = on_quadratic(CGAID(100, products=products))
+@pytest.mark.parametrize("hvp_mode", WAYS)
+def test_conjugate_gradients_give_the_exact_hypergradient(hvp_mode):
+    found = on_quadratic(CGAID(100, hvp_mode=hvp_mode))
     assert relative_error(found, Quadratic.hypergradient_at(X, Y)) < 1e-8
 
 
@@ -88,19 +88,19 @@ def test_conjugate_gradients_stop_before_negative_curvature():
     assert relative_error(found, Saddle.B.T @ first) < 1e-10
 
 
-@pytest.mark.parametrize("products", WAYS)
+@pytest.mark.parametrize("hvp_mode", WAYS)
 @pytest.mark.parametrize("terms", [1, 2, 5])
-def test_neumann_is_its_own_truncated_series(terms, products):
+def test_neumann_is_its_own_truncated_series(terms, hvp_mode):
     one = torch.eye(Quadratic.n, dtype=torch.float64) - 0.4 * Quadratic.A
     series = sum(0.4 * torch.linalg.matrix_power(one, i) for i in range(terms))
     expected = Quadratic.rho * X + Quadratic.B.T @ series @ (Y - Quadratic.c)
-    found = on_quadratic(NeumannAID(terms, 0.4, products=products))
+    found = on_quadratic(NeumannAID(terms, 0.4, hvp_mode=hvp_mode))
     assert relative_error(found, expected) < 1e-10
 
 
-@pytest.mark.parametrize("products", WAYS)
+@pytest.mark.parametrize("hvp_mode", WAYS)
 @pytest.mark.parametrize("evaluate", ["at_step", "ahead"])
-def test_one_unrolled_step(evaluate, products):
+def test_one_unrolled_step(evaluate, hvp_mode):
     y = random(Quadratic.n, seed=5)
 
     def descend(y):
@@ -108,7 +108,7 @@ def test_one_unrolled_step(evaluate, products):
 
     after = descend(y) if evaluate == "at_step" else descend(descend(y))
     expected = Quadratic.rho * X + 0.1 * Quadratic.B.T @ (after - Quadratic.c)
-    found = on_quadratic(OneStepUnrolled(evaluate, products), y=y)
+    found = on_quadratic(OneStepUnrolled(evaluate, hvp_mode), y=y)
     assert relative_error(found, expected) < 1e-10
 
 
@@ -221,7 +221,7 @@ def test_bome_takes_the_direction_of_its_paper():
 
 @pytest.mark.parametrize(
     "strategy",
-    [CGAID(10), CGAID(10, products="forward"), NeumannAID(400, 0.4)],
+    [CGAID(10), CGAID(10, hvp_mode="forward"), NeumannAID(400, 0.4)],
 )
 def test_learned_penalties_of_ridge_regression(strategy):
     batch = Ridge.batch()

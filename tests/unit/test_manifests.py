@@ -8,7 +8,6 @@ import pytest
 import soundfile
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from speechbrain_bilevel import cli
 from speechbrain_bilevel.dataio.prepare import write_manifest
 from speechbrain_bilevel.dataio.protocols import read_protocol
 from speechbrain_bilevel.utils.errors import InputError
@@ -79,7 +78,7 @@ def refusal(manifest, *arguments, **options):
 
 def test_corpus(df2021, manifest):
     summary = write_manifest(df2021, manifest)
-    assert str(summary) == (
+    assert summary == (
         "ASVspoof2021 DF: 1 bona fide, 2 spoof, 2 attacks, 0.000417 hours"
     )
     rows = rows_of(manifest)
@@ -98,12 +97,7 @@ def test_corpus(df2021, manifest):
 def test_list(listed, manifest, monkeypatch):
     monkeypatch.chdir(listed.parent)
     summary = write_manifest("list.csv", manifest)
-    assert (summary.corpus, summary.n_bonafide, summary.n_spoof) == (
-        "list",
-        2,
-        2,
-    )
-    assert summary.n_attacks == 2
+    assert summary.startswith("list: 2 bona fide, 2 spoof, 2 attacks, ")
     rows = rows_of(manifest)
     assert [row["ID"] for row in rows] == [
         "calls/a_b.wav",
@@ -129,7 +123,8 @@ def test_in_the_wild_is_wav(tmp_path, manifest):
         "file,speaker,label\n0.wav,Alec Guinness,bona-fide\n"
     )
     for data_folder in (folder, tmp_path):
-        assert write_manifest(data_folder, manifest).corpus == "In-the-Wild"
+        summary = write_manifest(data_folder, manifest)
+        assert summary.startswith("In-the-Wild: 1 bona fide, 0 spoof, 0 att")
         assert rows_of(manifest)[0]["wav"] == str(folder / "0.wav")
 
 
@@ -145,7 +140,8 @@ def test_speechbrain_reads_the_manifest(listed, manifest):
 
 def test_a_manifest_is_a_protocol(listed, manifest):
     write_manifest(listed, manifest)
-    for given, trial in zip(read_protocol(listed), read_protocol(manifest)):
+    both = read_protocol(listed), read_protocol(manifest)
+    for given, trial in zip(*(table.itertuples() for table in both)):
         assert trial.path == str(listed.parent / given.path)
         assert (trial.utt, trial.label) == (given.utt, given.label)
         assert (trial.speaker, trial.attack) == (given.speaker, given.attack)
@@ -199,7 +195,8 @@ def test_raw_samples(tmp_path, manifest):
 
 def test_same_file_twice_is_checked_once(listed, manifest):
     listed.write_text("id,path,label\n1,d.flac,real\n2,d.flac,real\n")
-    assert write_manifest(listed, manifest).hours * 3600 == 1
+    assert write_manifest(listed, manifest).endswith(" 0.000278 hours")
+    assert [row["duration"] for row in rows_of(manifest)] == ["0.5", "0.5"]
     os.remove(listed.parent / "d.flac")
     manifest.unlink()
     assert "1 of 1 audio files" in refusal(manifest, listed)
@@ -231,39 +228,32 @@ def test_full_disk(listed, manifest, monkeypatch):
     assert list(manifest.parent.iterdir()) == []
 
 
-def run(capsys, *arguments):
-    with pytest.raises(SystemExit) as end:
-        cli.main(["prepare", *map(str, arguments)])
-    return end.value.code, *capsys.readouterr()
-
-
-def test_command(capsys, df2021, manifest):
-    code, out, _ = run(capsys, df2021, manifest)
+def test_command(run, df2021, manifest):
+    code, out, _ = run("prepare", df2021, manifest)
     assert code == 0 and len(rows_of(manifest)) == 3
     assert out.startswith("ASVspoof2021 DF: 1 bona fide, 2 spoof, 2 attacks,")
     assert out.count("\n") == 1
 
 
-def test_command_with_protocol_and_partition(capsys, df2021, manifest):
+def test_command_with_protocol_and_partition(run, df2021, manifest):
     keys = df2021 / "keys" / "DF" / "CM" / "trial_metadata.txt"
     keys = keys.rename(df2021 / "mine.txt")
     write_audio(df2021 / "flac" / "DF_E_4.flac")
     options = "--protocol", keys, "--partition", "hidden"
-    code, out, _ = run(capsys, df2021, manifest, *options)
+    code, out, _ = run("prepare", df2021, manifest, *options)
     assert code == 0 and "1 bona fide, 0 spoof, 0 attacks" in out
     assert [row["ID"] for row in rows_of(manifest)] == ["DF_E_4"]
 
 
-def test_command_refuses_with_2(capsys, tmp_path, manifest):
-    code, out, err = run(capsys, tmp_path, manifest)
+def test_command_refuses_with_2(run, tmp_path, manifest):
+    code, out, err = run("prepare", tmp_path, manifest)
     assert code == 2 and out == "" and not manifest.exists()
     assert err.startswith(f"error: {tmp_path}: no protocol of a known corpus")
 
 
 def test_mini_corpus(shared, manifest):
     summary = write_manifest(shared / "data" / "MiniLA" / "LA", manifest)
-    assert summary.corpus == "ASVspoof2019 LA"
-    assert (summary.n_bonafide, summary.n_spoof) == (333, 692)
+    assert summary.startswith("ASVspoof2019 LA: 333 bona fide, 692 spoof, ")
 
 
 def test_a_rate_that_cannot_be_right(listed, manifest):

@@ -1,19 +1,20 @@
 """Protocols: what is read, and what a user is told about a bad one."""
 
-import collections
 import os
 import shutil
 
 import pytest
+from protocol_texts import rows
 
-from speechbrain_bilevel.dataio.corpora import PARTITIONS
-from speechbrain_bilevel.dataio.protocols import (
+from speechbrain_bilevel.dataio.corpora import (
     ASVSPOOF2019_LA_COUNTS,
-    Trial,
+    PARTITIONS,
+)
+from speechbrain_bilevel.dataio.protocols import (
     asvspoof2019_protocol_path,
     read_asvspoof2019_protocol,
     read_protocol,
-    recognise,
+    recognize,
 )
 from speechbrain_bilevel.utils.errors import InputError
 
@@ -43,9 +44,9 @@ def refusal(folder, content):
 def test_rows(tmp_path):
     write(tmp_path, GOOD, "dev")
     folder = "ASVspoof2019_LA_dev/flac"
-    assert read_asvspoof2019_protocol(tmp_path, "dev") == [
-        Trial("T1", f"{folder}/T1.flac", "S1", "-", "bonafide", "dev"),
-        Trial("T2", f"{folder}/T2.flac", "S2", "A01", "spoof", "dev"),
+    assert rows(read_asvspoof2019_protocol(tmp_path, "dev")) == [
+        ("T1", f"{folder}/T1.flac", "S1", "-", "bonafide", "dev"),
+        ("T2", f"{folder}/T2.flac", "S2", "A01", "spoof", "dev"),
     ]
 
 
@@ -55,28 +56,39 @@ def test_rows(tmp_path):
         GOOD.replace("\n", "\r\n"),
         GOOD.replace("\n", " \t\n"),
         GOOD + "\n \r\n\n",
+        GOOD.replace("\n", "\n\n \t\n"),
         GOOD.rstrip(),
         b"\xef\xbb\xbf" + GOOD.encode(),
     ],
-    ids=["CRLF", "trailing", "blank end", "no last newline", "BOM"],
+    ids=[
+        "CRLF",
+        "trailing",
+        "blank end",
+        "blank lines",
+        "no last newline",
+        "BOM",
+    ],
 )
 def test_harmless_variations_read_the_same(tmp_path, content):
     write(tmp_path, GOOD)
-    expected = read_asvspoof2019_protocol(tmp_path, "train")
+    expected = rows(read_asvspoof2019_protocol(tmp_path, "train"))
     write(tmp_path, content)
-    assert read_asvspoof2019_protocol(tmp_path, "train") == expected
+    assert rows(read_asvspoof2019_protocol(tmp_path, "train")) == expected
 
 
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("S3 T3 - A01", "4 columns in 'S3 T3 - A01'"),
-        ("S3 T3 - A01 spoof 1", "6 columns"),
+        ("S3 T3 - A01", "expected the 5 columns `speaker utterance - "),
+        ("S3 T3 - A01 spoof 1", "separated by whitespace, found 6"),
         ("S3 T3 - A01 fake", "unknown label 'fake'"),
         ("S3 T3 - A01 Spoof", "unknown label 'Spoof'"),
         ("S3 T3 - A01 bonafide", "bonafide but has the attack 'A01'"),
         ("S3 T3 - - spoof", "spoof but has no attack"),
-        ("S3 T3 aaa A01 spoof", "column 3 is 'aaa'"),
+        (
+            "S3 T3 aaa A01 spoof",
+            "'aaa' in a column that is - in ASVspoof2019 LA",
+        ),
         ("S3 T1 - A01 spoof", "T1 is already on line 1"),
         ("S3 a/b - A01 spoof", "'a/b' is not a plain name"),
         ("S3 a\\b - A01 spoof", "is not a plain name"),
@@ -86,7 +98,6 @@ def test_harmless_variations_read_the_same(tmp_path, content):
         ("S3 a\x07b - A01 spoof", "is not a plain name"),
         ("S3 T3 - A,1 spoof", "'A,1' is not a plain name"),
         ("S,3 T3 - A01 spoof", "'S,3' is not a plain name"),
-        ("", "0 columns"),
     ],
 )
 def test_bad_line(tmp_path, line, fault):
@@ -145,10 +156,14 @@ def test_official_protocol_has_the_official_counts(shared, tmp_path, partition):
     target.parent.mkdir()
     shutil.copyfile(shared / "data" / "protocols" / target.name, target)
     trials = read_asvspoof2019_protocol(tmp_path, partition)
-    labels = collections.Counter(trial.label for trial in trials)
-    assert labels == ASVSPOOF2019_LA_COUNTS[partition]
+    assert (
+        trials.label.value_counts().to_dict()
+        == (ASVSPOOF2019_LA_COUNTS[partition])
+    )
+    # What a table of a million trials may take at rest.
+    assert trials.memory_usage(deep=True).sum() < 128 * len(trials)
 
-    attacks = collections.Counter(trial.attack for trial in trials)
+    attacks = trials.attack.value_counts().to_dict()
     del attacks["-"]
     first, last, each = {
         "train": (1, 6, 3800),
@@ -167,16 +182,13 @@ def test_official_protocol_has_the_official_counts(shared, tmp_path, partition):
         ("mine.txt", "eval"),
     ],
 )
-def test_any_protocol_is_recognised_by_its_first_line(
+def test_any_protocol_is_recognized_by_its_first_line(
     tmp_path, name, partition
 ):
-    (tmp_path / name).write_text("\n" * 2 + GOOD)
-    with pytest.raises(InputError, match="2 of 4 lines.*\n.*line 1: 0 columns"):
-        read_protocol(tmp_path / name)
     # One label alone will do: not every list is there to be evaluated.
-    (tmp_path / name).write_text(GOOD.split("\n")[1])
-    (trial,) = read_protocol(tmp_path / name)
-    assert recognise(tmp_path / name).name == "ASVspoof2019 LA"
+    (tmp_path / name).write_text("\n" * 2 + GOOD.split("\n")[1])
+    (trial,) = read_protocol(tmp_path / name).itertuples()
+    assert recognize(tmp_path / name).name == "ASVspoof2019 LA"
     assert trial.path == f"ASVspoof2019_LA_{partition}/flac/T2.flac"
     assert trial.partition == partition
 
@@ -217,11 +229,8 @@ def test_the_partition_shows_by_the_name_or_the_first_utterance(
     tmp_path, name, utterance, partition
 ):
     path = tmp_path / name
-    path.write_text(f"\nS1 {utterance} - A01 spoof\n")
-    with pytest.raises(InputError, match="line 1: 0 columns"):
-        read_protocol(path)
     path.write_text(f"S1 {utterance} - A01 spoof\n")
-    (trial,) = read_protocol(path)
+    (trial,) = read_protocol(path).itertuples()
     assert trial.partition == partition
     assert trial.path == f"ASVspoof2019_LA_{partition}/flac/{utterance}.flac"
 

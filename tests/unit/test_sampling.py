@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from speechbrain_bilevel.dataio.batch import PairedBatch
-from speechbrain_bilevel.dataio.compact import Names
 from speechbrain_bilevel.dataio.sampling import (
     Fold,
     PairedBatchSampler,
-    attack_folds,
     class_weights,
+    group_folds,
 )
 from speechbrain_bilevel.utils.errors import InputError
 
@@ -35,9 +34,9 @@ def official():
     return trials(OFFICIAL)
 
 
-@pytest.mark.parametrize("as_published", [False, True])
-def test_official_sizes(official, as_published):
-    folds = attack_folds(official, as_published=as_published)
+@pytest.mark.parametrize("leaky", [False, True])
+def test_official_sizes(official, leaky):
+    folds = group_folds(official, leaky=leaky)
     assert len(folds) == 3
     for fold in folds:
         assert len(fold.lower) == len(set(fold.lower)) == 4 * (3800 + 430)
@@ -45,7 +44,7 @@ def test_official_sizes(official, as_published):
 
 
 def test_published_folds_leak(official):
-    folds = attack_folds(official, as_published=True)
+    folds = group_folds(official, leaky=True)
     leaks = 0
     for fold in folds:
         lower, upper = spoofs_of(fold, official)
@@ -63,7 +62,7 @@ def test_published_folds_leak(official):
 
 def test_published_bonafide_goes_in_the_order_of_the_protocol(official):
     bonafide = np.flatnonzero(official == "-")
-    for fold in attack_folds(official, as_published=True):
+    for fold in group_folds(official, leaky=True):
         expected = [
             bonafide[n * 430 : (n + 1) * 430]
             for n in range(6)
@@ -84,7 +83,7 @@ def test_corrected_folds_never_leak(names, each, bonafide, n_folds, seed):
     counts = {f"A{n:02d}": each for n in range(names)} | {"-": bonafide}
     attacks = trials(counts, seed)
     everything = list(range(len(attacks)))
-    folds = attack_folds(attacks, n_folds, seed)
+    folds = group_folds(attacks, n_folds, seed)
     assert len(folds) == n_folds
     for fold in folds:
         lower, upper = spoofs_of(fold, attacks)
@@ -103,7 +102,7 @@ def test_corrected_folds_never_leak(names, each, bonafide, n_folds, seed):
 
 def test_the_seed_decides_the_folds(official):
     def uppers(seed):
-        return [fold.upper.tolist() for fold in attack_folds(official, 3, seed)]
+        return [fold.upper.tolist() for fold in group_folds(official, 3, seed)]
 
     def held_out(seed):
         return {tuple(sorted(set(official[upper]))) for upper in uppers(seed)}
@@ -116,31 +115,12 @@ def test_the_seed_decides_the_folds(official):
 
 def test_a_seed_means_the_same_folds_and_batches_for_good():
     """A run that was begun with an older version resumes with its folds."""
-    folds = attack_folds([*"-A-B-C-ABC"], folds=3, seed=1234)
+    folds = group_folds([*"-A-B-C-ABC"], num_folds=3, seed=1234)
     uppers = [fold.upper.tolist() for fold in folds]
     assert uppers == [[2, 4, 1, 7], [6, 3, 8], [0, 5, 9]]
     sampler = PairedBatchSampler(folds, 2, 2, seed=1234)
     sampler.set_epoch(2)
     assert list(sampler) == [[1, 7, 8, 6], [0, 5, 3, 8], [2, 9, 6, 3]]
-
-
-@pytest.mark.parametrize("as_published", [False, True])
-def test_numbers_and_names_give_what_a_list_does(official, as_published):
-    # In the order in which a manifest happens to have them.
-    names = list(dict.fromkeys(official))
-    codes = np.array([names.index(attack) for attack in official], np.uint8)
-    column = Names(codes, tuple(names))
-    both = [
-        attack_folds(attacks, as_published=as_published)
-        for attacks in (official.tolist(), column)
-    ]
-    for expected, found in zip(*both):
-        for level in range(2):
-            assert found[level].tolist() == expected[level].tolist()
-            # Ten million trials in three folds are no gigabyte.
-            assert found[level].itemsize == 2
-    weights = class_weights(official.tolist())
-    assert np.array_equal(class_weights(column), weights)
 
 
 @pytest.mark.parametrize(
@@ -150,19 +130,23 @@ def test_numbers_and_names_give_what_a_list_does(official, as_published):
         ({"A01": 9, "A02": 9, "A03": 9, "-": 2}, 3, "and 2 bona fide trials"),
         ({"A01": 9, "A02": 9, "A03": 9}, 3, "and 0 bona fide trials"),
         ({"-": 9}, 2, "has 0 attacks"),
-        ({"A01": 9, "A02": 9, "-": 9}, 1, "folds: 1 leaves no attack"),
-        ({"A01": 9, "A02": 9, "-": 9}, 0, "folds: 0 .* expected at least 2"),
+        ({"A01": 9, "A02": 9, "-": 9}, 1, "num_folds: 1 leaves no attack"),
+        (
+            {"A01": 9, "A02": 9, "-": 9},
+            0,
+            "num_folds: 0 .* expected at least 2",
+        ),
     ],
 )
-@pytest.mark.parametrize("as_published", [False, True])
-def test_too_little_for_the_folds(counts, folds, message, as_published):
+@pytest.mark.parametrize("leaky", [False, True])
+def test_too_little_for_the_folds(counts, folds, message, leaky):
     with pytest.raises(InputError, match=message):
-        attack_folds(trials(counts), folds, as_published=as_published)
+        group_folds(trials(counts), folds, leaky=leaky)
 
 
 def test_the_published_epoch_has_264_batches(official):
-    folds = attack_folds(official, as_published=True)
-    sampler = PairedBatchSampler(folds, 32, 32, as_published=True)
+    folds = group_folds(official, leaky=True)
+    sampler = PairedBatchSampler(folds, 32, 32, epoch_ends="shorter")
     batches = list(sampler)
     assert len(sampler) == len(batches) == 264
     assert all(len(batch) == 32 + 32 for batch in batches)
@@ -173,7 +157,7 @@ def test_the_published_epoch_has_264_batches(official):
 
 
 def test_the_corrected_epoch_goes_through_the_lower_stream(official):
-    sampler = PairedBatchSampler(attack_folds(official), 32, 32)
+    sampler = PairedBatchSampler(group_folds(official), 32, 32)
     batches = list(sampler)
     assert len(sampler) == len(batches) == 4 * 4230 // 32
     lower = [trial for batch in batches for trial in batch[:32]]
@@ -237,11 +221,12 @@ def test_a_stream_that_runs_out_is_shuffled_again():
 
 
 @pytest.mark.parametrize(
-    "lower, upper, as_published", [(40, 1, False), (40, 1, True), (1, 15, True)]
+    "lower, upper, ends",
+    [(40, 1, "lower"), (40, 1, "shorter"), (1, 15, "shorter")],
 )
-def test_too_few_trials_for_a_batch(lower, upper, as_published):
+def test_too_few_trials_for_a_batch(lower, upper, ends):
     with pytest.raises(InputError, match=rf"batch of {lower} \+ {upper};"):
-        PairedBatchSampler(FOLDS, lower, upper, as_published=as_published)
+        PairedBatchSampler(FOLDS, lower, upper, epoch_ends=ends)
 
 
 def test_a_batch_is_taken_apart_where_it_was_put_together():
@@ -253,7 +238,7 @@ def test_a_batch_is_taken_apart_where_it_was_put_together():
 
 def test_balanced_batches_are_half_bona_fide_and_give_attacks_equal_parts():
     attacks = trials({"-": 40, "A01": 300, "A02": 30, "A03": 30, "A04": 100})
-    folds = attack_folds(attacks, folds=2)
+    folds = group_folds(attacks, num_folds=2)
     weights = class_weights(attacks)
     sampler = PairedBatchSampler(folds, 100, 50, weights=weights)
     for epoch, fold in enumerate(folds, start=1):
@@ -275,7 +260,7 @@ def test_balanced_batches_are_half_bona_fide_and_give_attacks_equal_parts():
 def test_balanced_epochs_differ_and_can_be_drawn_again():
     attacks = trials({"-": 40, "A01": 30, "A02": 30})
     sampler = PairedBatchSampler(
-        attack_folds(attacks, folds=2), 8, 8, weights=class_weights(attacks)
+        group_folds(attacks, num_folds=2), 8, 8, weights=class_weights(attacks)
     )
     epochs = []
     for epoch in (1, 3, 1):

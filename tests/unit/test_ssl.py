@@ -11,10 +11,10 @@ from closed_forms import relative_error, start
 from recipe_runs import final_weights, last_epoch_state, run
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
+from toy_corpus import write_toy_corpus
 
 from speechbrain_bilevel.core import BilevelMixin
 from speechbrain_bilevel.dataio.protocols import read_protocol
-from toy_corpus import write_toy_corpus
 from speechbrain_bilevel.evaluation.score_files import read_cm_scores
 from speechbrain_bilevel.hypergradients import SOBA
 from speechbrain_bilevel.hypergradients.batch_loss import BatchLoss

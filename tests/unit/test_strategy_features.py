@@ -170,13 +170,15 @@ def test_a_frozen_level_stays(name, frozen):
     brain = fitted(name, small_batches(steps=2), cls=Freezing)
     before = dict(torch.nn.ModuleDict(network()).named_parameters())
     moved = {n for n, w in weights(brain).items() if (w != before[n]).any()}
-    levels = [p for name, p in brain.levels.items() if name != frozen]
+    levels = [
+        p for name, p in brain.bilevel_step.params.items() if name != frozen
+    ]
     assert moved == {name for level in levels for name in level}
     if name in AT_STEP and frozen == "lower":
         assert brain.level_stats()["upper/implicit_norm"] == 0
     if name.startswith("F2SA") and frozen == "lower":
         copies = strategy_state(brain)
-        lower = [before[name] for name in brain.levels["lower"]]
+        lower = [before[name] for name in brain.bilevel_step.params["lower"]]
         assert distance(copies, lower * (len(copies) // len(lower))) == 0
 
 

@@ -80,11 +80,12 @@ def test_replays_are_the_same_function(method, options, normalize):
     modules = {**network(dropout=0.5), "normalize": normalize()}
     brain = start(strategy_brain("SOBA reverse", modules, Normalizing))
     batch = small_batches()[0]
-    loss = BatchLoss(brain, "lower", batch.lower)
-    _, _, (vector,) = loss.gradients("lower", keep_graph=True)
-    BatchLoss(brain, "upper", batch.upper).evaluate()
+    step = brain.bilevel_step
+    loss = BatchLoss(step, "lower", batch.lower)
+    (vector,) = loss.gradients("lower", keep_graph=True)
+    BatchLoss(step, "upper", batch.upper).gradients("upper")
     exact, found = (
-        loss.products(vector, "lower", "upper", method=method, **options)
+        loss.products(vector, "lower", "upper", mode=method, **options)
         for method, options in (("reverse", {}), (method, options))
     )
     assert distance(found, exact) < 1e-6 * min(e.norm() for e in exact)
@@ -93,10 +94,10 @@ def test_replays_are_the_same_function(method, options, normalize):
 @pytest.mark.parametrize("name", ["at_step", "ahead", "SOBA"])
 def test_dropout_is_the_same_for_all_products(name, monkeypatch):
     found = []
-    for products in ("reverse", "forward", "difference"):
+    for hvp_mode in ("reverse", "forward", "difference"):
         monkeypatch.setenv("SB_GLOBAL_SEED", "5")
         modules = network(dropout=0.5)
-        brain = fitted(f"{name} {products}", small_batches(), modules=modules)
+        brain = fitted(f"{name} {hvp_mode}", small_batches(), modules=modules)
         found.append(weights(brain))
     assert distance(found[1], found[0]) < 1e-12
     assert distance(found[2], found[0]) < 1e-4

@@ -7,10 +7,10 @@ import time
 import numpy as np
 import pytest
 import soundfile
-
 from toy_corpus import corpus as toy
 from toy_corpus.attacks import ATTACKS
 from toy_corpus.layout import plan_trials, text_files
+
 from speechbrain_bilevel.utils.errors import InputError
 
 SIZES = {"clips_per_attack": 2, "bonafide": 6}

@@ -90,7 +90,7 @@ def test_ctc_is_refused_by_name(loss):
     brain = brain_with(linear(), OneStepUnrolled(), {"ctc_cost": loss})
     with pytest.raises(InputError, match=r"ctc_cost .*second derivative"):
         start(brain)
-    products = OneStepUnrolled(products="difference")
+    products = OneStepUnrolled(hvp_mode="difference")
     start(brain_with(linear(), products, {"ctc_cost": loss}))
 
 
@@ -123,9 +123,9 @@ def test_everything_is_named_at_once():
         assert word in str(error.value)
 
 
-def test_unknown_products_are_refused():
+def test_unknown_modes_are_refused():
     with pytest.raises(InputError, match='"exact"; expected one of reverse'):
-        start(brain_with(linear(), SOBA(0.1, products="exact")))
+        start(brain_with(linear(), SOBA(0.1, hvp_mode="exact")))
 
 
 class Attention(torch.nn.Module):
@@ -163,11 +163,11 @@ HEADS = {
 def test_exact_products_equal_differences(kind, method):
     brain = start(brain_with(HEADS[kind]().double(), SOBA(0.1)))
     torch.manual_seed(1)
-    loss = BatchLoss(brain, "lower", torch.randn(6, 5, 4).double())
-    vector = torch.randn_like(zeros(brain))
+    loss = BatchLoss(brain.bilevel_step, "lower", torch.randn(6, 5, 4).double())
+    vector = torch.randn_like(zeros(brain.bilevel_step))
     levels = "lower", "upper"
-    exact = loss.products(vector, *levels, method=method)
-    close = loss.products(vector, *levels, method="difference", radius=1e-4)
+    exact = loss.products(vector, *levels, mode=method)
+    close = loss.products(vector, *levels, mode="difference", radius=1e-4)
     for mine, other in zip(exact, close):
         assert mine.norm() > 0
         assert relative_error(mine, other) < 1e-6
