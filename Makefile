@@ -1,9 +1,10 @@
-# Three commands do everything on a machine with Python 3.11+ and make:
+# Four commands do everything on a machine with Python 3.11+ and make:
 #   make demo    the whole recipe on a small synthetic corpus
 #   make test    the tests
+#   make lint    style and likely errors
 #   make bench   the benchmarks; an hour
 .DELETE_ON_ERROR:
-.PHONY: demo test bench
+.PHONY: demo test lint bench
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -31,8 +32,12 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
-# What is raced against is installed for it alone. Betty asks for an older Python
-# than it needs.
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+# Other implementations to race against. Betty asks for an older Python than it
+# needs.
 bench: .venv/benchmarks
 	$(BIN)/python benchmarks/run_all.py
 

@@ -1,22 +1,26 @@
 """Installs speechbrain_bilevel and its console script."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+INIT = (HERE / "speechbrain_bilevel" / "__init__.py").read_text("utf-8")
+
 setup(
     name="speechbrain_bilevel",
-    version="0.1.0",
-    description="Bi-level training for SpeechBrain, and a spoofing "
-    "countermeasure that shows what it is good for",
-    long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
+    version=re.search(r'__version__ = "(.+)"', INIT)[1],
+    description="Bi-level optimization for any SpeechBrain Brain, and a "
+    "recipe for spoofing detection",
+    long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["speechbrain_bilevel*"]),
     package_data={
-        "speechbrain_bilevel.hub": ["*.jinja"],
-        "speechbrain_bilevel.metrics": ["*.jinja"],
+        "speechbrain_bilevel.inference": ["*.jinja"],
+        "speechbrain_bilevel.evaluation": ["*.jinja"],
     },
     install_requires=[
         "speechbrain>=1.1.2,<1.2",
@@ -24,22 +28,33 @@ setup(
         "torch>=2.11,<2.12",
         "torchaudio>=2.11,<2.12",
         "hyperpyyaml",
+        "ruamel.yaml",
         "soundfile",
         "numpy",
-        # Of SpeechBrain, HyperPyYAML and torch, which use them too.
-        "huggingface_hub",
-        "pyyaml",
-        "ruamel.yaml",
         "scipy",
-        "tqdm",
+        # Since 3.0, text is kept by pyarrow.
+        "pandas>=3.0,<4",
+        "pyarrow",
+        "safetensors",
+        "huggingface_hub",
         "jinja2",
+        "tqdm",
     ],
     extras_require={
-        "test": ["pytest", "tensorboard", "matplotlib", "transformers>=5"],
+        "plots": ["matplotlib"],
         "ssl": ["transformers>=5"],
         "tensorboard": ["tensorboard"],
-        "plots": ["matplotlib"],
-        "benchmarks": ["torchopt", "higher", "scikit-learn"],
+        "test": [
+            "pytest",
+            "ruff",
+            "matplotlib",
+            "transformers>=5",
+            "tensorboard",
+            # Other implementations, to compare with.
+            "torchopt",
+            "higher",
+        ],
+        "benchmarks": ["torchopt", "higher", "scikit-learn", "matplotlib"],
     },
     entry_points={
         "console_scripts": ["speechbrain-bilevel=speechbrain_bilevel.cli:main"]

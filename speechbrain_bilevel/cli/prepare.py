@@ -1,34 +1,8 @@
-"""``speechbrain-bilevel toy`` and ``prepare``: corpora on disk."""
-
-
-def add_toy(commands):
-    """Adds the command to the parser.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-    """
-    parser = commands.add_parser(
-        "toy",
-        help="write a small synthetic corpus to try things out",
-        description="Writes a synthetic corpus in the layout of ASVspoof2019 "
-        "LA. Results on it mean nothing.",
-    )
-    parser.add_argument(
-        "folder", metavar="FOLDER", help="the LA folder to write"
-    )
-    parser.set_defaults(run=_toy)
-
-
-def _toy(args):
-    from toy_corpus import write_toy_corpus
-
-    write_toy_corpus(args.folder)
-    return 0
+"""``speechbrain-bilevel prepare``: from a corpus to a manifest."""
 
 
 def add_prepare(commands):
-    """Adds the command to the parser.
+    """Add the command to the parser.
 
     Arguments
     ---------
@@ -67,8 +41,9 @@ def add_prepare(commands):
 def _prepare(args):
     from speechbrain_bilevel.dataio.prepare import write_manifest
 
-    summary = write_manifest(
-        args.data_folder, args.manifest, args.partition, args.protocol
+    print(
+        write_manifest(
+            args.data_folder, args.manifest, args.partition, args.protocol
+        )
     )
-    print(summary)
     return 0

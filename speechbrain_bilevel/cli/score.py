@@ -1,4 +1,4 @@
-"""``speechbrain-bilevel score``: scores a list of trials."""
+"""``speechbrain-bilevel score``: score a list of trials."""
 
 import datetime
 import os
@@ -12,7 +12,7 @@ from speechbrain_bilevel.utils.errors import InputError
 
 
 def add_score(commands):
-    """Adds the command to the parser.
+    """Add the command to the parser.
 
     Arguments
     ---------
@@ -22,7 +22,7 @@ def add_score(commands):
         "score",
         help="score a list of trials",
         description="Writes a score file, 'utt source key score', of all "
-        "trials of a protocol or list. The same command goes on where an "
+        "trials of a protocol or list. The same command resumes where an "
         "earlier one stopped. To share the work out to processes: torchrun "
         "--nproc_per_node 2 --no-python speechbrain-bilevel score ...",
     )
@@ -39,34 +39,33 @@ def add_score(commands):
         help="the corpus' folder, where relative paths of audio start; by "
         "default the folder that TRIALS is in",
     )
-    heard = parser.add_mutually_exclusive_group()
-    heard.add_argument(
+    parser.add_argument(
         "--trim-silence",
         action="store_true",
         help="cut the silence before and behind the speech",
     )
-    heard.add_argument(
-        "--whole",
+    parser.add_argument(
+        "--full-length",
         action="store_true",
-        help="score whole recordings as long as they are, from 1 s up, not "
-        "their beginnings of the length that the network was trained on; of "
-        "what is longer than 60 s, the first 60 s. Not with V2, which takes "
-        "one length only",
+        help="score recordings as long as they are, from 1 to 60 s, not their "
+        "beginnings of the length that the network was trained on. Not with "
+        "V2, which takes one length only",
     )
     parser.add_argument(
         "--batch-size",
         type=whole_number(1),
         default=16,
         metavar="N",
-        help="trials that the network sees at once, of whole recordings that "
-        "last longer as many fewer; by default 16",
+        help="trials that the network sees at once; with --full-length, of "
+        "longer recordings as many fewer (default: %(default)s)",
     )
     parser.add_argument(
         "--num-workers",
         type=whole_number(0),
         default=0,
         metavar="N",
-        help="processes that read audio; by default 0, the main process reads",
+        help="processes that read audio; 0: the main process reads "
+        "(default: %(default)s)",
     )
     parser.set_defaults(run=_score)
 
@@ -93,7 +92,7 @@ def _score(args):
             batch_size=args.batch_size,
             num_workers=args.num_workers,
             trim_silence=args.trim_silence,
-            whole=args.whole,
+            full_length=args.full_length,
         )
         if if_main_process():
             print(f"{args.scores}: {len(trials)} trials")
@@ -101,7 +100,7 @@ def _score(args):
 
 
 def _start_process_group():
-    """Under torchrun, lets the processes talk to each other."""
+    """Under torchrun, let the processes talk to each other."""
     import torch
 
     if "RANK" in os.environ:
@@ -112,18 +111,18 @@ def _start_process_group():
 
 
 def _read_trials(path, data_folder):
-    """The trials, their paths such that they lead to the audio from here."""
-    from speechbrain_bilevel.dataio.prepare import locate_audio
-    from speechbrain_bilevel.dataio.protocols import read_protocol, recognise
+    """The trials, with paths that lead to the audio from here."""
+    from speechbrain_bilevel.dataio.prepare import join_paths, locate_audio
+    from speechbrain_bilevel.dataio.protocols import read_protocol, recognize
 
     folder = os.path.dirname(path) if data_folder is None else data_folder
-    corpus, trials = recognise(path), read_protocol(path)
+    corpus, trials = recognize(path), read_protocol(path)
     if not corpus.is_list:
         trials = locate_audio(trials, folder, corpus)
-    trials = trials.with_root(folder)
-    if not any(os.path.exists(trial.path) for trial in trials):
+    trials = join_paths(trials, folder or ".")
+    if not any(map(os.path.exists, trials.path)):
         raise InputError(
-            f"{path}: no audio file is where it says, the first not at "
-            f"{trials[0].path}; tell by --data-folder where paths start"
+            f"{path}: none of its audio files exists, the first one would be "
+            f"{trials.path[0]}; pass --data-folder, where paths start"
         )
     return trials

@@ -156,58 +156,18 @@ def default_resampling(systems):
     return "speakers" if all(enough) else "utterances"
 
 
-def resample_utterances(scores, n_resamples, seed):
-    """Resample trials with replacement, within each attack and bona fide.
-
-    Which attacks there are, and how many trials of each, is the design of a
-    corpus and not chance.
+def resample(scores, over, n_resamples, seed):
+    """Resample the trials of a system with replacement.
 
     Arguments
     ---------
     scores : pandas.DataFrame
-    n_resamples : int
-    seed : int
-        Equal seeds give equal resamples.
-
-    Yields
-    ------
-    numpy.ndarray
-        How often each trial is in the resample, int64, [n_trials].
-
-    Example
-    -------
-    >>> import pandas as pd
-    >>> labels = ["bonafide", "spoof", "bonafide", "spoof", "spoof"]
-    >>> attacks = ["-", "A07", "-", "A07", "A07"]
-    >>> scores = pd.DataFrame({"label": labels, "attack": attacks})
-    >>> for counts in resample_utterances(scores, n_resamples=2, seed=0):
-    ...     print(counts, counts[[0, 2]].sum(), counts[[1, 3, 4]].sum())
-    [0 2 2 1 0] 2 3
-    [2 2 0 0 1] 2 3
-    """
-    rng = np.random.default_rng(seed)
-    attack, _ = _encode(scores.attack)
-    # Bona fide trials are the first group.
-    attack[(scores.label == BONAFIDE).to_numpy()] = -1
-    groups = [np.flatnonzero(attack == each) for each in np.unique(attack)]
-    for _ in range(n_resamples):
-        counts = np.empty(len(scores), dtype=np.int64)
-        for trials in groups:
-            n = len(trials)
-            counts[trials] = np.bincount(rng.integers(n, size=n), minlength=n)
-        yield counts
-
-
-def resample_speakers(scores, n_resamples, seed):
-    """Resample speakers with replacement, each with all their trials.
-
-    Trials of one speaker resemble one another, so they tell less than as many
-    independent ones; resampling utterances makes intervals too narrow.
-    Resamples that lack a class are drawn again.
-
-    Arguments
-    ---------
-    scores : pandas.DataFrame
+    over : str
+        "utterances": within each attack and within bona fide speech, because
+        how many trials of each there are is the design of a corpus, not chance.
+        "speakers": each with all their trials. These resemble one another, so
+        that resampling utterances makes intervals too narrow. Resamples that
+        lack a class are drawn again.
     n_resamples : int
     seed : int
         Equal seeds give equal resamples.
@@ -226,29 +186,51 @@ def resample_speakers(scores, n_resamples, seed):
     Example
     -------
     >>> import pandas as pd
-    >>> speakers, labels = ["S1", "S1", "S2", "S2"], ["bonafide", "spoof"] * 2
-    >>> scores = pd.DataFrame({"label": labels, "speaker": speakers})
-    >>> for counts in resample_speakers(scores, n_resamples=3, seed=1):
-    ...     print(counts)
-    [1 1 1 1]
-    [0 0 2 2]
-    [2 2 0 0]
+    >>> labels = ["bonafide", "spoof", "bonafide", "spoof"]
+    >>> scores = pd.DataFrame({
+    ...     "label": labels,
+    ...     "attack": ["-", "A07", "-", "A07"],
+    ...     "speaker": ["S1", "S1", "S2", "S2"],
+    ... })
+    >>> list(resample(scores, "utterances", n_resamples=2, seed=0))
+    [array([0, 1, 2, 1]), array([2, 2, 0, 0])]
+    >>> list(resample(scores, "speakers", n_resamples=2, seed=1))
+    [array([1, 1, 1, 1]), array([0, 0, 2, 2])]
     """
     rng = np.random.default_rng(seed)
-    speaker, n = _known_speakers(scores)
     is_bonafide = (scores.label == BONAFIDE).to_numpy()
-    # Which speakers have trials of either class.
-    has = [
-        np.bincount(speaker[c], minlength=n)
-        for c in (is_bonafide, ~is_bonafide)
-    ]
+    if over == "speakers":
+        speaker, n_speakers = _known_speakers(scores)
+        return _draw_speakers(
+            rng, speaker, n_speakers, is_bonafide, n_resamples
+        )
+    attack, _ = _encode(scores.attack)
+    # Bona fide trials are the first group.
+    attack[is_bonafide] = -1
+    groups = [np.flatnonzero(attack == each) for each in np.unique(attack)]
+    return _draw_utterances(rng, groups, n_resamples)
+
+
+def _draw_utterances(rng, groups, n_resamples):
+    for _ in range(n_resamples):
+        counts = np.empty(sum(map(len, groups)), dtype=np.int64)
+        for trials in groups:
+            n = len(trials)
+            counts[trials] = np.bincount(rng.integers(n, size=n), minlength=n)
+        yield counts
+
+
+def _draw_speakers(rng, speaker, n, is_bonafide, n_resamples):
+    # How many trials of either class each speaker has.
+    n_bonafide = np.bincount(speaker[is_bonafide], minlength=n)
+    n_spoof = np.bincount(speaker[~is_bonafide], minlength=n)
     made, tries = 0, 0
     while made < n_resamples:
-        drawn = np.bincount(rng.integers(n, size=n), minlength=n)
+        counts = np.bincount(rng.integers(n, size=n), minlength=n)
         tries += 1
-        if all(drawn @ each for each in has):
+        if counts @ n_bonafide and counts @ n_spoof:
             made += 1
-            yield drawn[speaker]
+            yield counts[speaker]
         elif tries > 100 * (made + 1):
             raise InputError(
                 "resampling over speakers hardly ever draws both bona fide "
@@ -288,7 +270,7 @@ def _encode(column):
 
 
 def resample_figures(
-    systems, resample, n_resamples, seed, rates=None, threshold=None
+    systems, over, n_resamples, seed, rates=None, threshold=None
 ):
     """Compute all figures of resamples, the same ones for all systems.
 
@@ -296,11 +278,8 @@ def resample_figures(
     ---------
     systems : list of pandas.DataFrame
         The same trials in the same order.
-    resample : str
-        "speakers" or "utterances".
-    n_resamples : int
-    seed : int
-        Equal seeds give equal figures.
+    over, n_resamples, seed
+        See ``resample``.
     rates : ASVRates, optional
         For the t-DCF.
     threshold : float, optional
@@ -311,11 +290,6 @@ def resample_figures(
     list of dict
         For each system, by name of the metric or ("eer", attack), an array with
         a value for each resample; NaN where it had no trial of the attack.
-
-    Raises
-    ------
-    InputError
-        See ``resample_speakers``.
 
     Example
     -------
@@ -330,13 +304,11 @@ def resample_figures(
     array([0. , 0. , 0.5, 0. ])
     """
     ranked = [_RankedScores(scores, rates, threshold) for scores in systems]
-    draw = {"speakers": resample_speakers, "utterances": resample_utterances}
-    resamples = draw[resample](systems[0], n_resamples, seed)
+    resamples = resample(systems[0], over, n_resamples, seed)
+    bar = {"desc": "Resampling", "total": n_resamples, "leave": False}
     found = [
         [system.figures(counts) for system in ranked]
-        for counts in tqdm(
-            resamples, "Resampling", n_resamples, leave=False, disable=None
-        )
+        for counts in tqdm(resamples, disable=None, **bar)
     ]
     return [
         {name: np.array([each[name] for each in column]) for name in column[0]}
@@ -347,8 +319,7 @@ def resample_figures(
 class _RankedScores:
     """The scores of a system in ascending order, for figures of resamples.
 
-    Trials that are several times in a resample count as in ``eer.det_curve``:
-    the figures are those of a file with as many lines.
+    The figures are those of a file with as many lines as a trial is drawn.
     """
 
     def __init__(self, scores, rates=None, threshold=None):

@@ -15,6 +15,7 @@ from speechbrain_bilevel.evaluation.bootstrap import (
     p_value,
     resample_figures,
 )
+from speechbrain_bilevel.evaluation.format import eer_warning
 from speechbrain_bilevel.evaluation.score_files import (
     ASVScores,
     check_same_labels,
@@ -79,6 +80,12 @@ class Evaluation:
     thresholds: dict
     attacks: dict
     eer_negated: float
+
+    @property
+    def warning(self):
+        """Title and text of what an EER above 50 % means, else empty."""
+        rate = self.metrics["eer"].value
+        return eer_warning(self.name, rate, self.eer_negated)
 
     @property
     def path(self):

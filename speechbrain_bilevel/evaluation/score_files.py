@@ -176,23 +176,19 @@ def read_asv_scores(path, protocol=None, partition="eval"):
     >>> read_asv_scores(path).spoof
     array([2.])
     """
-    if protocol is None:
-        columns = "source", "key", "score"
+    if protocol is not None:
+        scores = _read_asv_scores_of_2021(path, protocol, partition)
+    else:
         scores, _ = read_table(
             path,
-            lambda line: Layout(columns),
+            lambda line: Layout(("source", "key", "score")),
             lambda cells: (_asv_key(cells), _score(cells["score"])),
             {"key": "category", "score": "float64"},
             _EXPECTED_ASV,
         )
-    else:
-        scores = _read_asv_scores_of_2021(path, protocol, partition)
     _check_classes(path, scores.key, ASV_KEYS)
-    classes = {key: scores.score[scores.key == key] for key in ASV_KEYS}
-    return ASVScores(
-        **{key: values.to_numpy() for key, values in classes.items()},
-        path=str(path),
-    )
+    classes = [scores.score[scores.key == key] for key in ASV_KEYS]
+    return ASVScores(*(each.to_numpy() for each in classes), path=str(path))
 
 
 def _read_asv_scores_of_2021(path, protocol, partition):
@@ -200,25 +196,24 @@ def _read_asv_scores_of_2021(path, protocol, partition):
         # The same utterance is tried for several speakers.
         return f"{cells['speaker']} {cells['utt']}"
 
-    scored = _read(
+    scores = _read(
         path,
         lambda line: Layout(("speaker", "utt", "score")),
         lambda cells: (trial(cells), _score(cells["score"])),
         {"utt": "str", "score": "float64"},
         _EXPECTED_ASV,
     )
+    columns = "speaker", "utt", "", "", "", "key", "", "subset"
     trials = _read(
         protocol,
-        lambda line: Layout(
-            ("speaker", "utt", "", "", "", "key", "", "subset")
-        ),
+        lambda line: Layout(columns),
         lambda cells: (trial(cells), _asv_key(cells), cells["subset"]),
         {"utt": "str", "key": "category", "subset": "category"},
         _EXPECTED_ASV_PROTOCOL,
     )
-    rows = _match(path, scored.utt, trials.utt)
-    scored = scored.assign(key=trials.key.take(rows).array)
-    return scored[(trials.subset == partition).to_numpy()[rows]]
+    trials = trials.take(_match(path, scores.utt, trials.utt))
+    scores = scores.assign(key=trials.key.array)
+    return scores[(trials.subset == partition).to_numpy()]
 
 
 def write_cm_scores(path, scores):
@@ -354,12 +349,12 @@ def _read(path, layout, parse, dtypes, expected):
 
 def _cm_layout(line):
     """The layout of a countermeasure's score file, by its first line."""
-    for separator in ",", "\t":
+    for separator in filter(line.count, ",\t"):
         columns = _header_columns(split_line(line, separator))
         if {"utt", "score"} <= set(columns):
             return Layout(columns, separator, has_header=True)
     words = line.split()
-    if "score" in (columns := set(_header_columns(words))) and len(columns) > 1:
+    if {"utt", "score"} <= set(_header_columns(words)):
         raise InputError(
             f"{shorten(line)} looks like a header; expected one only where "
             "commas or tabs separate the columns: leave it out, or separate "

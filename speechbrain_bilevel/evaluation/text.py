@@ -1,54 +1,52 @@
 """An evaluation as plain text."""
 
-from itertools import zip_longest
+import itertools
+import textwrap
 
-from speechbrain_bilevel.evaluation.results import METRICS
+from speechbrain_bilevel.evaluation.format import (
+    METRICS,
+    format_estimate,
+    format_interval,
+    format_number,
+    format_p,
+)
 from speechbrain_bilevel.utils.errors import printable
-
-_THRESHOLD_OF = {
-    "eer": "eer",
-    "min_tdcf_legacy": "min_tdcf",
-    "min_tdcf_revised": "min_tdcf",
-    "min_dcf": "min_dcf",
-    "frr": "given",
-    "far": "given",
-    "act_tdcf_legacy": "given",
-    "act_tdcf_revised": "given",
-}
 
 
 def format_report(report):
-    """All figures of an evaluation as a text to print.
+    """Write all figures of an evaluation as a text to print.
 
     Arguments
     ---------
     report : Report
-        See ``metrics.evaluation.evaluate``.
+        See ``evaluation.evaluate``.
 
     Returns
     -------
     str
         Of one system, the figures with all digits; of several, a column each
-        and the comparisons. EERs above 50 % are announced in capitals.
+        and the comparisons.
 
     Example
     -------
-    >>> import numpy as np
+    >>> import pandas as pd
     >>> from speechbrain_bilevel.evaluation.evaluate import evaluate
-    >>> from speechbrain_bilevel.evaluation.score_files import CMScores
-    >>> attacks = np.array(["-", "-", "A07", "A07", "A08"])
-    >>> is_bonafide, score = attacks == "-", np.array([2, 3, 0, 2.5, 1])
-    >>> scores = CMScores(attacks, attacks, is_bonafide, score, "s.txt")
-    >>> print(format_report(evaluate([scores])))
-    s.txt: 2 bona fide and 3 spoofed trials
+    >>> scores = pd.DataFrame({
+    ...     "utt": ["b1", "b2", "s1", "s2", "s3"],
+    ...     "label": ["bonafide"] * 2 + ["spoof"] * 3,
+    ...     "attack": ["-", "-", "A07", "A07", "A08"],
+    ...     "score": [2.0, 3.0, 0.0, 2.5, 1.0],
+    ... })
+    >>> print(format_report(evaluate([scores], names=["mine"])))
+    mine: 2 bona fide and 3 spoofed trials
     EER %               41.666666667  threshold 2.0
     minDCF, ASVspoof 5   0.333333333  threshold 1.0
     actDCF, ASVspoof 5   1.000000000  if scores are log-likelihood ratios
     Cllr, bits           1.165835045  if scores are log-likelihood ratios
     <BLANKLINE>
-    attack  trials   EER %
-    A07          2  50.000  <- worst
-    A08          1   0.000
+    attack  trials  EER %
+    A07          2  50.00  <- worst
+    A08          1   0.00
     <BLANKLINE>
     min t-DCF not computed: it needs the ASV scores
     """
@@ -58,130 +56,108 @@ def format_report(report):
         parts = [_side_by_side(report.evaluations)]
     if report.comparisons:
         parts.append(_comparisons(report.comparisons))
-    warnings = [warning(system) for system in report.evaluations]
-    parts += [text for text in warnings if text]
+    parts += [shout(*each.warning) for each in report.evaluations]
     parts.append(_notes(report))
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
-def warning(evaluation):
-    """What an EER above 50 % most likely means, to be said aloud.
+def shout(title, text):
+    """Make a warning stand out among other text.
 
     Arguments
     ---------
-    evaluation : Evaluation
+    title, text : str
 
     Returns
     -------
     str
-        Empty where there is nothing to warn of.
-    """
-    rate = evaluation.metrics["eer"].value
-    return eer_warning(evaluation.name, rate, evaluation.eer_negated)
-
-
-def eer_warning(name, rate, rate_negated):
-    """The same of any scores.
-
-    Arguments
-    ---------
-    name : str
-        What to call them.
-    rate : float
-        EER of the scores.
-    rate_negated : float
-        EER of the scores with the opposite sign.
-
-    Returns
-    -------
-    str
-        Empty where there is nothing to warn of.
+        Empty without a title.
 
     Example
     -------
-    >>> eer_warning("mine", 0.2, 0.8)
-    ''
+    >>> print(shout("mine: the scores look negated", "Nothing was flipped."))
+    !!! WARNING: mine: the scores look negated !!!
+        Nothing was flipped.
     """
-    if rate <= 0.5:
+    if not title:
         return ""
-    name, opposite = printable(name, 60), f"{100 * rate_negated:.3f} %"
-    if rate_negated < 0.5:
-        return (
-            f"!!! WARNING: {name}: EER ABOVE 50 %, THE SCORES LOOK NEGATED !!!\n"
-            "    Expected: a higher score for bona fide than for spoof.\n"
-            f"    With the opposite sign the EER would be {opposite}. Nothing "
-            "was flipped:\n"
-            "    if the sign is wrong, correct it in the score file."
-        )
-    return (
-        f"!!! WARNING: {name}: EER ABOVE 50 % WITH EITHER SIGN !!!\n"
-        f"    With the opposite sign it would be {opposite}: too many trials "
-        "share one score,\n"
-        "    or there are too few trials."
-    )
+    lines = textwrap.wrap(text, 76)
+    return "\n    ".join([f"!!! WARNING: {title} !!!", *lines])
 
 
 def _one_system(system):
     figures = []
     for name, estimate in system.metrics.items():
-        title, scale = METRICS[name]
-        note = ""
-        if name in _THRESHOLD_OF:
-            note = f"threshold {system.thresholds[_THRESHOLD_OF[name]]!r}"
-        elif name in ("act_dcf", "cllr"):
-            note = "if scores are log-likelihood ratios"
-        value = number_text(scale * estimate.value, 9)
-        figures.append([title, value, interval_text(estimate, scale), note])
+        value = format_number(name, estimate.value, 9)
+        ends = format_interval(name, estimate)
+        figures.append([METRICS[name].title, value, ends, _note(system, name)])
     attacks = [["attack", "trials", "EER %", "", ""]]
     worst = max(attack.eer.value for attack in system.attacks.values())
     for name, attack in system.attacks.items():
         is_worst = attack.eer.value == worst > 0 and len(system.attacks) > 1
-        cells = [str(attack.trials), f"{100 * attack.eer.value:.3f}"]
-        cells += [
-            interval_text(attack.eer, 100),
-            "<- worst" if is_worst else "",
-        ]
-        attacks.append([printable(name, 40), *cells])
+        attacks.append(
+            [
+                printable(name, 40),
+                str(attack.trials),
+                format_number("eer", attack.eer.value),
+                format_interval("eer", attack.eer),
+                "<- worst" if is_worst else "",
+            ]
+        )
     return [
         f"{printable(system.name, 60)}: {system.n_bonafide} bona fide and "
-        f"{system.n_spoof} spoofed trials\n"
-        + _aligned(figures, left=(0, 2, 3)),
-        _aligned(attacks, left=(0, 3, 4)),
+        f"{system.n_spoof} spoofed trials\n" + _align(figures, left=(0, 2, 3)),
+        _align(attacks, left=(0, 3, 4)),
     ]
 
 
+def _note(system, metric):
+    if metric in ("act_dcf", "cllr"):
+        return "if scores are log-likelihood ratios"
+    # Both forms of the t-DCF have the same; what is left is at the given one.
+    where = metric.removesuffix("_legacy").removesuffix("_revised")
+    threshold = system.thresholds.get(where, system.thresholds.get("given"))
+    return f"threshold {threshold!r}"
+
+
 def _side_by_side(systems):
-    """A column each; ``-`` where a system has no such figure."""
+    """A column for each; "-" where a system has no such figure."""
     rows = [
         ["", *(printable(system.name, 40) for system in systems)],
         ["bona fide", *(str(system.n_bonafide) for system in systems)],
         ["spoof", *(str(system.n_spoof) for system in systems)],
     ]
-    for name, (title, scale) in METRICS.items():
+    for name, metric in METRICS.items():
         estimates = [system.metrics.get(name) for system in systems]
         if any(estimates):
-            digits = 3 if scale == 100 else 4
-            cells = (_cell(estimate, scale, digits) for estimate in estimates)
-            rows.append([title, *cells])
+            cells = (_cell(name, estimate) for estimate in estimates)
+            rows.append([metric.title, *cells])
     rows += [[], ["EER % by attack"]]
     for attack in sorted(set().union(*(system.attacks for system in systems))):
-        results = (system.attacks.get(attack) for system in systems)
-        cells = (_cell(result and result.eer, 100, 3) for result in results)
+        results = [system.attacks.get(attack) for system in systems]
+        cells = (_cell("eer", result and result.eer) for result in results)
         rows.append([printable(attack, 40), *cells])
-    return _aligned(rows, left=(0,))
+    return _align(rows, left=(0,))
+
+
+def _cell(metric, estimate):
+    return "-" if estimate is None else format_estimate(metric, estimate)
 
 
 def _comparisons(comparisons):
     rows = [["difference", "", "", "95 % interval", "p"]]
     for found in comparisons:
-        title, scale = METRICS[found.metric]
-        value = f"{scale * found.difference.value:+.4f}"
-        pair = " - ".join(
-            printable(name, 40) for name in (found.first, found.second)
+        value = found.difference.value
+        rows.append(
+            [
+                f"{printable(found.first, 40)} - {printable(found.second, 40)}",
+                METRICS[found.metric].title,
+                "+" * (value > 0) + format_number(found.metric, value),
+                format_interval(found.metric, found.difference),
+                format_p(found.p_value),
+            ]
         )
-        interval = interval_text(found.difference, scale, 4)
-        rows.append([pair, title, value, interval, f"{found.p_value:.3g}"])
-    return _aligned(rows, left=(0, 1, 3))
+    return _align(rows, left=(0, 1, 3))
 
 
 def _notes(report):
@@ -193,7 +169,7 @@ def _notes(report):
         )
     if report.resampled:
         notes.append(
-            f"95 % intervals: {report.draws} resamples over "
+            f"95 % intervals: {report.n_resamples} resamples over "
             f"{report.resampled}, seed {report.seed}"
         )
     notes += [f"caution: {text}" for text in report.cautions]
@@ -206,84 +182,24 @@ def _notes(report):
             "caution: these have different trials, so that their figures "
             "cannot be compared: " + " | ".join(groups)
         )
-    if report.asv_rates:
-        notes.append(
-            f"t-DCF: ASV EER {100 * report.asv_rates.eer:.5f} % at threshold "
-            f"{report.asv_rates.threshold!r}"
-        )
-        if report.asv_rates.eer > 0.5:
-            notes.append(
-                "!!! WARNING: ASV EER ABOVE 50 %, THE ASV SCORES LOOK NEGATED"
-            )
-    else:
+    if report.asv_rates is None:
         notes.append("min t-DCF not computed: it needs the ASV scores")
+        return "\n".join(notes)
+    notes.append(
+        f"t-DCF: ASV EER {100 * report.asv_rates.eer:.5f} % at threshold "
+        f"{report.asv_rates.threshold!r}"
+    )
+    if report.asv_rates.eer > 0.5:
+        notes.append(
+            shout("ASV EER above 50 %: the ASV scores look negated", "")
+        )
     return "\n".join(notes)
 
 
-def _cell(estimate, scale, digits):
-    if estimate is None:
-        return "-"
-    text = number_text(scale * estimate.value, digits)
-    if estimate.low is None:
-        return text
-    low, high = scale * estimate.low, scale * estimate.high
-    return f"{text} ({number_text(low, digits)}-{number_text(high, digits)})"
-
-
-def interval_text(estimate, scale, digits=3):
-    """An interval in print.
-
-    Arguments
-    ---------
-    estimate : Estimate
-    scale : float
-        See ``METRICS``.
-    digits : int
-        After the point.
-
-    Returns
-    -------
-    str
-        Empty where there is none.
-
-    Example
-    -------
-    >>> from speechbrain_bilevel.evaluation.results import Estimate
-    >>> interval_text(Estimate(0.05, 0.04, 0.07), 100)
-    '4.000 to 7.000'
-    """
-    if estimate.low is None:
-        return ""
-    low, high = scale * estimate.low, scale * estimate.high
-    return f"{number_text(low, digits)} to {number_text(high, digits)}"
-
-
-def number_text(value, digits):
-    """A figure in print; Cllr of scores that are no ratios may be enormous.
-
-    Arguments
-    ---------
-    value : float
-    digits : int
-        After the point.
-
-    Returns
-    -------
-    str
-
-    Example
-    -------
-    >>> number_text(0.5, 3), number_text(1e99, 3)
-    ('0.500', '1e+99')
-    """
-    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.6g}"
-
-
-def _aligned(rows, left):
+def _align(rows, left):
     """Rows of cells as lines; the given columns are flush left."""
-    widths = [
-        max(map(len, column)) for column in zip_longest(*rows, fillvalue="")
-    ]
+    columns = itertools.zip_longest(*rows, fillvalue="")
+    widths = [max(map(len, column)) for column in columns]
     lines = []
     for row in rows:
         cells = [

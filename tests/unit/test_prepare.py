@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 from asvspoof2019_prepare import prepare_asvspoof2019
+from full_disk import disk_full_after
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from speechbrain_bilevel.dataio.corpora import (
@@ -23,7 +24,6 @@ from speechbrain_bilevel.dataio.corpora import (
 from speechbrain_bilevel.dataio.protocols import (
     asvspoof2019_protocol_path,
 )
-from speechbrain_bilevel.utils import files
 from speechbrain_bilevel.utils.errors import InputError
 
 N_FRAMES = 8001
@@ -281,16 +281,8 @@ def test_failure_leaves_an_earlier_preparation_whole(corpus, saved):
     assert states(saved) == before
 
 
-def test_full_disk_leaves_nothing_half_written(corpus, saved, monkeypatch):
-    open_temporary = files._open_temporary
-
-    def fail_on_eval(path):
-        if "eval" in path.name:
-            raise OSError(28, "No space left on device")
-        return open_temporary(path)
-
-    monkeypatch.setattr(files, "_open_temporary", fail_on_eval)
-    with pytest.raises(InputError, match="No space left on device"):
+def test_full_disk_leaves_nothing_half_written(corpus, saved):
+    with disk_full_after(200), pytest.raises(InputError, match="too large"):
         prepare_asvspoof2019(corpus, saved)
     assert names(saved) == []
 
