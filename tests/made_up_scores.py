@@ -1,8 +1,9 @@
 """Score tables written by hand."""
 
 import numpy as np
+import pandas as pd
 
-from speechbrain_bilevel.evaluation.score_files import CMScores
+from speechbrain_bilevel.dataio import BONAFIDE, SPOOF
 
 
 def cm_scores(bonafide, path="cm.txt", speakers=None, **attacks):
@@ -12,11 +13,17 @@ def cm_scores(bonafide, path="cm.txt", speakers=None, **attacks):
     """
     groups = {"-": bonafide, **attacks}
     attack = [name for name, group in groups.items() for _ in group]
-    return CMScores(
-        utt=np.array([f"u{i}" for i in range(len(attack))], dtype=object),
-        attack=np.array(attack, dtype=object),
-        is_bonafide=np.array([name == "-" for name in attack]),
-        score=np.concatenate([np.array(g, float) for g in groups.values()]),
-        path=path,
-        speaker=None if speakers is None else np.array(speakers, object),
-    )
+    scores = pd.DataFrame(
+        {
+            "utt": [f"u{i}" for i in range(len(attack))],
+            "score": np.concatenate(
+                [np.array(g, float) for g in groups.values()]
+            ),
+            "label": [BONAFIDE if name == "-" else SPOOF for name in attack],
+            "attack": attack,
+        }
+    ).astype({"label": "category", "attack": "category"})
+    if speakers is not None:
+        scores["speaker"] = pd.Categorical(speakers)
+    scores.attrs["path"] = path
+    return scores

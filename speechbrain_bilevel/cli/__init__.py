@@ -10,14 +10,26 @@ from speechbrain_bilevel.cli.classify import add_classify
 from speechbrain_bilevel.cli.evaluate import add_evaluate
 from speechbrain_bilevel.cli.fuse import add_calibrate, add_fuse
 from speechbrain_bilevel.cli.options import Parser
-from speechbrain_bilevel.cli.prepare import add_prepare, add_toy
+from speechbrain_bilevel.cli.prepare import add_prepare
 from speechbrain_bilevel.cli.score import add_score
 from speechbrain_bilevel.cli.share import add_export, add_import, add_push
 from speechbrain_bilevel.utils.errors import exit_on_input_error
 
+_COMMANDS = (
+    add_classify,
+    add_prepare,
+    add_score,
+    add_evaluate,
+    add_calibrate,
+    add_fuse,
+    add_export,
+    add_push,
+    add_import,
+)
+
 
 def main(arguments=None):
-    """Runs the command; exit code 2 when some input could not be used.
+    """Run the command; exit code 2 when some input could not be used.
 
     Arguments
     ---------
@@ -26,8 +38,15 @@ def main(arguments=None):
     """
     # Names of files may have letters that the terminal cannot show.
     sys.stdout.reconfigure(errors="backslashreplace")
-    args = _parser().parse_args(arguments)
-    # SpeechBrain tells of each fetched file; a verdict should stand alone.
+    parser = Parser(
+        prog="speechbrain-bilevel",
+        description="Tell bona fide from spoofed speech.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add_command in _COMMANDS:
+        add_command(commands)
+    args = parser.parse_args(arguments)
+    # SpeechBrain logs each fetched file; a verdict should stand alone.
     logging.getLogger("speechbrain").setLevel(logging.WARNING)
     with exit_on_input_error(), _closed_output():
         code = args.run(args)
@@ -37,31 +56,10 @@ def main(arguments=None):
 
 @contextlib.contextmanager
 def _closed_output():
-    """Ends the program when nobody reads its output, as in ``| head``."""
+    """End the program when nobody reads its output, as in ``| head``."""
     try:
         yield
     except BrokenPipeError:
         # What is still buffered has to go somewhere at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-
-
-def _parser():
-    parser = Parser(
-        prog="speechbrain-bilevel", description="Tells bona fide from spoof."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add_command in (
-        add_classify,
-        add_toy,
-        add_evaluate,
-        add_prepare,
-        add_calibrate,
-        add_fuse,
-        add_score,
-        add_export,
-        add_push,
-        add_import,
-    ):
-        add_command(commands)
-    return parser

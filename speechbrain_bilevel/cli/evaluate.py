@@ -1,4 +1,4 @@
-"""``speechbrain-bilevel evaluate``: every figure of one or more score files."""
+"""``speechbrain-bilevel evaluate``: all figures of one or more score files."""
 
 import argparse
 from pathlib import Path
@@ -17,16 +17,9 @@ a higher score means bona fide. The protocol is that of ASVspoof2019 LA,
 ASVspoof2021 LA or DF, ASVspoof5, In-the-Wild's meta.csv, a manifest or a list
 with `path,label`."""
 
-ENDINGS = (".txt", ".csv", ".tsv")
-
 
 def add_evaluate(commands):
-    """Adds the command to the parser.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-    """
+    """Add the command to the argparse subparsers."""
     parser = commands.add_parser(
         "evaluate",
         help="error rates and costs of score files, with intervals",
@@ -59,12 +52,7 @@ def add_evaluate(commands):
 
 
 def add_arguments(parser):
-    """Adds what an evaluation of any corpus takes.
-
-    Arguments
-    ---------
-    parser : argparse.ArgumentParser
-    """
+    """Add to an argparse parser what an evaluation of any corpus takes."""
     parser.add_argument("scores", nargs="+", metavar="SCORES")
     parser.add_argument(
         "--output",
@@ -78,11 +66,11 @@ def add_arguments(parser):
         "protocol tells ten or more, else utterances",
     )
     parser.add_argument(
-        "--draws",
+        "--resamples",
         type=whole_number(0),
         default=1000,
         metavar="N",
-        help="resamples for the intervals; 0: no intervals (default: 1000)",
+        help="number of resamples; 0: no intervals (default: 1000)",
     )
     parser.add_argument(
         "--seed", type=whole_number(0), default=0, help="of the resamples"
@@ -97,26 +85,12 @@ def add_arguments(parser):
 
 
 def run(args):
-    """Evaluates; prints a report and writes it where it is told.
-
-    Arguments
-    ---------
-    args : argparse.Namespace
-        Of the parser that ``add_evaluate`` makes.
-
-    Returns
-    -------
-    int
-        Exit code.
-    """
+    """Print the report, write it to ``--output``; return the exit code."""
     from speechbrain_bilevel.dataio.protocols import read_protocol
-    from speechbrain_bilevel.evaluation.bootstrap import usual_resampling
+    from speechbrain_bilevel.evaluation import score_files
+    from speechbrain_bilevel.evaluation.bootstrap import default_resampling
     from speechbrain_bilevel.evaluation.evaluate import evaluate
     from speechbrain_bilevel.evaluation.report import check_report, write_report
-    from speechbrain_bilevel.evaluation.score_files import (
-        read_asv_scores,
-        read_cm_scores,
-    )
     from speechbrain_bilevel.evaluation.text import format_report
 
     _refuse_idle_options(args)
@@ -126,19 +100,20 @@ def run(args):
     asv = None
     if args.asv_scores:
         # As of the countermeasure, the official figures are those of eval.
-        asv = read_asv_scores(
+        asv = score_files.read_asv_scores(
             args.asv_scores, args.asv_protocol, args.partition or "eval"
         )
-    trials = args.protocol and read_protocol(args.protocol)
+    trials = read_protocol(args.protocol) if args.protocol else None
     systems = [
-        read_cm_scores(path, trials, args.partition) for path in args.scores
+        score_files.read_cm_scores(path, trials, args.partition)
+        for path in args.scores
     ]
-    resample = args.resample or usual_resampling(systems)
+    resample = args.resample or default_resampling(systems)
     report = evaluate(
         systems,
         asv,
-        resample=resample if args.draws else None,
-        draws=args.draws,
+        resample=resample if args.resamples else None,
+        n_resamples=args.resamples,
         seed=args.seed,
         names=system_names(args.scores),
         threshold=args.threshold,
@@ -163,7 +138,7 @@ def _refuse_idle_options(args):
 
 
 def system_names(paths):
-    """The shortest names that tell score files apart.
+    """Find the shortest names that tell score files apart.
 
     Arguments
     ---------
@@ -196,4 +171,5 @@ def system_names(paths):
 
 def _without_ending(path):
     # What looks like one may be part of the name, as in lr_0.1.
-    return path.with_suffix("") if path.suffix in ENDINGS else path
+    is_ending = path.suffix in (".txt", ".csv", ".tsv")
+    return path.with_suffix("") if is_ending else path

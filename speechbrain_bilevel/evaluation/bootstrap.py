@@ -108,25 +108,7 @@ def p_value(differences):
 
 
 def count_speakers(scores):
-    """Count the speakers of the class that has fewer.
-
-    Arguments
-    ---------
-    scores : pandas.DataFrame
-        See ``evaluation.score_files``.
-
-    Returns
-    -------
-    int
-        0 if not all speakers are known.
-
-    Example
-    -------
-    >>> import pandas as pd
-    >>> table = {"label": ["bonafide", "spoof"], "speaker": ["S1", "S1"]}
-    >>> count_speakers(pd.DataFrame(table))
-    1
-    """
+    """Count the speakers of the class with fewer; 0 if not all are known."""
     if "speaker" not in scores or (scores.speaker == _UNKNOWN).any():
         return 0
     is_bonafide = scores.label == BONAFIDE
@@ -290,18 +272,6 @@ def resample_figures(
     list of dict
         For each system, by name of the metric or ("eer", attack), an array with
         a value for each resample; NaN where it had no trial of the attack.
-
-    Example
-    -------
-    >>> import pandas as pd
-    >>> scores = pd.DataFrame({
-    ...     "label": ["bonafide", "bonafide", "spoof", "spoof"],
-    ...     "attack": ["-", "-", "A07", "A07"],
-    ...     "score": [2.0, 3.0, 0.0, 2.5],
-    ... })
-    >>> (figures,) = resample_figures([scores], "utterances", 4, seed=0)
-    >>> figures["eer"]
-    array([0. , 0. , 0.5, 0. ])
     """
     ranked = [_RankedScores(scores, rates, threshold) for scores in systems]
     resamples = resample(systems[0], over, n_resamples, seed)

@@ -40,13 +40,7 @@ FEW_SPEAKERS = 20
 
 @dataclass(frozen=True)
 class AttackResult:
-    """One attack's trials against all bona fide trials.
-
-    Arguments
-    ---------
-    trials : int
-    eer : Estimate
-    """
+    """Of one attack, its number of trials, and their EER against bona fide."""
 
     trials: int
     eer: Estimate
@@ -176,13 +170,11 @@ def evaluate(
     asv : ASVScores, optional
         For the t-DCF.
     resample : str, optional
-        "speakers" or "utterances", see ``evaluation.bootstrap``; None for no
+        "speakers" or "utterances", see ``bootstrap.resample``; None for no
         intervals. Systems with the same trials get the same resamples and are
         compared two by two; their p-values are not corrected for the number of
         comparisons.
-    n_resamples : int
-    seed : int
-        Equal seeds give equal intervals.
+    n_resamples, seed : int
     names : list of str, optional
         What to call the systems; by default as their files.
     threshold : float, optional

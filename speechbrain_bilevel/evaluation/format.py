@@ -65,19 +65,7 @@ def format_number(metric, value, digits=None):
 
 
 def format_interval(metric, estimate, digits=None):
-    """Write the interval of a figure.
-
-    Arguments
-    ---------
-    metric : str
-    estimate : Estimate
-    digits : int, optional
-        See ``format_number``.
-
-    Returns
-    -------
-    str
-        Empty where there is none.
+    """Write the interval of an ``Estimate``; "" where it has none.
 
     Example
     -------
@@ -87,26 +75,12 @@ def format_interval(metric, estimate, digits=None):
     """
     if estimate.low is None:
         return ""
-    low, high = (
-        format_number(metric, end, digits)
-        for end in (estimate.low, estimate.high)
-    )
-    return f"{low} to {high}"
+    low = format_number(metric, estimate.low, digits)
+    return f"{low} to {format_number(metric, estimate.high, digits)}"
 
 
 def format_estimate(metric, estimate, digits=None):
-    """Write a figure with its interval, if it has one.
-
-    Arguments
-    ---------
-    metric : str
-    estimate : Estimate
-    digits : int, optional
-        See ``format_number``.
-
-    Returns
-    -------
-    str
+    """Write an ``Estimate``, with its interval if it has one.
 
     Example
     -------
@@ -120,21 +94,7 @@ def format_estimate(metric, estimate, digits=None):
 
 
 def format_p(p_value):
-    """Write a p-value.
-
-    Arguments
-    ---------
-    p_value : float
-
-    Returns
-    -------
-    str
-
-    Example
-    -------
-    >>> format_p(0.04), format_p(1e-5)
-    ('0.040', '< 0.001')
-    """
+    """Write a p-value, to a thousandth."""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 

@@ -143,7 +143,7 @@ def png(figure):
 
 
 def svg(figure):
-    """Convert a figure to SVG, equal figures to equal text.
+    """Convert a figure to SVG text, equal figures to equal text.
 
     Arguments
     ---------
@@ -153,14 +153,6 @@ def svg(figure):
     -------
     str
         An XML document; its letters are text, not outlines.
-
-    Example
-    -------
-    >>> from matplotlib.figure import Figure
-    >>> figure = Figure()
-    >>> _ = figure.text(0, 0, "a < b")
-    >>> "a &lt; b</text>" in svg(figure)
-    True
     """
     file = io.StringIO()
     with style():
@@ -169,31 +161,12 @@ def svg(figure):
 
 
 def color(index):
-    """Choose the color of a system by its position in the report.
-
-    Arguments
-    ---------
-    index : int
-
-    Returns
-    -------
-    str
-
-    Example
-    -------
-    >>> color(0)
-    '#0072B2'
-    """
+    """Choose the color of a system by its position in the report."""
     return COLORS[index % len(COLORS)]
 
 
 def require_matplotlib():
-    """Say what to install where matplotlib is missing.
-
-    Raises
-    ------
-    InputError
-    """
+    """Raise an ``InputError`` that says what to install where it is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -205,15 +178,7 @@ def require_matplotlib():
 
 @contextlib.contextmanager
 def style():
-    """Draw in the style of this package, whatever the user's settings.
-
-    Example
-    -------
-    >>> with style():
-    ...     import matplotlib
-    ...     matplotlib.rcParams["svg.fonttype"]
-    'none'
-    """
+    """Draw in this package's style, whatever the user's settings."""
     require_matplotlib()
     import matplotlib.style
 
@@ -246,7 +211,7 @@ def _draw_det(systems):
     axes.set_xlabel("False acceptance of spoofed trials, %")
     axes.set_ylabel("False rejection of bona fide trials, %")
     axes.set_box_aspect(1)
-    _add_legend(figure, marks, _labels(systems, "eer", " %"), title="EER")
+    _add_legend(figure, marks, _labels(systems, "eer"), title="EER, %")
     return figure
 
 
@@ -415,14 +380,11 @@ def _add_legend(figure, handles, labels, **options):
     )
 
 
-def _labels(systems, metric, unit=""):
+def _labels(systems, metric):
     """The names of systems and their figures, for a legend."""
     labels = []
     for system in systems:
-        value, *ends = format_estimate(metric, system.metrics[metric]).split(
-            " ", 1
-        )
-        text = " ".join([value + unit, *ends])
+        text = format_estimate(metric, system.metrics[metric])
         labels.append(f"{printable(system.name, 50 - len(text))}: {text}")
     return labels
 
@@ -462,8 +424,8 @@ def _make_probit(axis, set_scale, set_limits, limits):
     """Makes an axis one of error rates, labeled in per cent."""
     set_scale("function", functions=(ndtri, ndtr))
     set_limits(*limits)
-    low, high = np.searchsorted(_RATE_TICKS, limits)
-    ticks = _RATE_TICKS[low : high + 1]
+    first, last = np.searchsorted(_RATE_TICKS, limits)
+    ticks = _RATE_TICKS[first : last + 1]
     _set_ticks(axis, ticks, 100 * ticks, apart=0.085)
     axis.grid(True)
 

@@ -246,17 +246,15 @@ def write_cm_scores(path, scores):
 
 
 def split_classes(scores):
-    """Split scores by label.
+    """Split scores by label, each class in the order of the file.
 
     Arguments
     ---------
     scores : pandas.DataFrame
-        With the columns label and score.
 
     Returns
     -------
     bonafide, spoof : numpy.ndarray
-        In the order of the file.
 
     Example
     -------
@@ -310,19 +308,9 @@ def align_scores(systems):
 
 
 def check_same_labels(first, other, source=None):
-    """Refuse labels that contradict each other.
+    """Refuse the same trials, in the same order, with other labels.
 
-    Arguments
-    ---------
-    first, other : pandas.DataFrame
-        The same trials in the same order.
-    source : str, optional
-        What the message calls the first; by default its file.
-
-    Raises
-    ------
-    InputError
-        If a trial is bona fide in one and spoof in the other.
+    The message calls the first by ``source``, or by its file.
     """
     differ = first.label.to_numpy() != other.label.to_numpy()
     if differ.any():

@@ -62,16 +62,7 @@ def format_report(report):
 
 
 def shout(title, text):
-    """Make a warning stand out among other text.
-
-    Arguments
-    ---------
-    title, text : str
-
-    Returns
-    -------
-    str
-        Empty without a title.
+    """Make a warning stand out among other text; "" without a title.
 
     Example
     -------

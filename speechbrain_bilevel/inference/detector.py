@@ -212,8 +212,8 @@ class SpoofDetector(EncoderClassifier):
     (torch.Size([3, 2]), torch.Size([3]), 3)
     """
 
-    MODULES_NEEDED = ["network"]
-    HPARAMS_NEEDED = ["num_samples", "score"]
+    MODULES_NEEDED = ("network",)
+    HPARAMS_NEEDED = ("num_samples", "score")
 
     def __init__(
         self, modules=None, hparams=None, run_opts=None, freeze_params=True
@@ -600,8 +600,9 @@ def _batches(iterator, size):
 def _refuse_short(path, num_samples):
     if num_samples < SHORTEST * SAMPLE_RATE:
         raise InputError(
-            f"{path}: lasts {1000 * num_samples / SAMPLE_RATE:.1f} ms; expected "
-            f"at least {1000 * SHORTEST:.0f} ms, in which something can be heard"
+            f"{path}: lasts {1000 * num_samples / SAMPLE_RATE:.1f} ms; "
+            f"expected at least {1000 * SHORTEST:.0f} ms, in which something "
+            "can be heard"
         )
 
 

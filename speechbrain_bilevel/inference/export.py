@@ -1,31 +1,40 @@
-"""From what a training left behind to a detector that can be passed on."""
+"""From what a training left behind to a pretrained folder and its model card."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import jinja2
+import torch
+from huggingface_hub import EvalResult, ModelCardData
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_bilevel.dataio import BONAFIDE, SAMPLE_RATE, SPOOF
 from speechbrain_bilevel.dataio.protocols import read_protocol
-from speechbrain_bilevel.evaluation.bootstrap import usual_resampling
+from speechbrain_bilevel.evaluation.bootstrap import default_resampling
 from speechbrain_bilevel.evaluation.evaluate import evaluate
+from speechbrain_bilevel.evaluation.format import METRICS, format_estimate
 from speechbrain_bilevel.evaluation.score_files import (
     read_asv_scores,
     read_cm_scores,
 )
-from speechbrain_bilevel.inference.card import model_card
-from speechbrain_bilevel.inference.folder import (
+from speechbrain_bilevel.inference.pretrained import (
+    CONFIG,
+    WEIGHTS,
     check_folder,
-    parts_of,
-    read_folder,
+    load,
+    named_errors,
+    read_config,
     write_folder,
-    yaml_entries,
 )
-from speechbrain_bilevel.inference.weights import load_weights
 from speechbrain_bilevel.metrics.calibration import learn_fusion
-from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError, printable
 
 logger = get_logger(__name__)
+
+_TASK = "audio-classification"
+_TAGS = ["speechbrain", "anti-spoofing", "audio-deepfake-detection", "ASVspoof"]
 
 
 def export(
@@ -33,25 +42,25 @@ def export(
     folder,
     name=None,
     corpus=None,
-    licence=None,
+    license=None,
     dev_scores=None,
     dev_protocol=None,
     eval_scores=None,
     protocol=None,
     asv_scores=None,
 ):
-    """Writes a pretrained folder: the network, calibrated, and its model card.
+    """Write a pretrained folder: the network, calibrated, and its model card.
 
     Arguments
     ---------
     source : str or Path
-        Output folder of ``train.py``, of which the checkpoint with the lowest
-        EER on dev is taken; or a pretrained folder.
+        Output folder of ``train.py``, whose checkpoint with the lowest EER on
+        dev is taken; or a pretrained folder.
     folder : str or Path
-        Where to write; see ``hub.folder.write_folder``.
-    name, corpus, licence : str, optional
+        Where to write; see ``pretrained.write_folder``.
+    name, corpus, license : str, optional
         For the card: what to call the detector (by default as the folder),
-        what it was trained on, and the hub's short name of its licence.
+        what it was trained on, and the hub's short name of its license.
     dev_scores : str or Path, optional
         The source's own scores on dev, to calibrate it; by default
         ``dev_scores.txt`` in it, if there.
@@ -68,7 +77,7 @@ def export(
 
     Returns
     -------
-    Parts
+    DetectorConfig
         What was written.
 
     Raises
@@ -79,102 +88,80 @@ def export(
     """
     source, folder = Path(source), Path(folder)
     check_folder(folder)
-    parts = _parts(source)
-    known = _known(source)
+    config, weights = _read_source(source)
+    known = config.training
     dev = _read_scores(
         dev_scores or _existing(source / "dev_scores.txt"),
-        dev_protocol or known.get("dev"),
+        dev_protocol or _manifest(source, known, "dev"),
         "dev",
     )
     scores = _read_scores(
         eval_scores or _existing(source / "eval_scores.txt"),
-        protocol or known.get("eval"),
+        protocol or _manifest(source, known, "eval"),
         "eval",
     )
-    asv = asv_scores or known.get("asv")
-    fusion = dev and _learn(dev, needed=dev_scores is not None)
+    asv = asv_scores or _existing(known["asv_scores"])
+    fusion, calibrated_on = None, None
+    if dev is not None:
+        fusion = _learn(dev, needed=dev_scores is not None)
+        calibrated_on = f"{_count(dev)} of dev"
     report = None
     if scores is not None:
         if fusion is not None:
-            scores = replace(scores, score=fusion(scores.score[:, None]))
+            scores["score"] = fusion(scores[["score"]])
         report = evaluate(
             [scores],
             asv and read_asv_scores(asv),
-            usual_resampling([scores]),
+            default_resampling([scores]),
         )
-    calibration = None
-    if fusion is not None:
-        parts = replace(parts, calibration=_combined(parts, fusion))
-        calibration = (
-            f"{dev.is_bonafide.sum()} bona fide and "
-            f"{(~dev.is_bonafide).sum()} spoofed trials of dev"
-        )
-    card = model_card(
-        name or folder.name,
-        parts,
-        corpus,
-        licence,
-        known.get("train") and read_protocol(known["train"]),
-        known.get("method"),
-        calibration,
-        report,
+    config = replace(
+        config,
+        calibration=_combined(config.calibration, fusion),
+        training=_training(source, known, corpus),
     )
-    write_folder(folder, parts, card)
-    return parts
+    card = model_card(
+        name or folder.name, config, license, calibrated_on, report
+    )
+    write_folder(folder, config, weights, card)
+    return config
 
 
-def _parts(source):
-    if (source / "network.ckpt").is_file():
-        return read_folder(source)
-    checkpoint = None
-    if (source / "save").is_dir():
+def _read_source(source):
+    for name in (CONFIG, "save" if (source / "save").is_dir() else WEIGHTS):
+        if not (source / name).exists():
+            raise InputError(
+                f"{source}: no {name} in it; expected a pretrained folder, or "
+                "the output folder of a training"
+            )
+    if (source / WEIGHTS).exists():
+        config, network = load(source, source / CONFIG, source / WEIGHTS)
+        return config, network.state_dict()
+    with named_errors(source):
+        config = read_config(source / CONFIG)
         checkpoint = Checkpointer(source / "save").find_checkpoint(
             min_key="EER"
         )
-    if checkpoint is None or "network" not in checkpoint.paramfiles:
-        raise InputError(
-            f"{source}: neither a network.ckpt in it nor a checkpoint of a "
-            "network in save/; expected a pretrained folder, or the output "
-            "folder of a training"
-        )
-    weights = load_weights(checkpoint.paramfiles["network"])
-    return parts_of(source / "hyperparams.yaml", weights)
-
-
-def _known(source):
-    """What the YAML of a training tells: the files that are there, and how it
-    was done. Nothing of a pretrained folder's."""
-    entries = yaml_entries(source / "hyperparams.yaml")
-    known = {}
-    if "manifest_folder" in entries:
-        # Relative to where the training was started, which may be elsewhere.
-        folders = [Path(entries["manifest_folder"].value), source / "manifests"]
-        for partition in ("train", "dev", "eval"):
-            places = [_existing(at / f"{partition}.csv") for at in folders]
-            known[partition] = places[0] or places[1]
-    for key, value in getattr(entries.get("asv_scores"), "value", ()):
-        if key.value == "eval":
-            known["asv"] = _existing(value.value)
-    if "hypergradient" in entries:
-        strategy = entries["hypergradient"].tag.rpartition(".")[2]
-        known["method"] = (
-            "Trained plainly, on all attacks at once."
-            if entries["hypergradient"].tag.endswith(":null")
-            else f"Trained bi-level, hypergradient {strategy}: part of it "
-            "learned on attacks that the rest had not seen."
-        )
-    return known
+        if checkpoint is None or "network" not in checkpoint.paramfiles:
+            raise InputError("no checkpoint of a network in save/")
+        path = checkpoint.paramfiles["network"]
+        return config, torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _existing(path):
-    return path if Path(path).is_file() else None
+    return path if path and Path(path).is_file() else None
+
+
+def _manifest(source, known, partition):
+    """As it was written, or in the source, which may have been moved since."""
+    moved = source / "manifests" / f"{partition}.csv"
+    return _existing(known["manifests"][partition]) or _existing(moved)
 
 
 def _read_scores(path, protocol, partition):
     if path is None:
         return None
     trials = protocol and read_protocol(protocol)
-    if not any(trial.partition == partition for trial in trials or []):
+    if trials is None or not (trials.partition == partition).any():
         partition = None
     return read_cm_scores(path, trials, partition)
 
@@ -183,7 +170,9 @@ def _learn(dev, needed):
     """The map from scores to log-likelihood ratios; None if dev cannot teach
     any and it is not needed."""
     try:
-        return learn_fusion(dev.score[:, None], dev.is_bonafide, [dev.path])
+        return learn_fusion(
+            dev[["score"]], dev.label == BONAFIDE, [dev.attrs["path"]]
+        )
     except InputError as error:
         if needed:
             raise
@@ -191,10 +180,118 @@ def _learn(dev, needed):
         return None
 
 
-def _combined(parts, fusion):
+def _combined(calibration, fusion):
     """The source's own calibration, if any, and what was learned after it."""
-    weight, bias = fusion.weights[0], fusion.bias
-    if parts.calibration is not None:
-        bias += weight * parts.calibration["bias"]
-        weight *= parts.calibration["weight"]
+    if fusion is None:
+        return calibration
+    (weight,), bias = fusion.weights, fusion.bias
+    if calibration is not None:
+        bias += weight * calibration["bias"]
+        weight *= calibration["weight"]
     return {"weight": weight, "bias": bias}
+
+
+def _training(source, known, corpus):
+    """What others may know of the training: no paths of this machine."""
+    found = {
+        key: value
+        for key, value in known.items()
+        if value and key not in ("manifests", "asv_scores")
+    }
+    if manifest := _manifest(source, known, "train"):
+        trials = read_protocol(manifest)
+        attacks = trials.attack[trials.label == SPOOF].unique()
+        found["attacks"] = ", ".join(sorted(attacks))
+        found["num_bonafide"] = int((trials.label == BONAFIDE).sum())
+        found["num_spoof"] = int((trials.label == SPOOF).sum())
+    return found | ({"corpus": corpus} if corpus else {})
+
+
+# ----------------------------------------------------------------------- card
+def model_card(name, config, license=None, calibrated_on=None, report=None):
+    """Write a model card in the form of the Hugging Face hub.
+
+    Arguments
+    ---------
+    name : str
+        What to call the detector.
+    config : DetectorConfig
+    license : str, optional
+        The hub's short name of it, such as "apache-2.0".
+    calibrated_on : str, optional
+    report : Report, optional
+        Figures of it, the only system in there.
+
+    Returns
+    -------
+    str
+        Markdown with a YAML header.
+
+    Example
+    -------
+    >>> from speechbrain_bilevel.inference.pretrained import DetectorConfig
+    >>> config = DetectorConfig("V2", {"num_samples": 16000})
+    >>> print(model_card("mine", config).split("---")[1].strip())
+    library_name: speechbrain
+    pipeline_tag: audio-classification
+    tags:
+    - speechbrain
+    - anti-spoofing
+    - audio-deepfake-detection
+    - ASVspoof
+    """
+    system = report and report.evaluations[0]
+    header = ModelCardData(
+        library_name="speechbrain",
+        license=license,
+        pipeline_tag=_TASK,
+        tags=_TAGS,
+        model_name=name if report else None,
+        eval_results=report and _eval_results(system),
+    )
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("speechbrain_bilevel.inference", "."),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters["plain"] = _plain
+    return environment.get_template("model_card.md.jinja").render(
+        header=header.to_yaml().strip(),
+        name=name,
+        config=config,
+        training={"corpus": "", "method": "", **config.training},
+        seconds=f"{config.num_samples / SAMPLE_RATE:.2f}",
+        calibrated_on=calibrated_on,
+        report=report,
+        system=system,
+        evaluated_on=report and _count(system.scores, len(system.attacks)),
+        metrics=METRICS,
+        format=format_estimate,
+    )
+
+
+def _count(scores, n_attacks=None):
+    n_bonafide = (scores.label == BONAFIDE).sum()
+    text = (
+        f"{n_bonafide} bona fide and {len(scores) - n_bonafide} spoofed trials"
+    )
+    return text if n_attacks is None else f"{text} of {n_attacks} attacks"
+
+
+def _eval_results(system):
+    return [
+        EvalResult(
+            task_type=_TASK,
+            dataset_type="spoofing",
+            dataset_name=_count(system.scores, len(system.attacks)),
+            metric_type=name,
+            metric_name=METRICS[name].title,
+            metric_value=METRICS[name].scale * estimate.value,
+        )
+        for name, estimate in system.metrics.items()
+    ]
+
+
+def _plain(text):
+    """A name from a file as Markdown that means nothing else."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", printable(text, 200))

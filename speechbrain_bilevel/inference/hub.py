@@ -5,22 +5,27 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from speechbrain_bilevel.inference.folder import FILES
+from speechbrain_bilevel.inference.pretrained import (
+    CONFIG,
+    FILES,
+    WEIGHTS,
+    load,
+)
 from speechbrain_bilevel.utils.errors import InputError
 
 
 def push(folder, repo_id, private=False):
-    """Uploads a pretrained folder, in one commit.
+    """Upload a pretrained folder, in one commit.
 
     The token is that of ``hf auth login`` or of the variable HF_TOKEN.
 
     Arguments
     ---------
     folder : str or Path
-        As ``hub.folder.write_folder`` writes it. Nothing else that lies in it
-        is uploaded.
+        As ``pretrained.write_folder`` writes it; it is loaded first. Nothing
+        else that lies in it is uploaded.
     repo_id : str
-        "user/name"; made if it does not exist.
+        "user/name"; created if it does not exist.
     private : bool
         Whether only the owner may see it. A repository that exists and is
         public is refused then, since it would stay so.
@@ -33,7 +38,8 @@ def push(folder, repo_id, private=False):
     Raises
     ------
     InputError
-        If the folder is incomplete, or the hub cannot be reached or refuses.
+        If the folder is incomplete or damaged, or the hub cannot be reached or
+        refuses.
     """
     folder, api = Path(folder), HfApi()
     for name in FILES:
@@ -42,25 +48,22 @@ def push(folder, repo_id, private=False):
                 f"{folder}: no {name} in it; expected a folder that "
                 "speechbrain-bilevel export wrote"
             )
+    load(folder, folder / CONFIG, folder / WEIGHTS)
     card = (folder / "README.md").read_text(encoding="utf-8")
     contents = {name: folder / name for name in FILES}
     contents["README.md"] = card.replace("USER/NAME", repo_id).encode()
+    operations = [CommitOperationAdd(*item) for item in contents.items()]
     try:
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.model_info(repo_id).private:
             raise InputError(
-                f"{repo_id}: is there already, and public. Nothing was "
-                "uploaded; expected another name, or make it private on the "
-                "hub first"
+                f"{repo_id}: exists and is public. Nothing was uploaded; "
+                "choose another name, or make it private on the hub first"
             )
-        api.create_commit(
-            repo_id,
-            [
-                CommitOperationAdd(name, content)
-                for name, content in contents.items()
-            ],
-            commit_message="A detector of speechbrain_bilevel",
-        )
+        message = "A detector of speechbrain_bilevel"
+        api.create_commit(repo_id, operations, commit_message=message)
+    except InputError:
+        raise
     except HFValidationError as error:
         raise InputError(
             f"{repo_id}: is no name of a repository ({error}); expected "
@@ -77,8 +80,6 @@ def push(folder, repo_id, private=False):
         raise InputError(
             f"{repo_id}: the hub refuses ({reason}); {advice}"
         ) from error
-    except InputError:
-        raise
     # No network, or whatever the client meets in between.
     except Exception as error:
         raise InputError(

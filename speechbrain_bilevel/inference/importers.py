@@ -1,65 +1,59 @@
-"""State dicts of networks published elsewhere -> state dicts of ours."""
+"""Weights published elsewhere -> pretrained folders."""
 
+import os
 import re
+import zipfile
+from collections.abc import Callable
 from typing import NamedTuple
 
-import yaml
+import torch
 
-from speechbrain_bilevel.inference.card import model_card
-from speechbrain_bilevel.inference.folder import (
-    Parts,
+from speechbrain_bilevel.inference.export import model_card
+from speechbrain_bilevel.inference.pretrained import (
+    DetectorConfig,
     check_folder,
     write_folder,
 )
-from speechbrain_bilevel.inference.weights import load_weights
-from speechbrain_bilevel.lobes.aasist import AASIST
-from speechbrain_bilevel.lobes.v2 import V2
-from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.lobes import build
+from speechbrain_bilevel.utils.errors import InputError, printable
 
-# Published name of a V2 tensor -> ours. Tables that ours builds itself, and
-# the second name that the published network gives its convolutions, map to
-# None.
-_V2_NAMES = [
-    (r"posEncode\.pe|FeatureEncoder\.conv\d\..*", None),
-    (r"Sinc_conv\.(.*)", r"sinc_branch.sinc.\1"),
-    (r"lnorm1\.(.*)", r"sinc_branch.norm.\1"),
-    (r"patchEmbed\.proj\.(.*)", r"sinc_branch.patches.\1"),
-    (r"FeatureEncoder\.mel_transform\.(.*)", r"mel_encoder.mel.\1"),
-    (r"gru\.(.*)", r"gru.\1"),
-    (r"mlp\.(.*)", r"classifier.\1"),
-]
-
-
-_V2_TOKEN_LAYER = re.compile(r"EmbedReduce\.(linear|lin_ln)(\d)\.(.*)")
-
-
-_V2_CONV_LAYER = re.compile(r"FeatureEncoder\.encode(\d)\.(\d)\.(.*)")
-
-
-_V2_BLOCK = re.compile(r"transformer\.encoder\.layers\.(\d+)\.(.*)")
-
-
-_V2_BLOCK_NAMES = {
-    "self_attn.linears.0": "attention.query",
-    "self_attn.linears.1": "attention.key",
-    "self_attn.linears.2": "attention.value",
-    "self_attn.linears.3": "attention.output",
-    "feed_forward.w_1": "feed_forward.0",
-    "feed_forward.w_2": "feed_forward.3",
-    "sublayer.0.norm": "attention_norm",
-    "sublayer.1.norm": "feed_forward_norm",
+# Published name of a tensor of V2 -> ours. Tables that ours builds itself, and
+# the second name that the published network gives its convolutions, map to "".
+_LAYER = r"transformer\.encoder\.layers\.(\d+)\."
+_V2_NAMES = {
+    r"posEncode\.pe|FeatureEncoder\.conv\d\..*": lambda m: "",
+    r"Sinc_conv\.(.*)": lambda m: f"sinc_branch.sinc.{m[1]}",
+    r"lnorm1\.(.*)": lambda m: f"sinc_branch.norm.{m[1]}",
+    r"patchEmbed\.proj\.(.*)": lambda m: f"sinc_branch.patches.{m[1]}",
+    r"EmbedReduce\.(linear|lin_ln)(\d)\.(.*)": lambda m: (
+        f"sinc_branch.to_tokens.{2 * int(m[2]) - 2 + (m[1] == 'lin_ln')}.{m[3]}"
+    ),
+    r"FeatureEncoder\.mel_transform\.(.*)": lambda m: f"mel_encoder.mel.{m[1]}",
+    r"FeatureEncoder\.encode(\d)\.(\d)\.(.*)": lambda m: (
+        f"mel_encoder.convs.{3 * int(m[1]) - 3 + int(m[2])}.{m[3]}"
+    ),
+    _LAYER + r"self_attn\.linears\.([0-3])\.(\w+)": lambda m: (
+        f"transformer.{m[1]}.attention."
+        f"{('query', 'key', 'value', 'output')[int(m[2])]}.{m[3]}"
+    ),
+    _LAYER + r"feed_forward\.w_([12])\.(\w+)": lambda m: (
+        f"transformer.{m[1]}.feed_forward.{3 * int(m[2]) - 3}.{m[3]}"
+    ),
+    _LAYER + r"sublayer\.([01])\.norm\.(\w+)": lambda m: (
+        f"transformer.{m[1]}."
+        f"{('attention', 'feed_forward')[int(m[2])]}_norm.{m[3]}"
+    ),
+    r"gru\.(.*)": lambda m: f"gru.{m[1]}",
+    r"mlp\.(.*)": lambda m: f"classifier.{m[1]}",
 }
 
-
-# The same for AASIST, tensor by tensor, module by module, and within these. It
-# does not use the norms of the inputs of its residual blocks: None.
+# The same for AASIST: tensors, modules, and what is in a module. It does not
+# use the norms of the inputs of its residual blocks.
 _AASIST_TENSORS = {
     "pos_S": "positions",
     "master1": "branches.0.stack",
     "master2": "branches.1.stack",
 }
-
-
 _AASIST_MODULES = {
     "first_bn": "front_end.norm",
     **{f"encoder.{block}.0": f"encoder.{block}" for block in range(6)},
@@ -77,8 +71,6 @@ _AASIST_MODULES = {
     "pool_hT2": "branches.1.temporal_pool",
     "out_layer": "classifier.1",
 }
-
-
 _AASIST_PARTS = {
     None: "",
     "bn1": None,
@@ -97,13 +89,11 @@ _AASIST_PARTS = {
     "att_weightM": "stack_score",
     "proj_type1": "temporal",
     "proj_type2": "spectral",
-    "proj_with_att": "update.neighbours",
+    "proj_with_att": "update.neighbors",
     "proj_without_att": "update.own",
-    "proj_with_attM": "stack_update.neighbours",
+    "proj_with_attM": "stack_update.neighbors",
     "proj_without_attM": "stack_update.own",
 }
-
-
 _AASIST_NAME = re.compile(
     r"(encoder\.\d\.0|\w+)(?:\.(\w+))??"
     r"(?:\.(weight|bias|running_mean|running_var|num_batches_tracked))?"
@@ -111,18 +101,16 @@ _AASIST_NAME = re.compile(
 
 
 def v2_state_dict(published):
-    """Renames the state dict of the published V2 for ``lobes.v2.V2``.
+    """Rename the state dict of the published V2 for ``lobes.v2.V2``.
 
     Arguments
     ---------
     published : dict of str to torch.Tensor
-        ``torch.load(..., weights_only=True)`` of the published checkpoint
-        (https://github.com/menglu-lml/ASV_Deepfake_with_bilevel).
+        Of https://github.com/menglu-lml/ASV_Deepfake_with_bilevel.
 
     Returns
     -------
     dict of str to torch.Tensor
-        For ``V2.load_state_dict``.
 
     Raises
     ------
@@ -138,24 +126,8 @@ def v2_state_dict(published):
 
 
 def aasist_state_dict(published):
-    """Renames the state dict of the published AASIST or AASIST-L for
-    ``lobes.aasist.AASIST``.
-
-    Arguments
-    ---------
-    published : dict of str to torch.Tensor
-        ``torch.load(..., weights_only=True, map_location="cpu")`` of the
-        published checkpoint (https://github.com/clovaai/aasist).
-
-    Returns
-    -------
-    dict of str to torch.Tensor
-        For ``AASIST.load_state_dict``.
-
-    Raises
-    ------
-    InputError
-        If a name is not one of the published network's.
+    """Rename the state dict of the published AASIST or AASIST-L for
+    ``lobes.aasist.AASIST``; see ``v2_state_dict``.
 
     Example
     -------
@@ -166,13 +138,15 @@ def aasist_state_dict(published):
 
 
 def _renamed(published, rename):
-    """What ``rename`` has a name for, under that name."""
     names = {name: rename(name) for name in published}
-    return {
-        ours: published[name]
-        for name, ours in names.items()
-        if ours is not None
-    }
+    return {ours: published[name] for name, ours in names.items() if ours}
+
+
+def _v2_name(name):
+    for pattern, rename in _V2_NAMES.items():
+        if match := re.fullmatch(pattern, name):
+            return rename(match)
+    raise _unknown(name, "V2", "Sinc_conv.low_hz_", "mlp.1.weight")
 
 
 def _aasist_name(name):
@@ -182,78 +156,76 @@ def _aasist_name(name):
         module, part, kind = match.groups()
         if module in _AASIST_MODULES and part in _AASIST_PARTS:
             if _AASIST_PARTS[part] is None:
-                return None
+                return ""
             ours = _AASIST_MODULES[module], _AASIST_PARTS[part], kind
             return ".".join(filter(None, ours))
-    raise InputError(
-        f"'{name}' is no tensor of the published AASIST; its state dict has "
-        "names like 'encoder.0.0.conv1.weight' and 'GAT_layer_S.att_weight'"
+    raise _unknown(
+        name, "AASIST", "encoder.0.0.conv1.weight", "GAT_layer_S.att_weight"
     )
 
 
-def _v2_name(name):
-    if match := _V2_BLOCK.fullmatch(name):
-        part, _, kind = match[2].rpartition(".")
-        if part in _V2_BLOCK_NAMES:
-            return f"transformer.{match[1]}.{_V2_BLOCK_NAMES[part]}.{kind}"
-    if match := _V2_TOKEN_LAYER.fullmatch(name):
-        layer = 2 * (int(match[2]) - 1) + (match[1] == "lin_ln")
-        return f"sinc_branch.to_tokens.{layer}.{match[3]}"
-    if match := _V2_CONV_LAYER.fullmatch(name):
-        layer = 3 * (int(match[1]) - 1) + int(match[2])
-        return f"mel_encoder.convs.{layer}.{match[3]}"
-    for pattern, ours in _V2_NAMES:
-        if match := re.fullmatch(pattern, name):
-            return ours and match.expand(ours)
-    raise InputError(
-        f"'{name}' is no tensor of the published V2; its state dict has names "
-        "like 'Sinc_conv.low_hz_' and 'FeatureEncoder.encode1.0.weight'"
+def _unknown(name, network, *examples):
+    return InputError(
+        f"'{printable(name, 100)}' is no tensor of the published {network}; "
+        f"its state dict has names like '{examples[0]}' and '{examples[1]}'"
     )
 
 
 class Published(NamedTuple):
-    """A network of which others published weights."""
+    """A network whose weights others published.
 
-    #: The class of ours.
-    network: type
-    #: Its sizes, where they are not the default.
+    Arguments
+    ---------
+    network : str
+        Its name in ``lobes.NETWORKS``.
+    sizes : dict
+        Where they are not the default.
+    convert : callable
+        Published state dict -> ours.
+    score : str
+        See ``nnet.losses.detection_score``.
+    corpus : str
+        For the card: whose weights, and what they were trained on.
+    """
+
+    network: str
     sizes: dict
-    #: Published state dict -> ours.
-    convert: callable
-    #: How it scores, see ``nnet.losses.detection_score``.
-    score: dict
-    #: For the card.
-    origin: str
+    convert: Callable[[dict], dict]
+    score: str
+    corpus: str
 
 
+_CLOVA = (
+    "published at https://github.com/clovaai/aasist under the MIT license, "
+    "copyright NAVER Corp., trained on ASVspoof2019 LA"
+)
+_AASIST_L = {
+    "channels": [32, 32, 24, 24, 24, 24],
+    "graph_size": 24,
+    "spectral_ratio": 0.4,
+    "temporal_ratio": 0.5,
+    "stack_ratio": 0.7,
+}
 PUBLISHED = {
     "aasist": Published(
-        AASIST,
+        "AASIST",
         {},
         aasist_state_dict,
-        {"as_published": False, "bonafide_logit": True},
-        "Weights of AASIST, published at https://github.com/clovaai/aasist "
-        "under the MIT licence, copyright NAVER Corp., trained on ASVspoof2019 LA",
+        "bonafide_logit",
+        f"Weights of AASIST, {_CLOVA}",
     ),
     "aasist-l": Published(
-        AASIST,
-        {
-            "channels": [32, 32, 24, 24, 24, 24],
-            "graph": 24,
-            "spectral_keep": 0.4,
-            "temporal_keep": 0.5,
-            "stack_keep": 0.7,
-        },
+        "AASIST",
+        _AASIST_L,
         aasist_state_dict,
-        {"as_published": False, "bonafide_logit": True},
-        "Weights of AASIST-L, published at https://github.com/clovaai/aasist "
-        "under the MIT licence, copyright NAVER Corp., trained on ASVspoof2019 LA",
+        "bonafide_logit",
+        f"Weights of AASIST-L, {_CLOVA}",
     ),
     "v2": Published(
-        V2,
+        "V2",
         {},
         v2_state_dict,
-        {"as_published": True},
+        "softmax",
         "Weights of V2, published at "
         "https://github.com/menglu-lml/ASV_Deepfake_with_bilevel, trained on "
         "ASVspoof2019 LA",
@@ -262,47 +234,63 @@ PUBLISHED = {
 
 
 def import_weights(name, weights, folder):
-    """Writes a pretrained folder of weights that were published elsewhere.
+    """Write a pretrained folder of weights that were published elsewhere.
 
     Arguments
     ---------
     name : str
-        Of the network, a key of ``PUBLISHED``.
+        A key of ``PUBLISHED``.
     weights : str or Path
         The published file: a state dict.
     folder : str or Path
-        Where to write; see ``hub.folder.write_folder``.
+        Where to write; see ``pretrained.write_folder``.
 
     Raises
     ------
     InputError
-        If the file cannot be loaded safely or is of another network, or the
-        folder cannot be written.
+        If the file cannot be loaded or is of another network, or the folder
+        cannot be written.
     """
     published = PUBLISHED[name]
     check_folder(folder)
-    state_dict = load_weights(weights)
+    state_dict = _read_weights(weights)
+    network = build(published.network, published.sizes)
     try:
-        ours = published.convert(state_dict)
-        network = published.network(**published.sizes)
-        network.load_state_dict(ours)
+        network.load_state_dict(published.convert(state_dict))
     except InputError as error:
         raise InputError(f"{weights}: {error}") from error
     except RuntimeError as error:
         raise InputError(
             f"{weights}: is not of the published {name} ({error})"
         ) from error
-    sizes = {"samples": network.samples, **published.sizes}
-    entry = yaml.safe_dump(sizes, default_flow_style=None, sort_keys=False)
-    lines = "".join(f"    {line}\n" for line in entry.splitlines())
-    parts = Parts(
-        f"network: !new:{_full_name(published.network)}\n{lines}",
-        network.state_dict(),
-        network.samples,
-        **published.score,
+    config = DetectorConfig.of(
+        network, published.score, corpus=published.corpus
     )
-    write_folder(folder, parts, model_card(name, parts, published.origin))
+    card = model_card(name, config)
+    write_folder(folder, config, network.state_dict(), card)
 
 
-def _full_name(kind):
-    return f"{kind.__module__}.{kind.__qualname__}"
+def _read_weights(path):
+    problem = "is missing, or no regular file"
+    if os.path.isfile(path):
+        try:
+            weights = torch.load(
+                path,
+                map_location="cpu",
+                weights_only=True,
+                mmap=zipfile.is_zipfile(path),
+            )
+            if isinstance(weights, dict) and all(
+                isinstance(name, str) and isinstance(value, torch.Tensor)
+                for name, value in weights.items()
+            ):
+                return weights
+            problem = f"holds a {type(weights).__name__} of something else"
+        # Whatever can go wrong in a damaged or forged file.
+        except Exception as error:
+            # In further lines, torch says how to run the code all the same.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            problem = f"cannot be loaded ({printable(reason, 300)})"
+    raise InputError(
+        f"{path}: {problem}; expected a state dict, as torch.save writes it"
+    )

@@ -171,7 +171,7 @@ def _score_share(detector, batches, scores, num_workers):
         for positions, rows, wavs, errors in loader:
             n_trials = len(positions) + len(errors)
             if positions:
-                found = detector.classify_batch(wavs)[1][rows].tolist()
+                found = detector.classify_batch(wavs, num_samples=wavs.shape[1])[1][rows].tolist()
                 finite = [math.isfinite(score) for score in found]
                 pairs = list(zip(positions, found, finite))
                 scores.add(

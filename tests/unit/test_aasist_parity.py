@@ -6,17 +6,16 @@ import torch
 
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
 from speechbrain_bilevel.inference.importers import PUBLISHED, aasist_state_dict
-from speechbrain_bilevel.lobes.aasist import AASIST
-from speechbrain_bilevel.nnet.maps import POOL, WINDOW
+from speechbrain_bilevel.lobes.aasist import AASIST, POOL, WINDOW
 from speechbrain_bilevel.utils.errors import InputError
 
 SIZES = {name: PUBLISHED[name.lower()].sizes for name in ("AASIST", "AASIST-L")}
 TINY = {
-    "sinc_filters": 9,
-    "sinc_kernel": 17,
+    "sinc_channels": 9,
+    "sinc_kernel_size": 17,
     "channels": [2, 3],
-    "graph": 3,
-    "stack": 2,
+    "graph_size": 3,
+    "stack_size": 2,
 }
 NAMES = sorted(SIZES)
 
@@ -47,7 +46,7 @@ def wavs(shared, reference):
     """The clips of the reference."""
     folder = shared / "data" / "MiniLA" / "LA" / "ASVspoof2019_LA_eval"
     wavs = [
-        read_audio(folder / "flac" / f"{utt}.flac", samples=64600)
+        read_audio(folder / "flac" / f"{utt}.flac", 64600)
         for utt in reference["utt"]
     ]
     return torch.stack([fit_length(wav, 64600) for wav in wavs])
@@ -124,7 +123,7 @@ def test_other_tensors_are_refused():
 def test_window_after_window_is_the_whole(frames):
     """Without gradients, on numbers of frames around those of a window."""
     network = tiny().eval()
-    samples = TINY["sinc_kernel"] - 1 + POOL * frames
+    samples = TINY["sinc_kernel_size"] - 1 + POOL * frames
     wavs = torch.randn(2, samples, dtype=torch.float64)
     whole = network(wavs)
     with torch.no_grad():

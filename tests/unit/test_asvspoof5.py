@@ -50,7 +50,7 @@ def test_min_dcf_of_gaussians_is_bayes_rule():
 
 
 def test_act_dcf_accepts_at_the_threshold():
-    assert BAYES_THRESHOLD == pytest.approx(-np.log(1.9))
+    assert pytest.approx(-np.log(1.9)) == BAYES_THRESHOLD
     at, below = BAYES_THRESHOLD, np.nextafter(BAYES_THRESHOLD, -np.inf)
     assert act_dcf([at], [below]) == 0.0
     assert act_dcf([below], [at]) == pytest.approx(2.9)

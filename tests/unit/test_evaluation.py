@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 from made_up_scores import cm_scores
+from official_scores import FIGURES, official_scores
 
 from speechbrain_bilevel.evaluation.evaluate import evaluate
 from speechbrain_bilevel.evaluation.report import as_dict
-from speechbrain_bilevel.evaluation.score_files import ASVScores, read_cm_scores
+from speechbrain_bilevel.evaluation.score_files import ASVScores, split_classes
 from speechbrain_bilevel.evaluation.text import format_report
 from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
 from speechbrain_bilevel.utils.errors import InputError
@@ -21,31 +22,34 @@ ASV = ASVScores(
 )
 
 
+def normal_scores(rng, shift, n=40, path="cm.txt"):
+    bonafide, spoof = rng.normal(shift, 1, n), rng.normal(0, 1, n)
+    return cm_scores(bonafide, path, A07=spoof)
+
+
 def test_figures_of_one_system():
     scores = cm_scores([2, 4, 6, 8], A09=[1, 1], A07=[3, 3, 3, 5])
     (system,) = evaluate([scores], ASV, threshold=3.0).evaluations
     assert (system.n_bonafide, system.n_spoof) == (4, 6)
     found = {name: x.value for name, x in system.metrics.items()}
     rates = asv_rates(ASV.target, ASV.nontarget, ASV.spoof)
-    value, threshold = min_tdcf(scores.bonafide, scores.spoof, rates)
+    value, threshold = min_tdcf(*split_classes(scores), rates)
     assert found["min_tdcf_legacy"] == value
     assert system.thresholds["min_tdcf"] == threshold
     assert (found["frr"], found["far"]) == (1 / 4, 1 / 6)
     assert found["act_tdcf_legacy"] >= value
-    assert [(name, a.trials, a.eer.value) for name, a in system.attacks.items()]
-    assert {
-        name: (a.trials, a.eer.value) for name, a in system.attacks.items()
-    } == {"A07": (4, 0.25), "A09": (2, 0.0)}
-    assert list(system.attacks) == ["A07", "A09"]
+    attacks = [(k, a.trials, a.eer.value) for k, a in system.attacks.items()]
+    assert attacks == [("A07", 4, 0.25), ("A09", 2, 0.0)]
 
 
-def test_tables_show_the_published_digits(shared):
-    scores = read_cm_scores(shared / "data/scores/bilevel_E2E.txt")
+def test_the_table_shows_the_official_digits():
+    bonafide, attacks, _ = official_scores()
+    scores = cm_scores(bonafide, **attacks)
     table = format_report(evaluate([scores], names=["bilevel"]))
     assert "bilevel: 7355 bona fide and 63882 spoofed trials" in table
-    assert "5.653530214" in table
+    assert FIGURES["bilevel_E2E"][0] in table
     marked = [line for line in table.splitlines() if "<- worst" in line]
-    assert [line.split()[:3] for line in marked] == [["A18", "4914", "21.591"]]
+    assert [line.split()[:3] for line in marked] == [["A18", "4914", "21.59"]]
     assert "WARNING" not in table
 
 
@@ -62,30 +66,31 @@ def test_negated_scores_are_announced_and_not_flipped():
     report = evaluate([scores], names=["s"])
     assert report.evaluations[0].metrics["eer"].value == 0.75
     table = format_report(report)
-    assert "s: EER ABOVE 50 %, THE SCORES LOOK NEGATED" in table
-    assert "With the opposite sign the EER would be 25.000 %" in table
+    assert "!!! WARNING: s: the scores look negated !!!" in table
+    assert "with the opposite sign it would be 25.00 %." in table
     assert "75.000000000" in table
     good = cm_scores([5], A07=[0])
-    assert "LOOK NEGATED" in format_report(evaluate([good, scores]))
-    assert "LOOK NEGATED" in as_dict(report)["systems"][0]["warning"]
+    assert "look negated" in format_report(evaluate([good, scores]))
+    assert "look negated" in as_dict(report)["systems"][0]["warning"]
 
 
 def test_constant_scores_are_not_taken_for_negated_ones():
     table = format_report(evaluate([cm_scores([7, 7], A07=[7, 7])]))
-    assert "ABOVE 50 % WITH EITHER SIGN" in table
-    assert "NEGATED" not in table
+    assert "EER above 50 % with either sign" in table
+    assert "negated" not in table
 
 
 def test_unusable_asv_scores_name_their_file():
     # This ASV system lets no spoofed trial through, which leaves C2 at 0.
-    asv = ASVScores(
-        target=np.array([0.0, 0.1]),
-        nontarget=np.array([1.0, 2.0]),
-        spoof=np.array([0.0, -1.0]),
-        path="asv.txt",
-    )
+    asv = ASVScores([0.0, 0.1], [1.0, 2.0], [0.0, -1.0], "asv.txt")
     with pytest.raises(InputError, match=r"asv\.txt: t-DCF undefined: C2 is 0"):
         evaluate([cm_scores([2, 3], A07=[0, 1])], asv)
+
+
+def test_asv_scores_that_look_negated_are_announced():
+    asv = ASVScores(np.ones(9), np.ones(9), np.ones(9), "asv.txt")
+    table = format_report(evaluate([cm_scores([2, 3], A07=[0, 1])], asv))
+    assert "WARNING: ASV EER above 50 %" in table
 
 
 def test_side_by_side_has_a_column_for_each_system():
@@ -97,9 +102,9 @@ def test_side_by_side_has_a_column_for_each_system():
     rows = [line.split("  ") for line in table.splitlines()]
     cells = {row[0]: [c.strip() for c in row[1:] if c.strip()] for row in rows}
     assert cells["bona fide"] == ["4", "2"]
-    assert cells["A07"] == ["25.000", "0.000"]
-    assert cells["A08"] == ["0.000", "-"]
-    assert cells["A10"] == ["-", "0.000"]
+    assert cells["A07"] == ["25.00", "0.00"]
+    assert cells["A08"] == ["0.00", "-"]
+    assert cells["A10"] == ["-", "0.00"]
     lines = [line for line in table.splitlines() if line]
     columns = {len(line) for line in lines if line != "EER % by attack"}
     assert len(columns) == 1, "the columns are not aligned"
@@ -107,40 +112,54 @@ def test_side_by_side_has_a_column_for_each_system():
 
 def test_comparisons_are_in_the_table():
     rng = np.random.default_rng(0)
-    systems = [
-        cm_scores(rng.normal(shift, 1, 200), A07=rng.normal(0, 1, 200))
-        for shift in (3, 1)
-    ]
-    report = evaluate(
-        systems, ASV, "utterances", draws=100, names=["good", "bad"]
-    )
-    table = format_report(report)
+    systems = [normal_scores(rng, shift, n=200) for shift in (3, 1)]
+    names = ["good", "bad"]
+    report = evaluate(systems, ASV, "utterances", 100, names=names)
     (line,) = [
         line
-        for line in table.splitlines()
+        for line in format_report(report).splitlines()
         if line.startswith("good - bad  EER")
     ]
     found = next(c for c in report.comparisons if c.metric == "eer")
-    assert line.split()[-1] == f"{found.p_value:.3g}" == "0.0198"
-    assert f"{100 * found.difference.value:+.4f}" in line
-    assert "100 resamples over utterances, seed 0" in table
+    assert line.split()[-1] == f"{found.p_value:.3f}" == "0.020"
+    assert f"  {100 * found.difference.value:.2f}  " in line
+    assert found.difference.value < 0
+    assert "100 resamples over utterances, seed 0" in format_report(report)
+
+
+def test_systems_with_different_trials_are_not_compared():
+    systems = [cm_scores([2, 3], A07=[0, 1]), cm_scores([2, 3], A07=[0, 1, 2])]
+    report = evaluate(systems, None, "utterances", 5, names=["a", "b"])
+    assert report.comparisons == [] and report.groups == [[0], [1]]
+    caution = "caution: these have different trials, so that their figures can"
+    assert caution in format_report(report)
+    assert "compared: a | b" in format_report(report)
+
+
+def test_files_that_contradict_each_other_are_refused():
+    first = cm_scores([2, 3], A07=[0, 1])
+    swapped = first.assign(label=first.label.tolist()[::-1])
+    swapped.attrs["path"] = "swapped"
+    message = r"swapped: trials with another key than in cm.txt: 4 \(u0, u1"
+    with pytest.raises(InputError, match=message):
+        evaluate([first, swapped])
+
+
+def test_an_attack_on_every_line_is_refused():
+    attacks = {f"file{n}": [0.0] for n in range(1001)}
+    message = r"cm.txt: attacks: 1001 \(file0, .* at most 1000 can be told"
+    with pytest.raises(InputError, match=message):
+        evaluate([cm_scores([1.0], **attacks)])
 
 
 def test_json_holds_every_figure():
     rng = np.random.default_rng(0)
-    systems = [
-        cm_scores(rng.normal(2, 1, 30), "a.txt", A07=rng.normal(0, 1, 40)),
-        cm_scores(rng.normal(2, 1, 30), "b.txt", A07=rng.normal(0, 1, 40)),
-    ]
-    report = evaluate(
-        systems, ASV, "utterances", draws=50, seed=7, names=["a", "b"]
-    )
+    systems = [normal_scores(rng, 2, path=path) for path in ("a.txt", "b.txt")]
+    names = ["a", "b"]
+    report = evaluate(systems, ASV, "utterances", 50, seed=7, names=names)
     read = json.loads(json.dumps(as_dict(report), allow_nan=False))
-    assert [system["scores"] for system in read["systems"]] == [
-        "a.txt",
-        "b.txt",
-    ]
-    assert read["systems"][0]["trials"] == {"bonafide": 30, "spoof": 40}
+    assert [each["scores"] for each in read["systems"]] == ["a.txt", "b.txt"]
+    assert read["systems"][0]["trials"] == {"bonafide": 40, "spoof": 40}
     for system, evaluation in zip(read["systems"], report.evaluations):
         for name, estimate in evaluation.metrics.items():
             assert system["metrics"][name] == vars(estimate)
@@ -151,40 +170,18 @@ def test_json_holds_every_figure():
     assert read["intervals"] == {
         "level": 0.95,
         "resampled": "utterances",
-        "draws": 50,
+        "n_resamples": 50,
         "seed": 7,
     }
     assert read["asv"]["scores"] == "asv.txt"
     assert read["asv"]["p_fa_spoof"] == 0.5
-    assert {c["metric"] for c in read["comparisons"]} == {
-        "eer",
-        "min_tdcf_legacy",
-    }
-
-
-def test_systems_with_different_trials_are_not_ranked():
-    systems = [cm_scores([2, 3], A07=[0, 1]), cm_scores([2, 3], A07=[0, 1, 2])]
-    table = format_report(evaluate(systems, names=["a", "b"]))
-    assert "caution: these have different trials" in table
-    assert table.splitlines()[-2].endswith("compared: a | b")
-
-
-def test_an_attack_on_every_line_is_refused():
-    attacks = {f"file{n}": [0.0] for n in range(1001)}
-    message = r"cm.txt: attacks: 1001 \(file0, .* at most 1000 can be told"
-    with pytest.raises(InputError, match=message):
-        evaluate([cm_scores([1.0], **attacks)])
-
-
-def test_asv_scores_that_look_negated_are_announced():
-    asv = ASVScores(np.ones(9), np.ones(9), np.ones(9), "asv.txt")
-    table = format_report(evaluate([cm_scores([2, 3], A07=[0, 1])], asv))
-    assert "ASV EER ABOVE 50 %" in table
+    metrics = {comparison["metric"] for comparison in read["comparisons"]}
+    assert metrics == {"eer", "min_tdcf_legacy"}
 
 
 def test_enormous_figures_are_short():
     scores = cm_scores([-1e99] * 20, A07=[1e99] * 20)
-    report = evaluate([scores, scores], resample="utterances", draws=10)
+    report = evaluate([scores, scores], None, "utterances", n_resamples=10)
     table = format_report(report)
     assert max(map(len, table.splitlines())) < 120
     assert "1.4427e+99" in table

@@ -30,11 +30,13 @@ def loss_by_hand(logits, labels, alpha, gamma):
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 3.5])
 @pytest.mark.parametrize("alpha", [(0.25, 0.75), (0.9, 0.1), (0.0, 0.0)])
-@pytest.mark.parametrize("as_published", [False, True])
-def test_loss_is_cross_entropy_plus_focal_loss(alpha, gamma, as_published):
-    loss = SpoofLoss(alpha, gamma, as_published)
+@pytest.mark.parametrize("loss_on", ["logits", "softmax"])
+def test_loss_is_cross_entropy_plus_focal_loss(alpha, gamma, loss_on):
+    loss = SpoofLoss(alpha, gamma, loss_on)
     logits = torch.tensor(LOGITS, dtype=torch.float64)
-    inner = [softmax(pair) for pair in LOGITS] if as_published else LOGITS
+    inner = LOGITS
+    if loss_on == "softmax":
+        inner = [softmax(pair) for pair in LOGITS]
     # alpha is kept in single precision.
     expected = loss_by_hand(inner, LABELS, alpha, gamma)
     found = loss(logits, torch.tensor(LABELS)).item()
@@ -48,28 +50,28 @@ def test_defaults_are_the_published_weights():
     assert SpoofLoss()(logits, labels).item() == pytest.approx(expected, 1e-12)
 
 
-def test_as_published_is_a_softmax_twice():
+def test_a_loss_on_the_softmax_is_a_softmax_twice():
     logits, labels = torch.tensor(LOGITS).double(), torch.tensor(LABELS)
     twice = SpoofLoss()(logits.softmax(dim=-1), labels)
-    assert torch.equal(SpoofLoss(as_published=True)(logits, labels), twice)
+    assert torch.equal(SpoofLoss(loss_on="softmax")(logits, labels), twice)
 
 
-def test_as_published_never_falls_below_its_floor():
+def test_a_loss_on_the_softmax_never_falls_below_its_floor():
     right = torch.tensor([[60.0, -60.0], [-60.0, 60.0]], dtype=torch.float64)
     labels = torch.tensor([0, 1])
     # Softmax outputs are 1 apart at most.
     floor = loss_by_hand([[1.0, 0.0], [0.0, 1.0]], labels, (0.25, 0.75), 2)
-    published = SpoofLoss(as_published=True)(right, labels).item()
+    published = SpoofLoss(loss_on="softmax")(right, labels).item()
     assert published == pytest.approx(floor, rel=1e-12)
     assert floor > 0.3
     assert SpoofLoss()(right, labels).item() < 1e-50
 
 
-@pytest.mark.parametrize("as_published", [False, True])
-def test_gradients_of_extreme_logits_are_finite(as_published):
+@pytest.mark.parametrize("loss_on", ["logits", "softmax"])
+def test_gradients_of_extreme_logits_are_finite(loss_on):
     logits = torch.tensor([[300.0, -300.0], [-300.0, 300.0]] * 2)
     logits.requires_grad_()
-    SpoofLoss(as_published=as_published)(
+    SpoofLoss(loss_on=loss_on)(
         logits, torch.tensor([0, 0, 1, 1])
     ).backward()
     assert logits.grad.isfinite().all()
@@ -91,18 +93,18 @@ def test_scores_by_their_formulas():
     score = detection_score(logits)
     assert score.dtype == torch.float64
     assert score.tolist() == expected
-    published = detection_score(logits, as_published=True)
+    published = detection_score(logits, "softmax")
     assert published.dtype == torch.float64
     expected = [softmax(pair)[1] for pair in logits.tolist()]
     assert published.tolist() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_only_published_scores_tie(dtype):
+def test_only_softmax_scores_tie(dtype):
     logits = spread(8001).to(dtype)
     score = detection_score(logits)
     assert (score.diff() > 0).all()
-    published = detection_score(logits, as_published=True)
+    published = detection_score(logits, "softmax")
     assert (published.diff() >= 0).all()
     # Beyond 37 apart, even double precision rounds to 1.
     assert (published[score > 37] == 1).all()
@@ -149,9 +151,9 @@ def test_warmup_cosine():
     assert found == pytest.approx(rise + fall + [0.0] * 49, abs=1e-15)
 
 
-def test_published_cosine_rises_again_after_its_steps():
+def test_a_cosine_that_runs_on_rises_again_after_its_steps():
     kwargs = {"steps": 100, "warmup": 0.1}
-    found = rates(warmup_cosine, 200, **kwargs, as_published=True)
+    found = rates(warmup_cosine, 200, **kwargs, stay_at_zero=False)
     assert found[:101] == rates(warmup_cosine, 101, **kwargs)
     assert found[101:191] == sorted(found[101:191])
     assert found[100] == pytest.approx(0, abs=1e-15)

@@ -29,7 +29,7 @@ def test_number_of_parameters():
 
 
 def test_loudness_changes_nothing():
-    encoder = MelCNN(samples=1600).mel_encoder.eval()
+    encoder = MelCNN(num_samples=1600).mel_encoder.eval()
     maps = encoder(WAVS)
     by_loudness = relative_error(encoder(10 * WAVS), maps)
     assert (
@@ -38,7 +38,7 @@ def test_loudness_changes_nothing():
 
 
 def test_silence_and_gradients_are_finite():
-    network = MelCNN(samples=1600)
+    network = MelCNN(num_samples=1600)
     wavs = torch.zeros(2, 1600)
     network(wavs).sum().backward()
     for name, parameter in network.named_parameters():
@@ -46,13 +46,13 @@ def test_silence_and_gradients_are_finite():
 
 
 def test_any_length_above_half_a_window():
-    network = MelCNN(samples=1600).eval()
+    network = MelCNN(num_samples=1600).eval()
     for samples in (257, 1599, 5000):
         assert network(torch.randn(2, samples)).isfinite().all()
 
 
 def test_the_one_class_score_is_the_cosine():
-    network = MelCNN(samples=1600, one_class=True).eval()
+    network = MelCNN(num_samples=1600, one_class=True).eval()
     score = detection_score(network(WAVS))
     cosine = torch.nn.functional.cosine_similarity(
         network.embed(WAVS), network.classifier.direction[None]

@@ -1,11 +1,13 @@
-"""EER and t-DCF on hand-computed and published cases."""
+"""EER and t-DCF on cases computed by hand, by brute force, and as published."""
 
 import numpy as np
 import pytest
+from official_scores import ASV_SCORES, FIGURES, official_scores, rounded
 
 from speechbrain_bilevel.evaluation.score_files import (
     read_asv_scores,
     read_cm_scores,
+    split_classes,
 )
 from speechbrain_bilevel.metrics.eer import det_curve, eer
 from speechbrain_bilevel.metrics.tdcf import (
@@ -18,12 +20,8 @@ from speechbrain_bilevel.metrics.tdcf import (
 )
 from speechbrain_bilevel.utils.errors import InputError
 
-ASV_EVAL = "data/protocols/ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"
-
-
-@pytest.fixture
-def asv_eval(shared):
-    return read_asv_scores(shared / ASV_EVAL)
+RATES = ASVRates(0.1, 0.0, p_miss=0.2, p_fa=0.1, p_fa_spoof=0.5)
+FORMS = "legacy", "revised"
 
 
 # ---------------------------------------------------------------- EER
@@ -66,19 +64,42 @@ def test_eer_of_special_cases(bonafide, spoof, expected):
     assert eer(bonafide, spoof) == expected
 
 
-def test_det_curve_passes_many_ties_bona_fide_first():
-    rng = np.random.default_rng(0)
-    bonafide, spoof = rng.integers(0, 5, 300), rng.integers(0, 5, 700)
+def brute_force(bonafide, spoof):
+    """Error rates of every threshold, by counting trials one by one."""
+    # Of equal scores, bona fide ones are rejected first.
     trials = [(score, 0) for score in bonafide] + [(s, 1) for s in spoof]
-    rejected = [0, 0]
-    frr, far = [0.0], [1.0]
+    rejected, rates = [0, 0], [(0.0, 1.0)]
     for _, is_spoof in sorted(trials):
         rejected[is_spoof] += 1
-        frr.append(rejected[0] / 300)
-        far.append((700 - rejected[1]) / 700)
-    curve = det_curve(bonafide, spoof)
-    assert curve[0].tolist() == frr
-    assert curve[1].tolist() == far
+        rates.append(
+            (
+                rejected[0] / len(bonafide),
+                (len(spoof) - rejected[1]) / len(spoof),
+            )
+        )
+    return rates
+
+
+@pytest.mark.parametrize("n_bonafide, n_spoof", [(1, 1), (7, 40), (300, 700)])
+def test_eer_and_min_tdcf_equal_brute_force(n_bonafide, n_spoof):
+    rng = np.random.default_rng(0)
+    # Few values, so that ties within and between classes are common.
+    bonafide, spoof = (
+        rng.integers(0, 5, n_bonafide),
+        rng.integers(-1, 4, n_spoof),
+    )
+    rates = brute_force(bonafide, spoof)
+    frr, far, _ = det_curve(bonafide, spoof)
+    assert list(zip(frr.tolist(), far.tolist())) == rates
+    closest = min(rates, key=lambda rate: abs(rate[0] - rate[1]))
+    assert eer(bonafide, spoof)[0] == sum(closest) / 2
+    c0 = 0.9405 * RATES.p_miss + 0.0095 * 10 * RATES.p_fa
+    c1, c2 = 0.9405 - c0, 0.05 * 10 * RATES.p_fa_spoof
+    for form, fixed in zip(FORMS, (0, c0)):
+        costs = [fixed + c1 * miss + c2 * wrong for miss, wrong in rates]
+        value, _ = min_tdcf(bonafide, spoof, RATES, form=form)
+        expected = min(costs) / (fixed + min(c1, c2))
+        assert value == pytest.approx(expected, abs=1e-14)
 
 
 def test_eer_of_shifted_gaussians_is_the_normal_tail():
@@ -117,19 +138,18 @@ def test_asv_accepts_at_and_above_its_threshold():
 
 
 def test_min_tdcf_by_hand():
-    rates = ASVRates(0.1, 0.0, p_miss=0.2, p_fa=0.1, p_fa_spoof=0.5)
     c1 = 0.9405 * (1 - 0.2) - 0.0095 * 10 * 0.1  # 0.7429
     c2 = 10 * 0.05 * 0.5  # 0.25
     # (FRR, FAR): (0, 1), (0, 2/3), (1/4, 2/3), (1/4, 1/3), (1/4, 0) ...
     costs = [c2 * 2 / 3, c1 / 4]
-    value, threshold = min_tdcf([1.0, 5.0, 6.0, 7.0], [0.0, 2.0, 3.0], rates)
+    value, threshold = min_tdcf([1.0, 5.0, 6.0, 7.0], [0.0, 2.0, 3.0], RATES)
     assert costs[0] < costs[1]
     assert value == pytest.approx(costs[0] / c2, abs=1e-12)
     assert threshold == 0.0
     # A spoof that is dearer to accept moves the minimum to rejecting all.
     dear = TDCFCosts(c_fa_cm=100.0)
     value, threshold = min_tdcf(
-        [1.0, 5.0, 6.0, 7.0], [0.0, 2.0, 3.0], rates, dear
+        [1.0, 5.0, 6.0, 7.0], [0.0, 2.0, 3.0], RATES, dear
     )
     assert value == pytest.approx(0.25, abs=1e-12)
     assert threshold == 3.0
@@ -158,43 +178,33 @@ def test_min_tdcf_refuses_undefined_weights(rates, costs, message):
         min_tdcf([1.0], [0.0], ASVRates(0.1, 0.0, *rates), costs)
 
 
-def test_the_revised_form_by_hand():
-    rates = ASVRates(0.1, 0.0, p_miss=0.2, p_fa=0.1, p_fa_spoof=0.5)
+def test_a_perfect_countermeasure_leaves_the_asv_systems_own_errors():
     c0 = 0.9405 * 0.2 + 0.0095 * 10 * 0.1
-    c1, c2 = 0.9405 - c0, 0.05 * 10 * 0.5
-    bonafide, spoof = [1.0, 5.0, 6.0, 7.0], [0.0, 2.0, 3.0]
-    frr, far, _ = det_curve(bonafide, spoof)
-    expected = (c0 + c1 * frr + c2 * far) / (c0 + min(c1, c2))
-    curve, _ = tdcf_curve(bonafide, spoof, rates, form="revised")
-    np.testing.assert_allclose(curve, expected, rtol=1e-12)
-    # A perfect countermeasure leaves the ASV system's own errors.
-    value, _ = min_tdcf([1.0], [0.0], rates, form="revised")
-    assert value == pytest.approx(c0 / (c0 + c2), rel=1e-12)
+    value, _ = min_tdcf([1.0], [0.0], RATES, form="revised")
+    assert value == pytest.approx(c0 / (c0 + 0.05 * 10 * 0.5), rel=1e-12)
 
 
 def test_an_unknown_form_and_two_costs_of_a_miss_are_refused():
-    rates = ASVRates(0.1, 0.0, p_miss=0.2, p_fa=0.1, p_fa_spoof=0.5)
     with pytest.raises(InputError, match="unknown form '2020'; expected"):
-        min_tdcf([1.0], [0.0], rates, form="2020")
+        min_tdcf([1.0], [0.0], RATES, form="2020")
     costs = TDCFCosts(c_miss_cm=2.0)
     with pytest.raises(InputError, match="c_miss_asv is 1 and c_miss_cm is 2"):
-        min_tdcf([1.0], [0.0], rates, costs, form="revised")
+        min_tdcf([1.0], [0.0], RATES, costs, form="revised")
 
 
-@pytest.mark.parametrize("form", ["legacy", "revised"])
+@pytest.mark.parametrize("form", FORMS)
 def test_actual_tdcf_meets_the_curve_at_its_thresholds(form):
     rng = np.random.default_rng(0)
     bonafide, spoof = rng.normal(1, 1, 50), rng.normal(0, 1, 70)
-    rates = ASVRates(0.1, 0.0, p_miss=0.2, p_fa=0.1, p_fa_spoof=0.5)
-    curve, thresholds = tdcf_curve(bonafide, spoof, rates, form=form)
+    curve, thresholds = tdcf_curve(bonafide, spoof, RATES, form=form)
     actual = [
-        act_tdcf(bonafide, spoof, rates, threshold, form=form)
+        act_tdcf(bonafide, spoof, RATES, threshold, form=form)
         for threshold in thresholds
     ]
     np.testing.assert_allclose(actual, curve, rtol=1e-12)
     # A threshold from elsewhere is worse than the minimum, without a limit.
-    assert act_tdcf(bonafide, spoof, rates, 99.0, form=form) > 1
-    assert act_tdcf(bonafide, spoof, rates, -99.0, form=form) == 1.0
+    assert act_tdcf(bonafide, spoof, RATES, 99.0, form=form) > 1
+    assert act_tdcf(bonafide, spoof, RATES, -99.0, form=form) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -210,42 +220,13 @@ def test_costs_are_checked(changes, message):
         TDCFCosts(**changes)
 
 
-# ------------------------------------------------------- published numbers
+# --------------------------------------------------------- official figures
 
 
-def test_asv_rates_of_la_eval(asv_eval):
-    assert len(asv_eval.target) == 5370
-    assert len(asv_eval.nontarget) == 33327
-    assert len(asv_eval.spoof) == 63882
-    rates = asv_rates(asv_eval.target, asv_eval.nontarget, asv_eval.spoof)
-    assert round(100 * rates.eer, 5) == 2.45778
-    assert rates.threshold == -5.680051
-    assert round(rates.p_fa, 7) == 0.0246047
-    assert round(rates.p_miss, 7) == 0.0245810
-    assert round(rates.p_fa_spoof, 7) == 0.7606525
-
-
-# Digits as published.
-PUBLISHED = {
-    "bilevel_E2E": ("5.653530214", "0.155582056", "0.20855"),
-    "RawGAT-ST_add": ("1.1586", "0.03737", "0.09776"),
-    "AIR_LFCC-ResNet18_softmax": ("5.058", "0.1208", "0.1760"),
-}
-
-
-def rounded(value, digits):
-    """The value with as many decimals as ``digits``, a text, has."""
-    return f"{value:.{len(digits.partition('.')[2])}f}"
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_score_files(shared, asv_eval, name):
-    scores = read_cm_scores(shared / f"data/scores/{name}.txt")
-    bonafide, spoof = scores.bonafide, scores.spoof
-    rates = asv_rates(asv_eval.target, asv_eval.nontarget, asv_eval.spoof)
+def check_figures(scores, rates, percent, legacy, revised):
+    """Both classes have the published figures, to all digits given."""
+    bonafide, spoof = scores
     assert (len(bonafide), len(spoof)) == (7355, 63882)
-
-    percent, legacy, revised = PUBLISHED[name]
     assert rounded(100 * eer(bonafide, spoof)[0], percent) == percent
     value, threshold = min_tdcf(bonafide, spoof, rates)
     assert rounded(value, legacy) == legacy
@@ -256,14 +237,43 @@ def test_published_score_files(shared, asv_eval, name):
     assert newer == pytest.approx(0.0627329 + 0.9372671 * value, abs=1e-6)
 
 
-def test_attacks_of_the_published_bilevel_system(shared):
+def test_official_figures_of_the_scores_in_this_repository():
+    bonafide, attacks, rates = official_scores()
+    spoof = np.concatenate(list(attacks.values()))
+    check_figures((bonafide, spoof), rates, *FIGURES["bilevel_E2E"])
+    assert list(attacks) == [f"A{n:02}" for n in range(7, 20)]
+    assert {len(scores) for scores in attacks.values()} == {4914}
+    percent = {k: 100 * eer(bonafide, v)[0] for k, v in attacks.items()}
+    weakest = sorted(percent, key=percent.get, reverse=True)[:4]
+    found = {name: round(percent[name], 2) for name in weakest}
+    assert found == {"A18": 21.59, "A08": 7.65, "A19": 5.41, "A17": 4.91}
+
+
+def test_asv_rates_of_la_eval(shared):
+    asv = read_asv_scores(shared / ASV_SCORES)
+    assert len(asv.target) == 5370
+    assert len(asv.nontarget) == 33327
+    assert len(asv.spoof) == 63882
+    rates = asv_rates(asv.target, asv.nontarget, asv.spoof)
+    assert round(100 * rates.eer, 5) == 2.45778
+    assert rates.threshold == -5.680051
+    assert round(rates.p_fa, 7) == 0.0246047
+    assert round(rates.p_miss, 7) == 0.0245810
+    assert round(rates.p_fa_spoof, 7) == 0.7606525
+    assert rates == official_scores()[2]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_official_figures_of_published_score_files(shared, name):
+    scores = read_cm_scores(shared / f"data/scores/{name}.txt")
+    _, _, rates = official_scores()
+    check_figures(split_classes(scores), rates, *FIGURES[name])
+
+
+def test_the_scores_in_this_repository_are_the_published_ones(shared):
     scores = read_cm_scores(shared / "data/scores/bilevel_E2E.txt")
-    attacks = scores.attack[~scores.is_bonafide]
-    rates = {}
-    for attack in set(attacks):
-        trials = scores.spoof[attacks == attack]
-        assert len(trials) == 4914
-        rates[attack] = round(100 * eer(scores.bonafide, trials)[0], 2)
-    assert sorted(rates) == [f"A{n:02}" for n in range(7, 20)]
-    weakest = dict(sorted(rates.items(), key=lambda item: -item[1])[:4])
-    assert weakest == {"A18": 21.59, "A08": 7.65, "A19": 5.41, "A17": 4.91}
+    bonafide, attacks, _ = official_scores()
+    published = scores.groupby("attack", observed=True).score
+    for attack, column in published:
+        kept = bonafide if attack == "-" else attacks[attack]
+        assert np.array_equal(np.sort(column), kept)

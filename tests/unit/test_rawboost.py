@@ -36,7 +36,7 @@ def decibels(signal, other):
 
 
 @pytest.mark.parametrize("ratio", [0.0, 20.0, 40.0])
-def test_coloured_noise_has_the_ratio_asked_for(ratio):
+def test_colored_noise_has_the_ratio_asked_for(ratio):
     clean = noise()
     noisy = boosted(clean, 3, snr_min=ratio, snr_max=ratio)
     found = decibels(clean, noisy - clean)
@@ -45,14 +45,14 @@ def test_coloured_noise_has_the_ratio_asked_for(ratio):
     )
 
 
-def test_coloured_noise_draws_its_ratio_from_the_interval():
+def test_colored_noise_draws_its_ratio_from_the_interval():
     clean = noise(batch=64)
     found = decibels(clean, boosted(clean, 3) - clean)
     assert found.min() > 10 - 1e-3 and found.max() < 40 + 1e-3
     assert found.min() < 15 and found.max() > 35
 
 
-def test_coloured_noise_is_not_white():
+def test_colored_noise_is_not_white():
     clean = noise(batch=1)
     arguments = {"notches": 1, "bandwidth_min": 2000, "bandwidth_max": 2000}
     arguments |= {"frequency_min": 3000, "frequency_max": 3000}

@@ -1,5 +1,7 @@
 """V2 and its published training, number by number, in double precision."""
 
+from pathlib import Path
+
 import numpy as np
 import published_v2
 import pytest
@@ -16,9 +18,10 @@ from speechbrain_bilevel.nnet.losses import SpoofLoss
 from speechbrain_bilevel.nnet.schedulers import noam, warmup_cosine
 
 EPOCHS, STEPS = 3, 4
+DATA = Path(__file__).parents[1] / "data" / "v2_parity.npz"
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def double():
     torch.set_default_dtype(torch.float64)
     yield
@@ -26,26 +29,24 @@ def double():
 
 
 @pytest.fixture
-def reference(shared, double):
-    return np.load(shared / "reference" / "v2_parity.npz")
-
-
-@pytest.fixture
-def network(double):
+def network():
+    """The published network where its training starts."""
     network = V2(**published_v2.SIZES)
     network.load_state_dict(published_v2.initial_state(network))
     return network
 
 
-def published_state(reference, group):
-    """A state dict of the reference, renamed to ours."""
-    return v2_state_dict(
-        {
-            name.removeprefix(group): torch.from_numpy(reference[name])
-            for name in reference.files
-            if name.startswith(group)
-        }
-    )
+def batches_of(reference):
+    """The reference's training batches, of the lower and the upper level."""
+    wavs = [reference[f"train/{level}_input"] for level in ("lower", "upper")]
+    labels = [reference[f"train/{level}_label"] for level in ("lower", "upper")]
+    return [
+        [
+            (torch.from_numpy(x[step]).double(), torch.from_numpy(y[step]))
+            for x, y in zip(wavs, labels)
+        ]
+        for step in range(len(wavs[0]))
+    ]
 
 
 class TraceBrain(BilevelMixin, sb.Brain):
@@ -66,33 +67,71 @@ class TraceBrain(BilevelMixin, sb.Brain):
         self.trace["upper_loss"].append(self.records["upper/loss"][-1].item())
 
 
-def trace_loader(reference):
-    """The reference's batches, each epoch the next ``STEPS`` of them."""
+class Batches(torch.utils.data.IterableDataset):
+    """Each epoch the next ``STEPS`` of some batches."""
 
-    class Batches(torch.utils.data.IterableDataset):
-        epoch = 0
+    def __init__(self, batches):
+        self.batches, self.start = batches, 0
 
-        def __iter__(self):
-            for i in range(self.epoch * STEPS, (self.epoch + 1) * STEPS):
-                yield LevelBatch(
-                    *(
-                        [
-                            torch.from_numpy(
-                                reference[f"train/{level}_input"][i]
-                            ).double(),
-                            torch.from_numpy(
-                                reference[f"train/{level}_label"][i]
-                            ),
-                        ]
-                        for level in ("lower", "upper")
-                    )
-                )
-            self.epoch += 1
-
-    return SaveableDataLoader(Batches(), batch_size=None)
+    def __iter__(self):
+        for pair in self.batches[self.start : self.start + STEPS]:
+            yield LevelBatch(*pair)
+        self.start += STEPS
 
 
-def test_eval_output_equals_the_published_network(reference, network):
+def train(network, batches):
+    """Train by the package's engine; returns the trace, and the weights of the
+    lower and of the upper level's network."""
+
+    def adam(parameters):
+        return torch.optim.Adam(parameters, **published_v2.ADAM)
+
+    brain = TraceBrain(
+        modules={"network": network},
+        opt_class=adam,
+        hparams={
+            "hypergradient": LaggedAlternating(number_of_epochs=EPOCHS),
+            "upper": ["network.mel_encoder"],
+            "upper_opt_class": adam,
+            "lr_schedule": lambda optimizer: noam(
+                optimizer, published_v2.MODEL_SIZE, published_v2.WARMUP
+            ),
+            "upper_lr_schedule": lambda optimizer: warmup_cosine(
+                optimizer, steps=published_v2.UPPER_STEPS
+            ),
+            "loss": SpoofLoss(loss_on="softmax"),
+        },
+        run_opts={
+            "device": "cpu",
+            "max_grad_norm": 1e9,
+            "noprogressbar": True,
+        },
+    )
+    names = ("lower_loss", "upper_loss", "lower_lr", "upper_lr")
+    brain.trace = {name: [] for name in names}
+    loader = SaveableDataLoader(Batches(batches), batch_size=None)
+    brain.fit(range(1, -(-len(batches) // STEPS) + 1), loader)
+    upper = {
+        name.removeprefix("network."): tensor
+        for name, tensor in brain.hypergradient.state.items()
+    }
+    return brain.trace, network.state_dict(), upper
+
+
+def check_trace(trace, expected):
+    for name, values in trace.items():
+        difference = np.array(values) - expected[name]
+        assert abs(difference).max() < 1e-9, name
+
+
+def check_weights(ours, expected):
+    assert len(expected) > 20
+    for name, tensor in expected.items():
+        assert (ours[name] - tensor).abs().max() < 1e-9, name
+
+
+def test_eval_output_equals_the_published_network(network):
+    reference = np.load(DATA)
     wavs = torch.from_numpy(reference["eval/input"]).double()
     with torch.no_grad():
         output = network.eval()(wavs).softmax(dim=-1)
@@ -100,44 +139,74 @@ def test_eval_output_equals_the_published_network(reference, network):
     assert (output - expected).abs().max() < 1e-9
 
 
-def test_twelve_published_steps(reference, network):
-    adam = dict(lr=0.1, betas=(0.9, 0.98), eps=1e-9)
-    brain = TraceBrain(
-        modules={"network": network},
-        opt_class=lambda p: torch.optim.Adam(p, **adam),
-        hparams=dict(
-            hypergradient=LaggedAlternating(number_of_epochs=EPOCHS),
-            upper=["network.mel_encoder"],
-            upper_opt_class=lambda p: torch.optim.Adam(p, **adam),
-            lr_schedule=lambda o: noam(o, model_size=32, warmup=10),
-            upper_lr_schedule=lambda o: warmup_cosine(o, steps=55000),
-            loss=SpoofLoss(as_published=True),
-        ),
-        run_opts=dict(device="cpu", max_grad_norm=1e9, noprogressbar=True),
+def test_the_first_published_steps(network):
+    reference = np.load(DATA)
+    trace, _, _ = train(network, batches_of(reference))
+    names = {name: reference[f"train/{name}"] for name in trace}
+    assert len(trace["upper_loss"]) == 2
+    check_trace(trace, names)
+
+
+def test_twelve_steps_of_the_published_loop():
+    """Beside a transcription of the published script, on made-up batches; the
+    transcription itself gives the published trace, see the next test."""
+    generator = torch.Generator().manual_seed(0)
+
+    def batch():
+        wavs = torch.randn(3, 1600, generator=generator)
+        return wavs, torch.tensor([1, 0, 1])
+
+    batches = [(batch(), batch()) for _ in range(EPOCHS * STEPS)]
+    torch.manual_seed(0)
+    sizes = {"num_samples": 1600, "encoder_channels": [4, 8], "d_ffn": 16}
+    network = V2(**published_v2.SIZES | sizes)
+    expected, lower, upper = published_v2.published_training(
+        network, batches, STEPS
     )
-    names = ("lower_loss", "upper_loss", "lower_lr", "upper_lr")
-    brain.trace = {name: [] for name in names}
-    brain.fit(range(1, EPOCHS + 1), trace_loader(reference))
-    for name in names:
-        difference = brain.trace[name] - reference[f"train/{name}"]
-        assert abs(difference).max() < 1e-9, name
-
-    lower = network.state_dict()
-    upper = {
-        name.removeprefix("network."): tensor
-        for name, tensor in brain.hypergradient.state.items()
-    }
-    for ours, group in ((lower, "final_lower/"), (upper, "final_upper/")):
-        expected = published_state(reference, group)
-        assert len(expected) > 20
-        for name, tensor in expected.items():
-            assert (ours[name] - tensor).abs().max() < 1e-9, group + name
+    trace, ours, ours_upper = train(network, batches)
+    check_trace(trace, expected)
+    check_weights(ours, lower.state_dict())
+    for name, tensor in upper.mel_encoder.state_dict().items():
+        if name.startswith("convs."):
+            difference = ours_upper[f"mel_encoder.{name}"] - tensor
+            assert difference.abs().max() < 1e-9, name
 
 
-def test_published_state_dict_loads_whole(reference, network):
-    missing, unexpected = network.load_state_dict(
-        published_state(reference, "final_lower/"), strict=False
+@pytest.mark.parametrize("by", ["engine", "transcription"])
+def test_twelve_published_steps(shared, network, by):
+    reference = np.load(shared / "reference" / "v2_parity.npz")
+    batches = batches_of(reference)
+    if by == "engine":
+        trace, lower, upper = train(network, batches)
+    else:
+        trace, *copies = published_v2.published_training(
+            network, batches, STEPS
+        )
+        lower, upper = (copy.state_dict() for copy in copies)
+    check_trace(trace, {name: reference[f"train/{name}"] for name in trace})
+    check_weights(lower, published_state(reference, "final_lower/"))
+    check_weights(upper, published_state(reference, "final_upper/"))
+
+
+def published_state(reference, group):
+    """A state dict of the reference, renamed to ours."""
+    return v2_state_dict(
+        {
+            name.removeprefix(group): torch.from_numpy(reference[name])
+            for name in reference.files
+            if name.startswith(group)
+        }
     )
+
+
+@pytest.mark.parametrize("group", ["init/", "final_lower/"])
+def test_published_state_dict_loads_whole(shared, network, group):
+    reference = np.load(shared / "reference" / "v2_parity.npz")
+    started = network.state_dict()
+    state = published_state(reference, group)
+    if group == "init/":
+        check_weights(started, state)
+    missing, unexpected = network.load_state_dict(state, strict=False)
     assert not missing and not unexpected
 
 

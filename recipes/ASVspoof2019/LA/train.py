@@ -4,10 +4,9 @@
 To run this recipe:
 > python train.py hparams/train_v2_bilevel.yaml --data_folder /path/to/LA
 
-With `hypergradient: null` in the YAML the training is plain: one level, all
-attacks. Otherwise part of the network learns on attacks that the rest has not
-seen. The epoch with the lowest EER on dev is kept, scores dev and eval,
-and is written as a folder for `SpoofDetector`, calibrated on dev.
+With `hypergradient: null` in the YAML the training is plain. Otherwise part of
+the network learns on attacks that the rest has not seen. The epoch with the
+lowest EER on dev scores dev and eval, and is exported, calibrated on dev.
 """
 
 import sys
@@ -16,77 +15,49 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from asvspoof2019_prepare import prepare_asvspoof2019
-from hyperpyyaml import load_hyperpyyaml
-from speechbrain.dataio.dataset import FilteredSortedDynamicItemDataset
 from speechbrain.dataio.sampler import ReproducibleWeightedRandomSampler
-from speechbrain.utils.distributed import (
-    ddp_barrier,
-    if_main_process,
-    run_on_main,
-)
+from speechbrain.utils.distributed import if_main_process, run_on_main
 
-from speechbrain_bilevel.core import BilevelMixin
+from speechbrain_bilevel import BilevelMixin, SpoofDetector
+from speechbrain_bilevel.dataio import BONAFIDE, LABELS, sampling
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
 from speechbrain_bilevel.dataio.batch import PairedBatch
-from speechbrain_bilevel.dataio.manifest_dataset import ManifestDataset
+from speechbrain_bilevel.dataio.prepare import join_paths
 from speechbrain_bilevel.dataio.protocols import read_protocol
-from speechbrain_bilevel.dataio.sampling import (
-    PairedBatchSampler,
-    attack_folds,
-    class_weights,
-)
-from speechbrain_bilevel.dataio.views import View
-from speechbrain_bilevel.evaluation.bootstrap import usual_resampling
-from speechbrain_bilevel.evaluation.evaluate import evaluate
-from speechbrain_bilevel.evaluation.score_files import (
-    read_asv_scores,
-    read_cm_scores,
-)
+from speechbrain_bilevel.evaluation.score_files import read_asv_scores
 from speechbrain_bilevel.evaluation.text import format_report
 from speechbrain_bilevel.inference.export import export
-from speechbrain_bilevel.inference.scoring import ScoreFile
+from speechbrain_bilevel.inference.pretrained import DetectorConfig
+from speechbrain_bilevel.inference.scoring import score_trials
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
-from speechbrain_bilevel.utils.distributed import (
-    closing_process_group,
-    rank,
-    world_size,
-)
+from speechbrain_bilevel.nnet.losses import detection_score
+from speechbrain_bilevel.utils.distributed import closing_process_group, rank
 from speechbrain_bilevel.utils.errors import InputError, exit_on_input_error
 from speechbrain_bilevel.utils.files import write_atomically
+from speechbrain_bilevel.utils.hparams import load_hparams
+from speechbrain_bilevel.utils.seed import seed_step
 
 
 class SpoofBrain(BilevelMixin, sb.Brain):
-    """Trains, validates and scores a countermeasure."""
-
-    def make_dataloader(self, dataset, stage, *args, **kwargs):
-        """As SpeechBrain's, into memory from which a GPU fetches by itself."""
-        kwargs.setdefault("pin_memory", "cuda" in str(self.device))
-        return super().make_dataloader(dataset, stage, *args, **kwargs)
+    """Trains and validates a countermeasure."""
 
     def compute_forward(self, batch, stage):
         """Waveforms -> logits, [batch, 2]."""
         batch = batch.to(self.device, non_blocking=True)
-        network = self.modules.network
-        if stage == sb.Stage.TEST:
-            # Each process scores trials of its own, without DDP's exchange.
-            network = getattr(network, "module", network)
         waveforms, lengths = batch.sig
         if stage == sb.Stage.TRAIN and hasattr(self.hparams, "wav_augment"):
             waveforms, _ = self.hparams.wav_augment(waveforms, lengths)
         if self.level == "lower" and "noise" in self.modules:
             waveforms = self.modules.noise(waveforms)
-        return network(waveforms)
+        return self.modules.network(waveforms)
 
     def compute_objectives(self, predictions, batch, stage):
-        """The loss; dev and eval scores are kept on the way."""
+        """The loss; dev's scores are kept on the way."""
         labels = self.targets(batch.label_encoded, stage)
         if stage == sb.Stage.VALID:
-            self.dev_scores.append(self.hparams.score(predictions).cpu())
-            self.dev_labels.append(labels.cpu())
-        elif stage == sb.Stage.TEST:
-            scores = self.hparams.score(predictions)
-            self.scores.add(batch.id, scores.tolist())
+            scores = detection_score(predictions, self.hparams.score)
+            self.dev_scores.append((scores.cpu(), labels.cpu()))
         return self.hparams.loss(predictions, labels)
 
     def lower_objectives(self, predictions, batch, stage):
@@ -106,21 +77,22 @@ class SpoofBrain(BilevelMixin, sb.Brain):
         return numbers
 
     def on_fit_start(self):
-        """Reads the ASV scores of dev, whose faults should show before an
-        epoch is spent."""
+        """Read the ASV scores of dev, whose faults should show before an epoch
+        is spent."""
         super().on_fit_start()
-        asv = existing_asv_scores(self.hparams.asv_scores["dev"])
-        self.dev_asv_rates = None
-        if asv is not None:
+        self.dev_scores, self.dev_asv_rates = [], None
+        path = self.hparams.asv_scores["dev"]
+        if Path(path).is_file():
+            asv = read_asv_scores(path)
             self.dev_asv_rates = asv_rates(asv.target, asv.nontarget, asv.spoof)
 
-    def on_stage_start(self, stage, epoch=None):
-        """Forgets the last epoch's dev scores."""
-        super().on_stage_start(stage, epoch)
-        self.dev_scores, self.dev_labels = [], []
+    def on_fit_batch_start(self, batch, should_step):
+        """Plain training, too, resumes to the bit."""
+        super().on_fit_batch_start(batch, should_step)
+        seed_step(rank(), self.optimizer_step, self.step)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Logs the epoch and keeps the checkpoint with the lowest dev EER."""
+        """Log the epoch and keep the checkpoint with the lowest dev EER."""
         super().on_stage_end(stage, stage_loss, epoch)
         if stage == sb.Stage.TRAIN:
             self.train_stats = {"loss": stage_loss, **self.level_stats()}
@@ -133,8 +105,10 @@ class SpoofBrain(BilevelMixin, sb.Brain):
 
     def dev_metrics(self):
         """EER in percent and, where dev has ASV scores, min t-DCF."""
-        scores, labels = map(torch.cat, (self.dev_scores, self.dev_labels))
-        bonafide, spoof = scores[labels == 1], scores[labels == 0]
+        scores, labels = map(torch.cat, zip(*self.dev_scores))
+        self.dev_scores = []
+        is_bonafide = labels == LABELS.index(BONAFIDE)
+        bonafide, spoof = scores[is_bonafide], scores[~is_bonafide]
         if len(bonafide) == 0 or len(spoof) == 0:
             # --debug validates too few trials for an error rate.
             return {"EER": float("nan")}
@@ -144,162 +118,114 @@ class SpoofBrain(BilevelMixin, sb.Brain):
             metrics["min_tDCF"] = tdcf
         return metrics
 
-    def score(self, test_set, path, loader_kwargs):
-        """Scores a set with the best checkpoint; resumes an interrupted run.
-
-        Under --debug only a few trials are scored and nothing is written.
-
-        Returns
-        -------
-        bool
-            Whether this process wrote, or found, the score file.
-        """
-        if self.debug:
-            path = self.checkpointer.checkpoints_dir / path.name
-        self.on_evaluate_start(min_key="EER")
-        trials = test_set.data.cells("ID", "attack", "label")
-        settings = {
-            "as_published": self.hparams.as_published,
-            "precision": self.eval_precision,
-        }
-        network = self.hparams.network
-        self.scores = ScoreFile(path, trials, network, settings)
-        mine = self.scores.missing_positions[rank() :: world_size()]
-        ids = View(mine, test_set.data_ids.__getitem__)
-        todo = FilteredSortedDynamicItemDataset(test_set, ids)
-        self.evaluate(todo, min_key="EER", test_loader_kwargs=loader_kwargs)
-        ddp_barrier()
-        if self.debug or not if_main_process():
-            return False
-        if not self.scores.finish():
-            raise InputError(
-                f"{path}: {len(self.scores.missing_positions)} trials have no "
-                "score; start again. Several machines need a shared output "
-                "folder"
-            )
-        return True
-
-
-def existing_asv_scores(path):
-    """ASV scores, or None where the corpus has none."""
-    return read_asv_scores(path) if Path(path).is_file() else None
-
 
 def dataio_prep(hparams):
-    """The three sets, and the training loader's arguments."""
-
-    # 1. The audio: what the network sees of a file, or, in training, what
-    # augmentation may crop.
-    def audio_pipeline(samples):
-        @sb.utils.data_pipeline.takes("wav")
-        @sb.utils.data_pipeline.provides("sig")
-        def read(wav):
-            return fit_length(read_audio(wav, samples), samples)
-
-        return read
-
-    lengths = dict.fromkeys(("train", "dev", "eval"), hparams["samples"])
-    lengths["train"] = hparams.get("train_samples", hparams["samples"])
-
-    # 2. The labels: 0 is spoof, 1 is bona fide.
-    encoder = sb.dataio.encoder.CategoricalEncoder()
-    encoder.update_from_iterable(["spoof", "bonafide"])
-    encoder.expect_len(2)
-
-    @sb.utils.data_pipeline.takes("label")
-    @sb.utils.data_pipeline.provides("label_encoded")
-    def label_pipeline(label):
-        return encoder.encode_label_torch(label)
-
-    # 3. The sets.
-    sets = {
-        name: ManifestDataset.from_csv(
-            csv_path=str(Path(hparams["manifest_folder"]) / f"{name}.csv"),
-            replacements={"data_root": hparams["data_folder"]},
-            dynamic_items=[audio_pipeline(samples), label_pipeline],
-            output_keys=["id", "sig", "label_encoded"],
+    """The training and dev sets, and the training loader's arguments."""
+    manifests = Path(hparams["manifest_folder"])
+    attacks = read_protocol(manifests / "train.csv").attack
+    names, weights = sorted(attacks.unique()), hparams.get("attack_weights")
+    if weights is not None and len(weights.logits) != len(names):
+        raise InputError(
+            f"attack_weights: size {len(weights.logits)}, but training has "
+            f"{len(names)} attacks, bona fide included: {', '.join(names)}"
         )
-        for name, samples in lengths.items()
-    }
 
-    # 4. The attacks, where they have learned weights; bona fide counts as one.
-    attacks = sets["train"].data.column("attack")
-    if "attack_weights" in hparams["modules"]:
-        provide_attacks(sets["train"], attacks.names, hparams)
+    # 1. The labels, 0 is spoof and 1 is bona fide, and the attacks.
+    @sb.utils.data_pipeline.takes("label", "attack")
+    @sb.utils.data_pipeline.provides("label_encoded", "attack_encoded")
+    def label_pipeline(label, attack):
+        yield torch.tensor([LABELS.index(label)])
+        yield torch.tensor([names.index(attack)])
 
-    # 5. The training batches: plain ones, or pairs for the two levels.
+    # 2. The sets, with what the network sees of a file or, in training, what
+    # augmentation may crop.
+    sets, keys = {}, ["id", "sig", "label_encoded", "attack_encoded"]
+    for name, key in (("train", "train_samples"), ("dev", "num_samples")):
+        sets[name] = sb.dataio.dataset.DynamicItemDataset.from_csv(
+            manifests / f"{name}.csv",
+            {"data_root": hparams["data_folder"]},
+            [label_pipeline],
+        )
+        sets[name].add_dynamic_item(
+            lambda wav, n=hparams[key]: fit_length(read_audio(wav, n), n),
+            takes="wav",
+            provides="sig",
+        )
+        sets[name].set_output_keys(keys if name == "train" else keys[:3])
+
+    # 3. The training batches: plain ones, or pairs for the two levels.
+    weights, seed = None, hparams["seed"]
+    if hparams["class_balanced"]:
+        weights = sampling.class_weights(attacks)
     loader_kwargs = {"num_workers": hparams["num_workers"]}
-    weights = None
-    if hparams.get("class_balanced", False):
-        weights = class_weights(attacks)
-    if hparams["hypergradient"] is None:
-        loader_kwargs |= {
-            "batch_size": hparams["batch_size"],
-            "drop_last": True,
-        }
-        if weights is None:
-            loader_kwargs["shuffle"] = True
-        else:
-            loader_kwargs["sampler"] = ReproducibleWeightedRandomSampler(
-                weights, len(weights), replacement=True, seed=hparams["seed"]
-            )
-    else:
+    if hparams["hypergradient"] is not None:
         sizes = hparams["batch_size"], hparams["upper_batch_size"]
-        split = {
-            "seed": hparams["seed"],
-            "as_published": hparams["as_published"],
-        }
-        folds = attack_folds(attacks, hparams["folds"], **split)
-        loader_kwargs |= {
-            "batch_sampler": PairedBatchSampler(
-                folds, *sizes, weights=weights, **split
-            ),
-            "collate_fn": PairedBatch(sizes[0]),
-        }
+        folds = sampling.group_folds(
+            attacks, hparams["num_folds"], seed, hparams["leaky_folds"]
+        )
+        loader_kwargs["collate_fn"] = PairedBatch(sizes[0])
+        loader_kwargs["batch_sampler"] = sampling.PairedBatchSampler(
+            folds, *sizes, seed, hparams["epoch_ends"], weights
+        )
+        return sets, loader_kwargs
+    loader_kwargs |= {"batch_size": hparams["batch_size"], "drop_last": True}
+    if weights is None:
+        loader_kwargs["shuffle"] = True
+    else:
+        loader_kwargs["sampler"] = ReproducibleWeightedRandomSampler(
+            weights, len(weights), replacement=True, seed=seed
+        )
     return sets, loader_kwargs
 
 
-def provide_attacks(train_set, names, hparams):
-    """Lets a training batch tell the attack of each trial, as a number."""
-    encoder = sb.dataio.encoder.CategoricalEncoder()
-    encoder.update_from_iterable(names)
-    expected = hparams["modules"]["attack_weights"].logits.numel()
-    if len(encoder) != expected:
-        raise InputError(
-            f"attack_weights: size {expected}, but training has {len(encoder)} "
-            f"attacks, bona fide included: {', '.join(sorted(encoder.lab2ind))}"
-        )
-    encoder.expect_len(expected)
-    train_set.add_dynamic_item(
-        encoder.encode_label_torch, takes="attack", provides="attack_encoded"
+def describe(hparams):
+    """The detector as data, for `speechbrain-bilevel export`."""
+    strategy = hparams["hypergradient"]
+    method = f"Bi-level training: {type(strategy).__name__}."
+    return DetectorConfig.of(
+        hparams["network"],
+        hparams["score"],
+        method="Plain training." if strategy is None else method,
+        manifest_folder=str(Path(hparams["manifest_folder"]).resolve()),
+        asv_scores=str(Path(hparams["asv_scores"]["eval"]).resolve()),
+    ).to_json()
+
+
+def score_and_export(brain, hparams):
+    """Score dev and eval with the best epoch; calibrate, report, export."""
+    output = Path(hparams["output_folder"])
+    brain.on_evaluate_start(min_key="EER")
+    detector = SpoofDetector(
+        {"network": hparams["network"]},
+        {"num_samples": hparams["num_samples"], "score": hparams["score"]},
+        {"device": brain.device, "precision": brain.eval_precision},
     )
-    train_set.set_output_keys(["id", "sig", "label_encoded", "attack_encoded"])
-
-
-def evaluate_scores(path, hparams):
-    """All figures of the scores of eval, with 95 % intervals."""
-    trials = read_protocol(Path(hparams["manifest_folder"]) / "eval.csv")
-    systems = [read_cm_scores(path, trials)]
-    asv = existing_asv_scores(hparams["asv_scores"]["eval"])
-    return evaluate(systems, asv, usual_resampling(systems))
+    for name in ("dev", "eval"):
+        trials = read_protocol(Path(hparams["manifest_folder"], f"{name}.csv"))
+        score_trials(
+            detector,
+            join_paths(trials, hparams["data_folder"]),
+            output / f"{name}_scores.txt",
+            **hparams["test_loader_kwargs"],
+        )
+    if if_main_process():
+        detector, scores = output / "pretrained", output / "eval_scores.txt"
+        _, report = export(output, detector, name=output.name)
+        text = format_report(report)
+        write_atomically(output, {"eval_report.txt": text + "\n"})
+        print(f"{text}\n\nscores    {scores}\ndetector  {detector}")
 
 
 def main():
-    """Prepares, trains, scores, reports and exports."""
+    """Prepare, train, score, report and export."""
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     sb.utils.distributed.ddp_init_group(run_opts)
-    try:
-        with open(hparams_file, encoding="utf-8") as file:
-            hparams = load_hyperpyyaml(file, overrides)
-    except (OSError, ValueError) as error:
-        # A !PLACEHOLDER without a value, an unknown key, no such file.
-        raise InputError(f"{hparams_file}: {error}") from error
-    output = Path(hparams["output_folder"])
-    sb.create_experiment_directory(output, hparams_file, overrides)
-    run_on_main(
-        prepare_asvspoof2019,
-        args=[hparams["data_folder"], hparams["manifest_folder"]],
-    )
+    hparams = load_hparams(hparams_file, overrides)
+    sb.create_experiment_directory(hparams["output_folder"])
+    folders = hparams["data_folder"], hparams["manifest_folder"]
+    run_on_main(prepare_asvspoof2019, folders)
+    files = {"config.json": describe(hparams)}
+    run_on_main(write_atomically, (hparams["output_folder"], files))
     sets, train_loader_kwargs = dataio_prep(hparams)
     brain = SpoofBrain(
         modules=hparams["modules"],
@@ -315,16 +241,8 @@ def main():
         train_loader_kwargs=train_loader_kwargs,
         valid_loader_kwargs=hparams["test_loader_kwargs"],
     )
-    scores = output / "eval_scores.txt"
-    # Dev too: it calibrates the detector, and fusions with other systems.
-    for name, path in (("dev", output / "dev_scores.txt"), ("eval", scores)):
-        done = brain.score(sets[name], path, hparams["test_loader_kwargs"])
-    if done:
-        report = format_report(evaluate_scores(scores, hparams))
-        write_atomically(output, {"eval_report.txt": report + "\n"})
-        export(output, output / "pretrained", name=output.name)
-        print(report)
-        print(f"\nscores    {scores}\ndetector  {output / 'pretrained'}")
+    if not brain.debug:
+        score_and_export(brain, hparams)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from speechbrain_bilevel.evaluation.score_files import read_cm_scores
+from speechbrain_bilevel.evaluation.score_files import (
+    read_cm_scores,
+    split_classes,
+)
 from speechbrain_bilevel.metrics.asvspoof5 import cllr, min_dcf
 from speechbrain_bilevel.metrics.calibration import learn_fusion
 from speechbrain_bilevel.metrics.eer import eer
@@ -43,12 +46,9 @@ def folder(tmp_path):
 
 def columns(*paths):
     """Scores [n_trials, n_systems] and keys, sorted by utterance."""
-    systems = [read_cm_scores(path) for path in paths]
-    orders = [np.argsort(system.utt) for system in systems]
-    return (
-        np.column_stack([s.score[o] for s, o in zip(systems, orders)]),
-        systems[0].is_bonafide[orders[0]],
-    )
+    systems = [read_cm_scores(path).sort_values("utt") for path in paths]
+    scores = np.column_stack([system.score for system in systems])
+    return scores, (systems[0].label == "bonafide").to_numpy()
 
 
 def table_rows(out):
@@ -73,13 +73,13 @@ def test_calibrate_learns_on_dev_and_keeps_eer_and_min_dcf(run, folder):
     before, after = read_cm_scores(scores), read_cm_scores(folder / "llr.txt")
     assert after.utt.tolist() == before.utt.tolist()
     assert after.attack.tolist() == before.attack.tolist()
-    assert after.is_bonafide.tolist() == before.is_bonafide.tolist()
-    llr = calibrate(before.score[:, None])
+    assert after.label.tolist() == before.label.tolist()
+    llr = calibrate(before[["score"]])
     np.testing.assert_allclose(after.score, llr, rtol=0, atol=1e-12)
 
-    classes = after.bonafide, after.spoof
-    assert eer(*classes)[0] == eer(before.bonafide, before.spoof)[0]
-    assert min_dcf(*classes)[0] == min_dcf(before.bonafide, before.spoof)[0]
+    classes = split_classes(after)
+    assert eer(*classes)[0] == eer(*split_classes(before))[0]
+    assert min_dcf(*classes)[0] == min_dcf(*split_classes(before))[0]
     rows = table_rows(out)
     names = ["dev_a", "calibrated", "eval_a", "calibrated"]
     assert [row[0] for row in rows] == names
@@ -175,7 +175,7 @@ def test_learned_weights_are_those_of_the_joined_dev_scores(run, folder):
 
 
 def test_missing_and_extra_trials_are_named(run, folder):
-    rows = list(rows_of("eval", 2))[:-2] + ["new - bonafide 1"]
+    rows = [*list(rows_of("eval", 2))[:-2], "new - bonafide 1"]
     (folder / "other.txt").write_text("\n".join(rows))
     code, _, err = run(
         *("fuse", folder / "eval_a.txt", folder / "other.txt"),
@@ -343,16 +343,23 @@ def test_negated_scores_are_announced(run, folder):
         *("--output", folder / "out"),
     )
     assert code == 0
-    assert "negated: EER ABOVE 50 %, THE SCORES LOOK NEGATED" in err
-    assert "calibrated: EER ABOVE 50 %" in err
+    assert "!!! WARNING: negated: the scores look negated !!!" in err
+    assert "!!! WARNING: calibrated: the scores look negated !!!" in err
 
 
-@pytest.mark.parametrize("content", ["", "\n\n", "utt,source,key,score\n"])
-def test_an_empty_file_is_not_calibrated(run, folder, content):
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "empty."),
+        ("\n\n", "empty."),
+        ("utt,source,key,score\n", "nothing below its header."),
+    ],
+)
+def test_an_empty_file_is_not_calibrated(run, folder, content, message):
     (folder / "empty.txt").write_text(content)
     code, _, err = run(
         *("calibrate", folder / "empty.txt", "--learn", folder / "dev_a.txt"),
         *("--output", folder / "out"),
     )
-    assert code == 2 and "empty.txt: no trial in it" in err
+    assert code == 2 and f"{folder / 'empty.txt'}: {message}" in err
     assert not (folder / "out").exists()

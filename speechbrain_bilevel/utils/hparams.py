@@ -1,0 +1,87 @@
+"""Load a HyperPyYAML file that may include another and change some of it."""
+
+import io
+from pathlib import Path
+
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.files import write_atomically
+
+
+def load_hparams(path, overrides=None, save_folder_key="output_folder"):
+    """Load hyperparameters, and save them with everything resolved.
+
+    A file whose root is ``!include:base.yaml`` has the entries of that file and
+    its own: a mapping without a tag is merged into the base's entry, anything
+    else replaces it. An ablation is then the lines that differ.
+
+    Arguments
+    ---------
+    path : str or Path
+        The YAML; what it includes is relative to its folder.
+    overrides : str or dict, optional
+        See ``hyperpyyaml.load_hyperpyyaml``.
+    save_folder_key : str
+        The entry that names the folder where ``hyperparams.yaml`` is saved.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, a ``!PLACEHOLDER`` has no value, or a key is
+        unknown.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "base.yaml").write_text(
+    ...     f"output_folder: {folder}\\nlr: 0.1\\n"
+    ...     "net: !new:torch.nn.Linear {in_features: 2, out_features: 1}\\n"
+    ... )
+    >>> _ = (folder / "wide.yaml").write_text(
+    ...     "--- !include:base.yaml\\nnet: {in_features: 9}\\n"
+    ... )
+    >>> load_hparams(folder / "wide.yaml", "lr: 0.2")["net"]
+    Linear(in_features=9, out_features=1, bias=True)
+    """
+    try:
+        text = _as_text(_read(Path(path)))
+        hparams = load_hyperpyyaml(text, overrides)
+    except (OSError, ValueError, YAMLError) as error:
+        # A !PLACEHOLDER without a value, an unknown key, no such file.
+        raise InputError(f"{path}: {error}") from error
+    resolved = resolve_references(text, overrides).read()
+    save = {"hyperparams.yaml": f"# From {path}\n{resolved}"}
+    write_atomically(hparams[save_folder_key], save)
+    return hparams
+
+
+def _read(path):
+    tree = YAML().load(path)
+    tag = tree.tag.value or ""
+    if not tag.startswith("!include:"):
+        return tree
+    base = _read(path.with_name(tag.removeprefix("!include:")))
+    _merge(base, tree)
+    return base
+
+
+def _merge(base, changes):
+    for key, value in changes.items():
+        plain = isinstance(value, dict) and not value.tag.value
+        if plain and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _as_text(tree):
+    stream = io.StringIO()
+    YAML().dump(tree, stream)
+    return stream.getvalue()
