@@ -54,7 +54,7 @@ setup(
             "torchopt",
             "higher",
         ],
-        "benchmarks": ["torchopt", "higher", "scikit-learn", "matplotlib"],
+        "benchmarks": ["torchopt", "higher", "scikit-learn", "datasets"],
     },
     entry_points={
         "console_scripts": ["speechbrain-bilevel=speechbrain_bilevel.cli:main"]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times AASIST and AASIST-L without gradients against a plain transcription.
+"""Time AASIST and AASIST-L without gradients against a plain transcription.
 
 > python benchmarks/aasist.py
 > python benchmarks/aasist.py --rounds 31 --batch-sizes 1 8 32
@@ -29,7 +29,7 @@ def calls(sizes, batch_size):
     torch.manual_seed(0)
     plain, ours = PlainAASIST(**sizes).eval(), AASIST(**sizes).eval()
     ours.load_state_dict(plain.state_dict())
-    wavs = 0.05 * torch.randn(batch_size, plain.samples)
+    wavs = 0.05 * torch.randn(batch_size, plain.num_samples)
     torch.testing.assert_close(plain(wavs), ours(wavs))
     return {
         "plain": functools.partial(plain, wavs),
@@ -39,7 +39,7 @@ def calls(sizes, batch_size):
 
 @torch.no_grad()
 def main():
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=7)

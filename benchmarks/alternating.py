@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times the bi-level step of ``Alternating`` against its bound, on V2.
+"""Time the bi-level step of ``Alternating`` against its bound, on V2.
 
 > python benchmarks/alternating.py
 
@@ -42,7 +42,7 @@ def measure(problem, name, rounds):
 
 
 def main():
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=3)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Counts what V2 and AASIST cannot do without: operations, and memory traffic.
+"""Count what V2 and AASIST cannot do without: operations, and memory traffic.
 
 > python benchmarks/bound.py
 
@@ -71,17 +71,17 @@ def training(network, wavs):
 
 
 def rows():
-    """Yields name, operations and bytes; of a part, those of its parameters."""
+    """Yield name, operations and bytes; of a part, those of its parameters."""
     for name, make in NETWORKS.items():
         torch.manual_seed(0)
         network, wavs = make().eval(), 0.05 * torch.randn(CLIPS, 64600)
         parameters = size(network.parameters())
         parts, whole = forward(network, wavs)
         # Some networks do most of their work beside their children's calls.
-        told = sum(parts.values()) > 0.9 * whole
+        complete = sum(parts.values()) > 0.9 * whole
         for part, operations in parts.items():
             # Less than a hundredth is not worth a row.
-            if told and operations > whole / 100:
+            if complete and operations > whole / 100:
                 held = size(getattr(network, part).parameters())
                 yield f"{name}, forward, {part}", operations, held
         yield f"**{name}, forward**", whole, parameters
@@ -91,7 +91,7 @@ def rows():
 
 
 def main():
-    """Prints the table."""
+    """Print the table."""
     peak, speed = matrix_peak(), bandwidth()
     cells = [
         [

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Races the hypergradient strategies against plain training and libraries.
+"""Race the hypergradient strategies against plain training and libraries.
 
 > python benchmarks/hypergradients.py
 > python benchmarks/hypergradients.py --problem quadratic --strategies cg
@@ -50,7 +50,7 @@ def rows():
         "Alternating, bare autograd": (libraries.bare, "exact step"),
         "Alternating": (ours("Alternating"), "exact step"),
     }
-    for where, products in (
+    for where, hvp_mode in (
         ("at_step", "reverse"),
         ("at_step", "forward"),
         ("at_step", "difference"),
@@ -196,7 +196,7 @@ def cells(found, plain_peak):
 
 
 def report(problem, args):
-    """Prints the table of a problem."""
+    """Print the table of a problem."""
     names = [
         name
         for name in rows()
@@ -223,7 +223,7 @@ def report(problem, args):
 
 
 def main():
-    """Measures one row, or reports on all of them."""
+    """Measure one row, or report on all of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problem", choices=PROBLEMS, help="default: all")
     parser.add_argument("--rounds", type=int, default=8)

@@ -71,7 +71,7 @@ def table_text(heads, rows):
 
 
 def table(heads, rows):
-    """Prints a table in Markdown."""
+    """Print a table in Markdown."""
     print(table_text(heads, rows))
 
 
@@ -93,15 +93,21 @@ def apart(file, *arguments, **environment):
 def peak_memory(function):
     """The bytes that a call needs at most beside what is there before it; None
     elsewhere than on Linux."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        # Give freed memory back, then let the high-water mark start anew.
-        ctypes.CDLL(None).malloc_trim(0)
+    release_memory()
+    with contextlib.suppress(OSError):
+        # Let the high-water mark start anew.
         Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     function()
     after = resident("VmHWM")
     return after and after - before
+
+
+def release_memory():
+    """Give freed memory back to the system."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident(key):

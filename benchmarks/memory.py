@@ -1,135 +1,189 @@
 #!/usr/bin/env python3
-"""Measures what a trial costs in memory, so that millions of them fit.
+"""Measure what a trial costs in memory, so that millions of them fit.
 
 > python benchmarks/memory.py
 > python benchmarks/memory.py --trials 10000000
 
 Prints a table: bytes a trial at the peak and afterwards, as ordinary objects
-and as this package holds them, each in a process of its own.
+and as they are held here, each in a process of its own. A training set that is
+too large for SpeechBrain's ``from_csv`` is read by its ``from_arrow_dataset``,
+from a table of Hugging Face's ``datasets`` that stays on the disk.
 """
 
 import argparse
-import gc
-import itertools
 import json
 import tempfile
 from pathlib import Path
 
+import datasets
+import numpy as np
 import torch
-from measure import apart, peak_memory, resident, table, target
+from measure import (
+    apart,
+    peak_memory,
+    release_memory,
+    resident,
+    table,
+    target,
+)
 from speechbrain.dataio.dataset import DynamicItemDataset
 from tqdm import tqdm
 
-from speechbrain_bilevel.dataio.manifest_dataset import ManifestDataset
 from speechbrain_bilevel.dataio.prepare import COLUMNS
-from speechbrain_bilevel.dataio.protocols import Trial
-from speechbrain_bilevel.dataio.trial_table import TrialTable
-from speechbrain_bilevel.dataio.views import View
-from speechbrain_bilevel.inference.scoring import ScoreFile
+from speechbrain_bilevel.dataio.protocols import read_protocol
+from speechbrain_bilevel.dataio.sampling import (
+    PairedBatchSampler,
+    group_folds,
+)
+from speechbrain_bilevel.inference.scoring import ResumableScoreFile
+
+datasets.disable_progress_bars()
 
 
 def names(trials):
-    """The utt, attack and label of each trial, made as they are asked for."""
-    return View(
-        range(trials),
-        lambda n: (f"LA_E_{n:08}", f"A{n % 19:02}", "spoof"),
-    )
+    """Yield utt, speaker and attack of each trial."""
+    for n in range(trials):
+        attack = f"A{n % 19 + 1:02}" if n % 10 else "-"
+        yield f"LA_E_{n:08}", f"LA_{n % 67:04}", attack
 
 
-def made_up(trials):
-    """Yields trials as a protocol of ASVspoof names them."""
-    for number, (utt, attack, label) in enumerate(names(trials)):
-        path = f"/data/LA/ASVspoof2019_LA_eval/flac/{utt}.flac"
-        speaker = f"LA_{number % 67:04}"
-        yield Trial(utt, path, speaker, attack, label, "eval")
+def label(attack):
+    """The label of a trial."""
+    return "bonafide" if attack == "-" else "spoof"
+
+
+def write_protocol(path, trials):
+    """Write a protocol as ASVspoof2019 has them."""
+    with open(path, "w", encoding="utf-8") as file:
+        for utt, speaker, attack in names(trials):
+            file.write(f"{speaker} {utt} - {attack} {label(attack)}\n")
 
 
 def write_manifest(path, trials):
-    """A manifest as the recipe prepares it."""
+    """Write a manifest as the recipe prepares it."""
     with open(path, "w", encoding="utf-8") as file:
         file.write(",".join(COLUMNS) + "\n")
-        for utt, attack, label in names(trials):
+        for utt, speaker, attack in names(trials):
             wav = f"$data_root/ASVspoof2019_LA_train/flac/{utt}.flac"
-            file.write(f"{utt},3.25,{wav},LA_0001,{attack},{label}\n")
+            cells = utt, "3.25", wav, speaker, attack, label(attack)
+            file.write(",".join(cells) + "\n")
 
 
-def half_scored(path, trials):
-    """A score file that goes on where a run was stopped."""
-    rows, network = names(trials), torch.nn.Linear(1, 1)
-    scores = ScoreFile(path, rows, network)
-    half = [utt for utt, _, _ in itertools.islice(rows, trials // 2)]
-    scores.add(half, [0.25] * len(half))
+def protocol_objects(folder):
+    """A tuple for each line of the protocol."""
+    lines = protocol(folder).read_text().splitlines()
+    return [tuple(line.split()) for line in lines]
 
 
-# As ordinary objects, as this package holds them, and the most bytes a trial
-# that the latter may take.
+def protocol(folder):
+    """Where the protocol lies."""
+    return folder / "ASVspoof2019.LA.cm.eval.trl.txt"
+
+
+def training_set(folder):
+    """A training set from an Arrow table, with its sampler and a clip read."""
+    text = datasets.Features(dict.fromkeys(COLUMNS, datasets.Value("string")))
+    rows = datasets.Dataset.from_csv(
+        str(folder / "train.csv"),
+        features=text,
+        keep_default_na=False,
+        cache_dir=str(folder / "arrow"),
+    )
+    clips = DynamicItemDataset.from_arrow_dataset(
+        rows, output_keys=["ID", "wav"]
+    )
+    attacks = rows.data.column("attack").to_numpy()
+    sampler = PairedBatchSampler(group_folds(attacks), 32, 32)
+    assert clips[next(iter(sampler))[0]]["wav"].endswith(".flac")
+    return clips, sampler
+
+
+def half_scored(folder, trials):
+    """Write half of the scores of a run that was then stopped."""
+    scores = score_file(folder)
+    scores.add(np.arange(trials // 2), [0.25] * (trials // 2))
+
+
+def score_file(folder):
+    """The scores of a run that may have been stopped before."""
+    torch.manual_seed(0)
+    trials = read_protocol(protocol(folder))
+    network = torch.nn.Linear(1, 1)
+    return ResumableScoreFile(folder / "scores.txt", trials, network, {})
+
+
+# As ordinary objects, as they are held here, and the most bytes a trial that
+# the latter may take.
 HOLDERS = {
     "trials of a protocol": {
-        "objects": lambda folder, trials: list(made_up(trials)),
-        "here": lambda folder, trials: TrialTable(made_up(trials)),
+        "objects": protocol_objects,
+        "here": lambda folder: read_protocol(protocol(folder)),
         "allowed": 128,
     },
     "clips of a training set": {
-        "objects": lambda folder, trials: DynamicItemDataset.from_csv(
+        "objects": lambda folder: DynamicItemDataset.from_csv(
             str(folder / "train.csv"), {"data_root": "/LA"}
         ),
-        "here": lambda folder, trials: ManifestDataset.from_csv(
-            str(folder / "train.csv"), {"data_root": "/LA"}
-        ),
-        "allowed": 64,
+        "here": training_set,
+        "allowed": 128,
     },
-    "scores of a resumed run": {
-        "objects": lambda folder, trials: {
-            utt: 0.25 for utt, _, _ in names(trials)
+    "trials and scores of a resumed run": {
+        "objects": lambda folder: {
+            row[1]: (row, 0.25) for row in protocol_objects(folder)
         },
-        "here": lambda folder, trials: ScoreFile(
-            folder / "scores.txt", names(trials), torch.nn.Linear(1, 1)
-        ),
-        "allowed": 64,
+        "here": score_file,
+        "allowed": 128,
     },
 }
 
 
-def measure(name, how, folder, trials):
+def measure(name, how, folder):
     """Bytes at the peak, and those that stay."""
-    torch.manual_seed(0)
-    held = []
+    hold, held = HOLDERS[name][how], []
     # What is imported or built once costs no trial anything.
-    list(made_up(1))
+    with tempfile.TemporaryDirectory() as small:
+        write_all(Path(small), 1000)
+        hold(Path(small))
+    release_memory()
     before = resident("VmRSS")
-    hold = HOLDERS[name][how]
-    peak = peak_memory(lambda: held.append(hold(Path(folder), trials)))
-    gc.collect()
+    peak = peak_memory(lambda: held.append(hold(Path(folder))))
+    release_memory()
     return peak, resident("VmRSS") - before
 
 
+def write_all(folder, trials):
+    """Write the files that are read."""
+    write_protocol(protocol(folder), trials)
+    write_manifest(folder / "train.csv", trials)
+    half_scored(folder, trials)
+
+
 def main():
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--trials", type=int, default=1_000_000)
     parser.add_argument("--row", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     trials = arguments.trials
     if arguments.row:
-        print(json.dumps(measure(*arguments.row, trials)))
+        print(json.dumps(measure(*arguments.row)))
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        write_manifest(Path(folder) / "train.csv", trials)
-        torch.manual_seed(0)
-        half_scored(Path(folder) / "scores.txt", trials)
+        write_all(Path(folder), trials)
         for name in tqdm(HOLDERS, "rows"):
-            words = [[name, how, folder] for how in ("objects", "here")]
             objects, here = (
-                apart(__file__, "--row", *row, "--trials", trials)
-                for row in words
+                apart(__file__, "--row", name, how, folder)
+                for how in ("objects", "here")
             )
-            cells = [f"{b / trials:.0f} B" for b in (*objects, here[1])]
-            allowed = HOLDERS[name]["allowed"]
+            cells = [f"{b / trials:.0f} B" for b in (*objects, *here[::-1])]
             verdict = target(
-                here[0] / trials, allowed, at_least=False, shape="{:.0f} B"
+                here[1] / trials,
+                HOLDERS[name]["allowed"],
+                at_least=False,
+                shape="{:.0f} B",
             )
-            rows.append([name, *cells, *verdict])
+            rows.append([name, *cells, *verdict[1:]])
     print(f"{trials:,} trials\n")
     heads = [
         "bytes a trial",
@@ -137,7 +191,7 @@ def main():
         "as objects, after",
         "here, after",
         "here, peak",
-        "target",
+        "target, after",
         "",
     ]
     table(heads, rows)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times the metrics on as many trials as ASVspoof2019 LA eval has.
+"""Time the metrics on as many trials as ASVspoof2019 LA eval has.
 
 > python benchmarks/metrics.py
 > python benchmarks/metrics.py --scores scores.txt --asv-scores asv.txt
@@ -13,15 +13,16 @@ import argparse
 import statistics
 
 import numpy as np
+import pandas as pd
 from measure import in_turns, quartiles, ratio, table, timed
 from sklearn.metrics import det_curve as sklearn_det_curve
 
 from speechbrain_bilevel.evaluation.evaluate import evaluate
 from speechbrain_bilevel.evaluation.score_files import (
     ASVScores,
-    CMScores,
     read_asv_scores,
     read_cm_scores,
+    split_classes,
 )
 from speechbrain_bilevel.metrics.asvspoof5 import (
     act_dcf,
@@ -34,7 +35,7 @@ from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
 
 YARDSTICK = "scikit-learn det_curve"
 N_BONAFIDE, N_SPOOF = 7355, 63882
-ATTACKS, SPEAKERS, DRAWS = 13, 67, 1000
+ATTACKS, SPEAKERS, RESAMPLES = 13, 67, 1000
 
 
 def made_up_scores():
@@ -43,13 +44,16 @@ def made_up_scores():
     total = N_BONAFIDE + N_SPOOF
     is_bonafide = rng.permutation(total) < N_BONAFIDE
     attack = np.char.add("A", rng.integers(ATTACKS, size=total).astype(str))
-    scores = CMScores(
-        utt=np.array([f"LA_E_{i}" for i in range(total)], dtype=object),
-        attack=np.where(is_bonafide, "-", attack).astype(object),
-        is_bonafide=is_bonafide,
-        score=rng.normal(size=total) + 3 * is_bonafide,
-        speaker=rng.integers(SPEAKERS, size=total).astype(str).astype(object),
+    scores = pd.DataFrame(
+        {
+            "utt": [f"LA_E_{i}" for i in range(total)],
+            "attack": np.where(is_bonafide, "-", attack),
+            "label": np.where(is_bonafide, "bonafide", "spoof"),
+            "score": rng.normal(size=total) + 3 * is_bonafide,
+            "speaker": rng.integers(SPEAKERS, size=total).astype(str),
+        }
     )
+    scores.attrs["path"] = "made up"
     asv = ASVScores(
         target=rng.normal(4, 1, 5370),
         nontarget=rng.normal(0, 1, 33327),
@@ -60,9 +64,9 @@ def made_up_scores():
 
 def rows(scores, asv):
     """What is timed, by name."""
-    bonafide, spoof = scores.bonafide, scores.spoof
+    bonafide, spoof = split_classes(scores)
     rates = asv_rates(asv.target, asv.nontarget, asv.spoof)
-    keys, values = scores.is_bonafide, scores.score
+    keys, values = scores.label == "bonafide", scores.score.to_numpy()
 
     def eer_and_both_tdcfs():
         eer(bonafide, spoof)
@@ -87,7 +91,7 @@ def rows(scores, asv):
 
 
 def main():
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scores", help="score file, utt source key score")
     parser.add_argument("--asv-scores", help="ASV score file")
@@ -111,10 +115,10 @@ def main():
     ]
     attacks = len(set(scores.attack)) - 1
     for resample in "utterances", "speakers":
-        if resample == "speakers" and scores.speaker is None:
+        if resample == "speakers" and "speaker" not in scores:
             continue
-        took = timed(lambda: evaluate([scores], asv, resample, DRAWS))
-        name = f"all figures, {attacks} attacks, {DRAWS} resamples over"
+        took = timed(lambda: evaluate([scores], asv, resample, RESAMPLES))
+        name = f"all figures, {attacks} attacks, {RESAMPLES} resamples over"
         relative = took / statistics.median(yardstick)
         row = [f"{name} {resample}", f"{1000 * took:.0f}", f"{relative:.0f}"]
         cells.append(row)

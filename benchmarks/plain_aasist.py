@@ -12,7 +12,7 @@ from speechbrain_bilevel.lobes.aasist import AASIST
 class PlainAASIST(AASIST):
     """The same parameters, outputs and gradients; none of the speed."""
 
-    def _maps(self, wavs):
+    def extract_features(self, wavs):
         x = conv1d(wavs.unsqueeze(1), self.front_end.filters)
         x = max_pool2d(x.unsqueeze(1).abs(), 3)
         x = selu(self.front_end.norm(x), inplace=True)

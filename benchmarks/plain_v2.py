@@ -38,16 +38,24 @@ class SincBranch(nn.Module):
     """Filters, magnitude, pooling, norm, patches, tokens."""
 
     def __init__(
-        self, samples, filters, kernel_size, pool, patch, embed, token_sizes
+        self,
+        num_samples,
+        out_channels,
+        kernel_size,
+        pool_size,
+        patch_size,
+        d_model,
+        token_sizes,
     ):
         super().__init__()
-        frames = (samples - kernel_size + 1) // pool
-        self.sinc = Sinc(filters, kernel_size)
-        self.pool = nn.MaxPool1d(pool)
-        self.norm = Norm([filters, frames])
+        frames = (num_samples - kernel_size + 1) // pool_size
+        self.sinc = Sinc(out_channels, kernel_size)
+        self.pool = nn.MaxPool1d(pool_size)
+        self.norm = Norm([out_channels, frames])
         self.activation = nn.LeakyReLU(0.2)
-        self.patches = nn.Conv2d(1, embed, patch, stride=patch)
-        sizes = [(filters // patch) * (frames // patch), *token_sizes]
+        self.patches = nn.Conv2d(1, d_model, patch_size, stride=patch_size)
+        patches = (out_channels // patch_size) * (frames // patch_size)
+        sizes = [patches, *token_sizes]
         self.to_tokens = nn.Sequential(
             *(
                 layer
@@ -66,9 +74,9 @@ class SincBranch(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention with the first key masked."""
 
-    def __init__(self, size, heads, dropout):
+    def __init__(self, size, nhead, dropout):
         super().__init__()
-        self.heads = heads
+        self.nhead = nhead
         self.query = nn.Linear(size, size)
         self.key = nn.Linear(size, size)
         self.value = nn.Linear(size, size)
@@ -78,11 +86,11 @@ class Attention(nn.Module):
     def forward(self, x):
         batch, tokens, size = x.shape
         query, key, value = (
-            layer(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
+            layer(x).view(batch, tokens, self.nhead, -1).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
         scores = torch.matmul(query, key.transpose(-2, -1))
-        scores = scores / math.sqrt(size // self.heads)
+        scores = scores / math.sqrt(size // self.nhead)
         mask = torch.ones(tokens, dtype=torch.bool, device=x.device)
         mask[0] = False
         scores = scores.masked_fill(~mask, -1e9)
@@ -94,16 +102,16 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block."""
 
-    def __init__(self, size, heads, hidden, dropout):
+    def __init__(self, size, nhead, d_ffn, dropout):
         super().__init__()
         self.attention_norm = Norm(size)
-        self.attention = Attention(size, heads, dropout)
+        self.attention = Attention(size, nhead, dropout)
         self.feed_forward_norm = Norm(size)
         self.feed_forward = nn.Sequential(
-            nn.Linear(size, hidden),
+            nn.Linear(size, d_ffn),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(hidden, size),
+            nn.Linear(d_ffn, size),
         )
         self.dropout = nn.Dropout(dropout)
 
@@ -134,37 +142,42 @@ class PlainV2(nn.Module):
 
     def __init__(
         self,
-        samples=64600,
-        sinc_filters=128,
-        sinc_kernel=81,
-        pool=3,
-        patch=24,
+        num_samples=64600,
+        sinc_channels=128,
+        sinc_kernel_size=81,
+        pool_size=3,
+        patch_size=24,
         token_sizes=(1024, 256, 128),
         encoder_channels=(64, 128, 256, 256),
-        blocks=6,
-        heads=4,
-        hidden=1024,
-        gru=512,
-        classifier=256,
+        num_layers=6,
+        nhead=4,
+        d_ffn=1024,
+        gru_hidden_size=512,
+        classifier_size=256,
         dropout=0.1,
     ):
         super().__init__()
-        self.samples = samples
-        embed = encoder_channels[-1]
+        d_model = encoder_channels[-1]
         self.sinc_branch = SincBranch(
-            samples, sinc_filters, sinc_kernel, pool, patch, embed, token_sizes
+            num_samples,
+            sinc_channels,
+            sinc_kernel_size,
+            pool_size,
+            patch_size,
+            d_model,
+            token_sizes,
         )
         self.mel_encoder = MelEncoder(encoder_channels)
-        tokens = token_sizes[-1] + self.mel_encoder.num_tokens(samples)
-        self.positions = Positions(tokens, embed, dropout)
+        tokens = token_sizes[-1] + self.mel_encoder.num_tokens(num_samples)
+        self.positions = Positions(tokens, d_model, dropout)
         self.transformer = nn.Sequential(
-            *(Block(embed, heads, hidden, dropout) for _ in range(blocks))
+            *(Block(d_model, nhead, d_ffn, dropout) for _ in range(num_layers))
         )
-        self.gru = nn.GRU(embed, gru, batch_first=True)
+        self.gru = nn.GRU(d_model, gru_hidden_size, batch_first=True)
         self.classifier = nn.Sequential(
             nn.LayerNorm(tokens),
-            nn.Linear(tokens, classifier),
-            nn.Linear(classifier, 2),
+            nn.Linear(tokens, classifier_size),
+            nn.Linear(classifier_size, 2),
         )
 
     def forward(self, wavs):

@@ -2,15 +2,16 @@
 that they should have."""
 
 import contextlib
+import tempfile
 from functools import partial
 from pathlib import Path
 
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from torch.func import functional_call
 
 from speechbrain_bilevel.dataio.batch import LevelBatch
 from speechbrain_bilevel.hypergradients.partition import Partition
+from speechbrain_bilevel.utils.hparams import load_hparams
 
 HPARAMS = Path(__file__).parents[1] / "hparams"
 UNROLLED = 3  # lower steps
@@ -122,11 +123,12 @@ class SmallV2Problem(Problem):
             "checkpointer": None,
             "network": {"dropout": 0.0},
         }
-        with open(HPARAMS / self.hparams, encoding="utf-8") as file:
-            hparams = load_hyperpyyaml(file, overrides)
+        with tempfile.TemporaryDirectory() as folder:
+            overrides["output_folder"] = folder
+            hparams = load_hparams(HPARAMS / self.hparams, overrides)
         dtype = torch.float64 if held else torch.float32
         generator = torch.Generator().manual_seed(0)
-        shape = 2, self.clips, hparams["samples"]
+        shape = 2, self.clips, hparams["num_samples"]
         noise = 0.1 * torch.randn(shape, generator=generator)
         labels = torch.arange(self.clips, device=device) % 2
         lower, upper = (1e-3, 0.0) if held else (1e-4, 1e-4)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times how many clips a core reads for training, and partial reads; tells how
+"""Time how many clips a core reads for training, and partial reads; tells how
 much of what is scored is padding.
 
 > python benchmarks/reading.py
@@ -20,16 +20,16 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import soundfile
 import torch
 from measure import in_turns, quartiles, ratio, table, target
 from speechbrain.dataio.dataloader import make_dataloader
 from tqdm import tqdm
 
-from speechbrain_bilevel.dataio.audio import SAMPLE_RATE, read_audio
-from speechbrain_bilevel.dataio.manifest_rows import ManifestRows
+from speechbrain_bilevel.dataio import SAMPLE_RATE
+from speechbrain_bilevel.dataio.audio import read_audio
 from speechbrain_bilevel.dataio.prepare import COLUMNS
-from toy_corpus.corpus import make_clip
 from speechbrain_bilevel.inference.scoring import padding
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes/ASVspoof2019/LA"
@@ -71,15 +71,17 @@ def training_loader(manifests, data_folder, num_workers):
     hparams = {
         "manifest_folder": manifests,
         "data_folder": data_folder,
-        "samples": SAMPLES,
+        "num_samples": SAMPLES,
+        "train_samples": SAMPLES,
         "batch_size": BATCH,
         "upper_batch_size": BATCH,
+        "class_balanced": False,
         "num_workers": num_workers,
-        "modules": {},
         "hypergradient": "any",
-        "folds": 3,
+        "num_folds": 3,
+        "leaky_folds": False,
+        "epoch_ends": "lower",
         "seed": 1234,
-        "as_published": False,
     }
     sets, kwargs = train.dataio_prep(hparams)
     # Started once; the start of a process is little beside a real epoch.
@@ -88,7 +90,7 @@ def training_loader(manifests, data_folder, num_workers):
 
 
 def read_epoch(loader):
-    """Reads all batches of an epoch."""
+    """Read all batches of an epoch."""
     for _ in loader:
         pass
 
@@ -131,22 +133,21 @@ def rows_of_partial_reads(folder, rounds):
 def row_of_padding(manifests):
     """How much of eval is repetition, in percent, when all of a recording is
     scored."""
-    rows = ManifestRows(manifests / "eval.csv", {"data_root": ""})
-    durations = rows.cells("duration")
-    lengths = np.array(durations, float) * SAMPLE_RATE
-    share = 100 * padding(lengths.round().astype(int), SAMPLES)
-    name = f"padding of {len(lengths)} whole recordings, %"
+    durations = pd.read_csv(manifests / "eval.csv").duration
+    lengths = (durations * SAMPLE_RATE).round().astype(int)
+    share = 100 * padding(lengths.to_numpy(), SAMPLES)
+    name = f"padding of {len(lengths)} recordings in full length, %"
     return name, *target(share, 5, at_least=False)
 
 
 def read_often(path):
-    """Reads the beginning of a file many times."""
+    """Read the beginning of a file many times."""
     for _ in range(READS):
         read_audio(path, SAMPLES)
 
 
 def main():
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data_folder", type=Path)
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Runs the benchmarks and puts their tables into docs/performance.md.
+"""Run the benchmarks and puts their tables into docs/performance.md.
 
 > python benchmarks/run_all.py                # make bench
 > python benchmarks/run_all.py reading memory
 
 Each table is printed when it is there; docs/performance.md is written at the end,
 if all benchmarks were run and none failed. Of those with targets, the rows are
-gathered in a table at the top. ``unseen_attacks.py`` is no race and takes hours:
-it is not run.
+gathered in a table at the top.
 """
 
 import argparse
@@ -75,7 +74,7 @@ def rows_with_targets(text):
 
 
 def main():
-    """Runs them, and writes the page."""
+    """Run them, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS))
     names = parser.parse_args().names or list(BENCHMARKS)

@@ -31,8 +31,11 @@ from problems import SmallV2Problem
 from tqdm import tqdm
 
 from speechbrain_bilevel.dataio.batch import LevelBatch
-from speechbrain_bilevel.inference.card import model_card
-from speechbrain_bilevel.inference.folder import parts_of, write_folder
+from speechbrain_bilevel.inference.export import model_card
+from speechbrain_bilevel.inference.pretrained import (
+    DetectorConfig,
+    write_folder,
+)
 from speechbrain_bilevel.lobes.v2 import V2
 from speechbrain_bilevel.utils.distributed import (
     closing_process_group,
@@ -41,17 +44,16 @@ from speechbrain_bilevel.utils.distributed import (
 )
 
 TRIALS, FILES, CLIPS = 71_237, 200, 192
-V2_CLASS = "!new:speechbrain_bilevel.lobes.v2.V2"
 TINY = {
-    "samples": 1600,
-    "sinc_filters": 8,
-    "patch": 4,
+    "num_samples": 1600,
+    "sinc_channels": 8,
+    "patch_size": 4,
     "token_sizes": [12, 6],
     "encoder_channels": [4, 8],
-    "blocks": 1,
-    "heads": 2,
-    "hidden": 16,
-    "gru": 4,
+    "num_layers": 1,
+    "nhead": 2,
+    "d_ffn": 16,
+    "gru_hidden_size": 4,
 }
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node")
 SCORE = ("-m", "speechbrain_bilevel.cli", "score")
@@ -72,7 +74,7 @@ class Share(SmallV2Problem):
 
 
 def train(rounds):
-    """Prints the seconds of each step, on the main process."""
+    """Print the seconds of each step, on the main process."""
     step, _ = libraries.ours("Alternating")(Share("cpu"))
     for _ in range(2):
         step()
@@ -82,9 +84,9 @@ def train(rounds):
 
 
 def losses(rounds):
-    """Prints both levels' losses on the joined batch before each step.
+    """Print both levels' losses on the joined batch before each step.
 
-    Batch normalisation goes by its running statistics: those of a batch are
+    Batch normalization goes by its running statistics: those of a batch are
     each process's own on a CPU.
     """
     problem = Share("cpu")
@@ -129,16 +131,12 @@ def launched(words, processes, threads):
 
 # ---------------------------------------------------------------------- folders
 def write_detector(folder, sizes):
-    """An untrained V2, as a recipe leaves one."""
+    """Write an untrained V2 as a pretrained folder."""
     torch.manual_seed(0)
     network = V2(**sizes).eval()
-    yaml = folder.with_suffix(".yaml")
-    lines = [f"    {key}: {value}" for key, value in sizes.items()]
-    text = "\n".join([f"network: {V2_CLASS}", *lines])
-    text += f"\nsamples: {sizes['samples']}\nas_published: False\n"
-    yaml.write_text(text)
-    parts = parts_of(yaml, network.state_dict())
-    write_folder(folder, parts, model_card(folder.name, parts))
+    config = DetectorConfig.of(network, "logit_difference")
+    card = model_card(folder.name, config)
+    write_folder(folder, config, network.state_dict(), card)
     return folder
 
 
@@ -188,7 +186,7 @@ def killed_and_resumed(trials, scores, detector, threads):
 
 # ------------------------------------------------------------------------ table
 def rows(folder, rounds, threads):
-    """Yields the table's rows."""
+    """Yield the table's rows."""
     words = [__file__, "--only", "losses", rounds]
     both = (json.loads(launched(words, n, threads)) for n in (1, 2))
     apart = max(abs(a - b) for pair in zip(*both) for a, b in zip(*pair))
@@ -203,7 +201,7 @@ def rows(folder, rounds, threads):
     cells = f"{64 / one:.1f} clips/s", f"{64 / two:.1f} clips/s"
     yield ["training V2-small, 32 + 32", *cells, f"{one / two:.2f}", "-", ""]
 
-    full = write_detector(folder / "v2", {"samples": 64600})
+    full = write_detector(folder / "v2", {})
     few, none = folder / "few.csv", folder / "none.csv"
     write_list(few, CLIPS)
     write_list(none, 1)
@@ -243,7 +241,7 @@ def rows(folder, rounds, threads):
 
 
 def main():
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)

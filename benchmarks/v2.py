@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times V2 against its plain transcription: forward, training step, memory.
+"""Time V2 against its plain transcription: forward, training step, memory.
 
 > python benchmarks/v2.py
 > python benchmarks/v2.py --processes 9 --batch-sizes 1 64
@@ -55,7 +55,7 @@ def noise(batch_size):
 
 
 def check_equality():
-    """Compares logits and gradients, without dropout, in double precision."""
+    """Compare logits and gradients, without dropout, in double precision."""
     plain, ours = (network.double() for network in networks(dropout=0.0))
     wavs, labels = noise(2)
     wavs, found = wavs.double(), []
@@ -112,7 +112,7 @@ def measure_memory(name):
 
 
 def main():
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     sizes = [1, 16, TRAINED]
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=sizes)

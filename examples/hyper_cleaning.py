@@ -1,4 +1,4 @@
-"""Hyper-cleaning: half of the labels are wrong, and 80 clean trials tell which.
+"""Hyper-cleaning: half of the labels are wrong, and 80 clean trials show which.
 
 > python examples/hyper_cleaning.py
 """

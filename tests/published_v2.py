@@ -104,6 +104,43 @@ def _published_order(network):
     return sorted((name for name, _ in network.named_parameters()), key=place)
 
 
+def published_names(state):
+    """A state dict of ours under the names of the published V2."""
+    found = {}
+    blocks = "transformer.encoder.layers"
+    heads = ("query", "key", "value", "output")
+    for name, tensor in state.items():
+        module, _, rest = name.partition(".")
+        part, _, end = rest.partition(".")
+        layer, _, kind = end.partition(".")
+        if module == "classifier":
+            name = f"mlp.{rest}"
+        elif name.startswith("sinc_branch.to_tokens."):
+            which = "lin_ln" if int(layer) % 2 else "linear"
+            name = f"EmbedReduce.{which}{int(layer) // 2 + 1}.{kind}"
+        elif module == "sinc_branch":
+            names = {"sinc": "Sinc_conv", "norm": "lnorm1"}
+            name = f"{names.get(part, 'patchEmbed.proj')}.{end}"
+        elif name.startswith("mel_encoder.mel."):
+            name = f"FeatureEncoder.mel_transform.{end}"
+        elif module == "mel_encoder":
+            conv, layer = divmod(int(layer), 3)
+            name = f"FeatureEncoder.encode{conv + 1}.{layer}.{kind}"
+        elif module == "transformer":
+            block, what = f"{blocks}.{part}", layer
+            if what == "attention":
+                head, _, kind = kind.partition(".")
+                name = f"{block}.self_attn.linears.{heads.index(head)}.{kind}"
+            elif what == "feed_forward":
+                number = {"0": "1", "3": "2"}[kind[0]]
+                name = f"{block}.feed_forward.w_{number}.{kind[2:]}"
+            else:
+                number = 0 if what == "attention_norm" else 1
+                name = f"{block}.sublayer.{number}.norm.{kind}"
+        found[name] = tensor
+    return found
+
+
 def published_training(network, batches, steps_per_epoch):
     """Train as the published script does, with two copies of the network.
 

@@ -12,21 +12,23 @@ import train
 
 RECIPE = Path(train.__file__).resolve().parent
 OVERRIDES = {
-    "samples": 4000,
+    "num_samples": 4000,
     "batch_size": 8,
+    "upper_batch_size": 8,
     "number_of_epochs": 2,
     "training_steps": 12,
     "num_workers": 0,
 }
 NETWORKS = {
-    "v2": "{sinc_filters: 8, patch: 4, token_sizes: [12, 6], "
-    "encoder_channels: [4, 8], blocks: 1, hidden: 16, gru: 4, classifier: 4}",
-    "aasist": "{sinc_filters: 9, sinc_kernel: 17, channels: [2, 3], graph: 3, "
-    "stack: 2}",
-    "mel_cnn": "{bands: 16, channels: [2, 3], hidden: 4}",
-    "ssl_aasist": "{features: 12, channels: [2, 3], graph: 3, stack: 2}",
+    "v2": "{sinc_channels: 8, patch_size: 4, token_sizes: [12, 6], "
+    "encoder_channels: [4, 8], num_layers: 1, d_ffn: 16, gru_hidden_size: 4, "
+    "classifier_size: 4}",
+    "aasist": "{sinc_channels: 9, sinc_kernel_size: 17, channels: [2, 3], "
+    "graph_size: 3, stack_size: 2}",
+    "mel_cnn": "{n_mels: 16, channels: [2, 3], embedding_size: 4}",
+    "ssl_aasist": "{projection_size: 12, channels: [2, 3], graph_size: 3, "
+    "stack_size: 2}",
 }
-PLAIN = ("train_v2", "train_v2_small", "train_mel_cnn", "train_aasist")
 
 
 def arguments(yaml, corpus, output, *flags, **overrides):
@@ -39,10 +41,7 @@ def arguments(yaml, corpus, output, *flags, **overrides):
         "output_folder": output,
         **overrides,
     }
-    if yaml not in PLAIN:
-        overrides.setdefault("upper_batch_size", overrides["batch_size"])
-    if yaml in ("train_v2", "train_v2_bilevel_as_published"):
-        del overrides["training_steps"]
+    overrides.setdefault("train_samples", overrides["num_samples"])
     words = [str(RECIPE / "hparams" / f"{yaml}.yaml"), "--device", "cpu"]
     for key, value in overrides.items():
         words += [f"--{key}", str(value)]

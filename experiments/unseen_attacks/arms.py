@@ -1,5 +1,7 @@
-"""The arms of ``unseen_attacks.py``: what is changed in a YAML of the recipe."""
+"""The arms of ``run.py``: what is changed in a YAML of the recipe."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 STRATEGY = "!new:speechbrain_bilevel.hypergradients."
@@ -7,7 +9,7 @@ RAWBOOST = {
     "wav_augment": """!new:speechbrain.augment.augmenter.Augmenter
     augmentations:
         - !new:speechbrain_bilevel.augment.time_domain.RandomCrop
-            samples: !ref <samples>
+            num_samples: !ref <num_samples>
         - !new:speechbrain_bilevel.augment.rawboost.RawBoost
             algorithm: 5"""
 }
@@ -28,8 +30,8 @@ class Arm(NamedTuple):
     passes : int
         Backward passes of a step, of which the budget makes epochs.
     overrides : dict of str to str
-        Keys of the YAML and their new values: what begins with a tag replaces
-        what stood there, or is new; other mappings are merged.
+        Keys of the YAML and their new values, as YAML: a mapping without a tag
+        is merged with what stands there, anything else replaces it.
     levels : int
         1 is plain training's YAML, 2 the bi-level one's.
     batch : int
@@ -45,7 +47,7 @@ class Arm(NamedTuple):
 
     description: str
     passes: int = 1
-    overrides: dict = {}
+    overrides: Mapping = MappingProxyType({})
     levels: int = 1
     batch: int = 32
     chosen_from: bool = False
@@ -70,7 +72,7 @@ def _bilevel(description, strategy, passes, chosen_from=True, **overrides):
 
 
 def _hyperparameters(description, strategy, passes, name, module):
-    """An arm whose upper level is a module beside the network."""
+    """Return an arm whose upper level is a module beside the network."""
     return _bilevel(
         description,
         strategy,
@@ -83,7 +85,7 @@ def _hyperparameters(description, strategy, passes, name, module):
     )
 
 
-_WEIGHTS = ("attack_weights", "nnet.hyperparameters.LossWeights {size: SIZE}")
+_WEIGHTS = ("attack_weights", "nnet.losses.LossWeights {size: SIZE}")
 _NORMS = ", ".join(f"network.mel_encoder.convs.{i}" for i in (1, 4, 7, 10))
 _BACK = "[network.embedding, network.classifier]"
 
@@ -113,9 +115,10 @@ ARMS = {
         "LaggedAlternating {number_of_epochs: !ref <number_of_epochs>}",
         2,
         False,
-        as_published="True",
-        loss="{as_published: True}",
-        score="{as_published: True}",
+        leaky_folds="True",
+        epoch_ends="shorter",
+        loss="{loss_on: softmax}",
+        score="softmax",
         max_grad_norm="1.0e+9",
     ),
     "alternating": _bilevel("mel encoder up, Alternating", "Alternating", 2),
@@ -133,7 +136,7 @@ ARMS = {
         "mel encoder up, Alternating, RawBoost", "Alternating", 2, **RAWBOOST
     ),
     "alternating_norms": _bilevel(
-        "normalisation up, Alternating", "Alternating", 2, upper=f"[{_NORMS}]"
+        "normalization up, Alternating", "Alternating", 2, upper=f"[{_NORMS}]"
     ),
     "alternating_back": _bilevel(
         "embedding and classifier up, Alternating",
@@ -148,7 +151,7 @@ ARMS = {
         **ONE_CLASS,
     ),
     "alternating_norms_one_class": _bilevel(
-        "normalisation up, Alternating, one-class softmax",
+        "normalization up, Alternating, one-class softmax",
         "Alternating",
         2,
         upper=f"[{_NORMS}]",
@@ -175,7 +178,7 @@ ARMS = {
         "mel encoder up, TruncatedUnrolled, 3 steps",
         "TruncatedUnrolled {steps: 3}",
         10,
-        lower_steps="!!int 3",
+        lower_steps="3",
     ),
     "cg": _bilevel(
         "mel encoder up, CGAID",
@@ -207,6 +210,6 @@ ARMS = {
         "OneStepUnrolled",
         4,
         "noise",
-        "augment.noise.LearnedNoise {snr: 30.0}",
+        "augment.time_domain.LearnedNoise {snr: 30.0}",
     ),
 }

@@ -1,10 +1,11 @@
-"""The table and the plot of ``unseen_attacks.py``."""
+"""The table and the plot of ``run.py``."""
 
 import numpy as np
 import scipy.stats
-from unseen_arms import ARMS
+from arms import ARMS
+from matplotlib.figure import Figure
 
-from speechbrain_bilevel.evaluation.plots import COLOURS, INK, Figure
+from speechbrain_bilevel.evaluation.plots import COLORS, INK
 
 
 def interval(values):
@@ -38,8 +39,8 @@ def comparisons(results, best):
         runs = len(results[other]["runs"])
         lines.append(
             f"{ARMS[best].description} - {ARMS[other].description}: "
-            f"{change:+.1f} ± {half:.1f} points ({100 * change / base:+.0f} %), "
-            f"p = {p:.3f}, {runs} seeds"
+            f"{change:+.1f} ± {half:.1f} points "
+            f"({100 * change / base:+.0f} %), p = {p:.3f}, {runs} seeds"
         )
     return lines
 
@@ -102,11 +103,11 @@ def plot(results, best, path):
     for row, arm in enumerate(order):
         values = of(results, arm, "unseen")
         mean, half = interval(values)
-        colour = COLOURS[1 if arm == best else 2 if arm == "plain" else 0]
+        color = COLORS[1 if arm == best else 2 if arm == "plain" else 0]
         axes.errorbar(
-            mean, row, xerr=half, fmt="o", color=colour, capsize=3, markersize=6
+            mean, row, xerr=half, fmt="o", color=color, capsize=3, markersize=6
         )
-        axes.plot(values, [row] * len(values), "|", color=colour, markersize=9)
+        axes.plot(values, [row] * len(values), "|", color=color, markersize=9)
     axes.set_yticks(
         range(len(order)), [ARMS[arm].description for arm in order], fontsize=9
     )

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Does bi-level training help against attacks that training never saw?
 
-> python benchmarks/unseen_attacks.py --data_folder /path/to/LA --output_folder OUT
+> python run.py --data_folder /path/to/LA --output_folder OUT
 
-Trains the small log-mel CNN of the recipe in many ways (``unseen_arms.py``), all
+Trains the small log-mel CNN of the recipe in many ways (``arms.py``), all
 with the same number of backward passes. First each arm is tried on folds of
 train and dev with attacks held out; the bi-level arm that does best there is
 the one that is compared with plain training. Only then every arm is trained on
@@ -16,28 +16,29 @@ import argparse
 import concurrent.futures
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import yaml
+from arms import ARMS
+from report import plot, table
 from tqdm import tqdm
-from unseen_arms import ARMS
-from unseen_report import plot, table
 
 from speechbrain_bilevel.dataio.protocols import (
     asvspoof2019_protocol_path,
     read_asvspoof2019_protocol,
 )
-from speechbrain_bilevel.dataio.sampling import PairedBatchSampler, attack_folds
+from speechbrain_bilevel.dataio.sampling import PairedBatchSampler, group_folds
 from speechbrain_bilevel.evaluation.score_files import read_cm_scores
 from speechbrain_bilevel.metrics.eer import eer
 
 HERE = Path(__file__).resolve().parent
+RECIPE_HPARAMS = HERE.parents[1] / "hparams"
 YAMLS = {1: "train_mel_cnn.yaml", 2: "train_mel_cnn_bilevel.yaml"}
 HELD_OUT = (("A01", "A02"), ("A03", "A04"), ("A05", "A06"))
 KNOWN = ("A16", "A19")
@@ -46,7 +47,7 @@ BATCH = 32
 
 # ---------------------------------------------------------------------- folds
 def make_fold(corpus, folder, held_out):
-    """Writes a corpus whose eval set is half of dev's bona fide trials and dev's
+    """Write a corpus whose eval set is half of dev's bona fide trials and dev's
     trials of the attacks that are held out; the audio is linked to."""
     protocols = {}
     for part in ("train", "dev"):
@@ -68,53 +69,41 @@ def make_fold(corpus, folder, held_out):
 
 
 # ----------------------------------------------------------------------- runs
-def words(arm, corpus, attacks, seed, budget):
-    """The recipe's command line for an arm that makes its passes."""
+def hparams(arm, corpus, attacks, seed, budget):
+    """The YAML of an arm that makes its passes."""
     if arm.levels == 1:
         steps = len(attacks) // arm.batch
     else:
-        published = "as_published" in arm.overrides
-        folds = attack_folds(attacks, 3, seed, published)
-        sampler = PairedBatchSampler(folds, BATCH, BATCH, seed, published)
-        steps = len(sampler)
+        ends = arm.overrides.get("epoch_ends", "lower")
+        folds = group_folds(
+            attacks, 3, seed, leaky="leaky_folds" in arm.overrides
+        )
+        steps = len(PairedBatchSampler(folds, BATCH, BATCH, seed, ends))
     cost = steps * arm.passes * arm.batch / BATCH
     epochs = max(1, round(arm.budgets * budget / cost))
-    result = ["--device", "cpu", "--noprogressbar"]
     overrides = {
-        "data_folder": corpus,
+        "data_folder": json.dumps(str(corpus)),
         "seed": seed,
         "number_of_epochs": epochs,
         "training_steps": epochs * steps,
         **arm.overrides,
     }
-    for key, value in overrides.items():
-        if not str(value).startswith("!"):
-            result += [f"--{key}", str(value)]
-    return result
-
-
-def edited(arm, attacks):
-    """The arm's YAML, with what it constructs in its place."""
-    text = (HERE.parent / "hparams" / YAMLS[arm.levels]).read_text()
-    groups = str(len(set(attacks)))
-    for key, value in arm.overrides.items():
-        if value.startswith("!"):
-            block = re.compile(rf"^{key}:.*\n(?: .*\n)*", re.MULTILINE)
-            line = f"{key}: {value}\n".replace("SIZE", groups)
-            text = block.sub("", text)
-            # What it refers to may stand anywhere.
-            text += line
-    return text
+    base = quote(str(RECIPE_HPARAMS / YAMLS[arm.levels]))
+    lines = [f"--- !include:{base}"]
+    lines += [f"{key}: {value}" for key, value in overrides.items()]
+    return "\n".join(lines).replace("SIZE", str(len(set(attacks)))) + "\n"
 
 
 def run(name, corpus, output, seed, budget):
-    """Makes a run, unless it is there, and says what it gave."""
+    """Make a run, unless it is there, and return what it gave."""
     arm, done = ARMS[name], output / "run.json"
-    trials = read_asvspoof2019_protocol(corpus, "train")
-    attacks = [trial.attack for trial in trials]
-    options = words(arm, corpus, attacks, seed, budget)
+    attacks = read_asvspoof2019_protocol(corpus, "train").attack.to_list()
+    text, yaml = (
+        hparams(arm, corpus, attacks, seed, budget),
+        output / "arm.yaml",
+    )
     if done.exists():
-        if json.loads(done.read_text())["words"] != options:
+        if yaml.read_text() != text:
             raise SystemExit(
                 f"{output}: made with other settings; choose another "
                 "--output_folder"
@@ -122,22 +111,13 @@ def run(name, corpus, output, seed, budget):
     else:
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir(parents=True)
-        (output / "arm.yaml").write_text(edited(arm, attacks))
-        script = str(HERE / "unseen_run.py")
-        command = [
-            sys.executable,
-            script,
-            output,
-            output / "arm.yaml",
-            *options,
-        ]
-        environment = dict(os.environ, OMP_NUM_THREADS="1")
+        yaml.write_text(text)
         with open(output / "out.txt", "w") as out:
             code = subprocess.run(
-                [str(word) for word in command],
+                [sys.executable, HERE / "train_arm.py", output, yaml],
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=dict(os.environ, OMP_NUM_THREADS="1"),
             ).returncode
         if code:
             raise SystemExit(f"{output / 'out.txt'}: {name} failed")
@@ -149,21 +129,18 @@ def run(name, corpus, output, seed, budget):
 def error_rates(path):
     """EER in percent: of unseen and known attacks, and of each."""
     scores = read_cm_scores(path)
-    bonafide = scores.score[scores.is_bonafide]
-    spoofed = ~scores.is_bonafide
-    known = np.isin(scores.attack, KNOWN)
-    sets = {"unseen": spoofed & ~known, "known": spoofed & known}
-    for attack in sorted(set(scores.attack[spoofed])):
-        sets[attack] = scores.attack == attack
+    bonafide = scores.score[scores.label == "bonafide"]
+    spoof = scores[scores.label == "spoof"]
+    known = spoof.attack.isin(KNOWN)
+    sets = {"unseen": spoof.score[~known], "known": spoof.score[known]}
+    sets |= {str(attack): of.score for attack, of in spoof.groupby("attack")}
     return {
-        name: 100 * eer(bonafide, scores.score[chosen])[0]
-        for name, chosen in sets.items()
-        if chosen.any()
+        name: 100 * eer(bonafide, of)[0] for name, of in sets.items() if len(of)
     }
 
 
 def run_all(plan, jobs, budget):
-    """All runs of a plan, {key: (arm, corpus, output, seed)}, some at a time."""
+    """Make all runs of {key: (arm, corpus, output, seed)}, some at a time."""
     stop = threading.Event()
 
     def guarded(arguments):
@@ -187,7 +164,7 @@ def run_all(plan, jobs, budget):
 
 # ----------------------------------------------------------------------- main
 def arguments():
-    """What the command line says."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data_folder", type=Path, required=True)
     parser.add_argument("--output_folder", type=Path, required=True)
@@ -207,7 +184,7 @@ def arguments():
 
 
 def main():
-    """Tries, chooses, compares."""
+    """Try, choose, compare."""
     args = arguments()
     output = args.output_folder
     folds = {}

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""One run of ``unseen_attacks.py``: the recipe's train.py, with its backward
-passes counted.
+"""One run of ``run.py``: the recipe's train.py, its backward passes counted.
 
-> python benchmarks/unseen_run.py OUTPUT train.yaml --data_folder LA ...
+> python train_arm.py OUTPUT arm.yaml
 """
 
 import json
@@ -15,12 +14,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from speechbrain_bilevel.utils.files import write_atomically
 
-RECIPE = Path(__file__).resolve().parents[1] / "recipes/ASVspoof2019/LA"
+RECIPE = Path(__file__).resolve().parents[2] / "recipes/ASVspoof2019/LA"
 sys.path.insert(0, str(RECIPE))
 
 
 class Count:
-    """Counts the calls of a function, or its own."""
+    """Count the calls of a function, or its own."""
 
     def __init__(self, function=lambda *args: None):
         self.function, self.calls = function, 0
@@ -31,19 +30,19 @@ class Count:
 
 
 def main():
-    """Trains, scores, and writes run.json when all is done."""
-    output, yaml, *words = sys.argv[1:]
+    """Train, score, and write run.json when all is done."""
+    output, yaml = sys.argv[1:]
     import train
 
     passes = Count(torch.autograd._engine_run_backward)
     torch.autograd._engine_run_backward = passes
     steps = Count()
     register_optimizer_step_post_hook(steps)
-    sys.argv = ["train.py", yaml, *words, "--output_folder", output]
+    words = ["--output_folder", output, "--device", "cpu", "--noprogressbar"]
+    sys.argv = ["train.py", yaml, *words]
     start = time.perf_counter()
     train.main()
     result = {
-        "words": words,
         "passes": passes.calls,
         "steps": steps.calls,
         "seconds": time.perf_counter() - start,

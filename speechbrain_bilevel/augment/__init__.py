@@ -1,1 +1,1 @@
-"""Augmentations, among them such whose strength is learned."""
+"""Augmentations of training audio, one of them of a learned strength."""

@@ -1,4 +1,4 @@
-"""RawBoost: convolutive, impulsive and coloured noise without recordings.
+"""RawBoost: convolutive, impulsive and colored noise without recordings.
 
 Source: Tak et al., "RawBoost: A Raw Data Boosting and Augmentation Method
 applied to Automatic Speaker Verification Anti-Spoofing", ICASSP 2022.
@@ -7,12 +7,12 @@ applied to Automatic Speaker Verification Anti-Spoofing", ICASSP 2022.
 import torch
 from torch.nn.functional import pad
 
-CONVOLVE, IMPULSES, COLOURED = "convolve", "add_impulses", "add_coloured_noise"
+CONVOLVE, IMPULSES, COLORED = "convolve", "add_impulses", "add_colored_noise"
 SERIES = {
     1: (CONVOLVE,),
     2: (IMPULSES,),
-    3: (COLOURED,),
-    4: (CONVOLVE, IMPULSES, COLOURED),
+    3: (COLORED,),
+    4: (CONVOLVE, IMPULSES, COLORED),
     5: (CONVOLVE, IMPULSES),
 }
 PARALLEL = 8
@@ -20,25 +20,25 @@ EDGE = 1e-3  # Least distance of a notch from 0 Hz and half the rate, in Hz.
 
 
 class RawBoost(torch.nn.Module):
-    """Distorts each waveform by noise drawn anew from torch's generator.
+    """Distort each waveform by noise drawn anew from torch's generator.
 
-    Convolution and impulses scale what exceeds a peak of 1 down to 1, coloured
+    Convolution and impulses scale what exceeds a peak of 1 down to 1, colored
     noise does not; so it was published. In evaluation mode nothing changes.
 
     Arguments
     ---------
     algorithm : int
         1: linear and non-linear convolution. 2: signal-dependent impulses.
-        3: stationary coloured noise. 4: 1, 2 and 3 in series. 5: 1 and 2 in
+        3: stationary colored noise. 4: 1, 2 and 3 in series. 5: 1 and 2 in
         series. 8: 1 and 2 in parallel, summed.
     sample_rate : int
         Rate of the waveforms, in Hz.
     orders : int
         Powers of the waveform that are filtered and summed (N_f).
     notches : int
-        Notch filters in series for each power, and for coloured noise.
+        Notch filters in series for each power, and for colored noise.
     frequency_min, frequency_max : float
-        Range of a notch's centre, in Hz.
+        Range of a notch's center, in Hz.
     bandwidth_min, bandwidth_max : float
         Range of a notch's width, in Hz.
     taps_min, taps_max : int
@@ -53,7 +53,7 @@ class RawBoost(torch.nn.Module):
     impulse_gain : float
         Largest impulse, as a multiple of the sample it is added to (g_sd).
     snr_min, snr_max : float
-        Range of the signal-to-noise ratio of coloured noise, in dB.
+        Range of the signal-to-noise ratio of colored noise, in dB.
 
     Raises
     ------
@@ -116,18 +116,8 @@ class RawBoost(torch.nn.Module):
         self.snr = snr_min, snr_max
 
     def forward(self, waveforms):
-        """Distorts the waveforms in training mode, without a gradient.
-
-        Arguments
-        ---------
-        waveforms : torch.Tensor
-            [batch, samples]
-
-        Returns
-        -------
-        torch.Tensor
-            [batch, samples], single precision in training mode.
-        """
+        """Distort waveforms, [batch, samples], in training mode, in single
+        precision and without a gradient."""
         if not self.training:
             return waveforms
         with torch.no_grad():
@@ -142,7 +132,7 @@ class RawBoost(torch.nn.Module):
         return waveforms
 
     def convolve(self, waveforms):
-        """Sums filtered powers of each waveform (LnL), algorithm 1."""
+        """Sum filtered powers of each waveform (LnL), algorithm 1."""
         powers = [waveforms]
         while len(powers) < self.orders:
             powers.append(powers[-1] * waveforms)
@@ -155,7 +145,7 @@ class RawBoost(torch.nn.Module):
         return limit_peak(filtered - filtered.mean(dim=-1, keepdim=True))
 
     def add_impulses(self, waveforms):
-        """Adds multiples of few samples to themselves (ISD), algorithm 2."""
+        """Add multiples of few samples to themselves (ISD), algorithm 2."""
         batch, samples = waveforms.shape
         percent = draw((0.0, self.impulse_percent), (batch, 1), waveforms)
         most = int(samples * self.impulse_percent / 100)
@@ -168,8 +158,8 @@ class RawBoost(torch.nn.Module):
         impulses = self.impulse_gain * factors * waveforms.gather(1, places)
         return limit_peak(waveforms.scatter_add(1, places, impulses))
 
-    def add_coloured_noise(self, waveforms):
-        """Adds filtered white noise at a drawn ratio (SSI), algorithm 3."""
+    def add_colored_noise(self, waveforms):
+        """Add filtered white noise at a drawn ratio (SSI), algorithm 3."""
         noise = torch.randn_like(waveforms).unsqueeze(1)
         # The noise is scaled to the ratio, so a gain would cancel.
         filters = self._draw_filters((len(waveforms), 1), waveforms)
@@ -181,23 +171,23 @@ class RawBoost(torch.nn.Module):
     def _draw_filters(self, shape, like):
         """Filters of several notches and peak gain 1: [*shape, taps]."""
         shape = *shape, self.notches
-        centre = draw(self.frequency, shape, like)
+        center = draw(self.frequency, shape, like)
         half = draw(self.bandwidth, shape, like) / 2
         taps = draw(self.taps, shape, like).floor()
         nyquist = self.sample_rate / 2
-        low = (centre - half).clamp(min=EDGE) / nyquist
-        high = (centre + half).clamp(max=nyquist - EDGE) / nyquist
+        low = (center - half).clamp(min=EDGE) / nyquist
+        high = (center + half).clamp(max=nyquist - EDGE) / nyquist
         return cascade(notch(low, high, taps, longest=self.taps[1]))
 
 
 def draw(limits, shape, like):
-    """Uniform numbers between two limits, on the device of a tensor."""
+    """Draw uniform numbers between two limits, on the device of a tensor."""
     low, high = limits
     return low + (high - low) * torch.rand(shape, device=like.device)
 
 
 def limit_peak(waveforms):
-    """Scales waveforms that exceed a peak of 1 down to it."""
+    """Scale waveforms that exceed a peak of 1 down to it."""
     peaks = waveforms.abs().amax(dim=-1, keepdim=True)
     return waveforms / peaks.clamp(min=1)
 
@@ -231,7 +221,7 @@ def cascade(filters):
 
 
 def filter_and_sum(signals, filters):
-    """Sums filtered signals: [batch, signals, samples] to [batch, samples].
+    """Sum filtered signals: [batch, signals, samples] to [batch, samples].
 
     The filters, [batch, signals, taps], are symmetric and of an odd length.
     What comes out is one sample early, as it is in the published code.

@@ -28,7 +28,7 @@ class LearnedNoise(torch.nn.Module):
         self.snr = torch.nn.Parameter(torch.tensor(float(snr)))
 
     def forward(self, waveforms):
-        """Adds noise to each waveform, relative to its own power.
+        """Add noise to each waveform, relative to its own power.
 
         Arguments
         ---------
@@ -46,11 +46,11 @@ class LearnedNoise(torch.nn.Module):
 
 
 class RandomCrop(torch.nn.Module):
-    """Cuts a piece out of each waveform, at a random place of its own.
+    """Cut a piece out of each waveform, at a random place of its own.
 
     Arguments
     ---------
-    samples : int
+    num_samples : int
         Length of the piece.
 
     Example
@@ -59,36 +59,36 @@ class RandomCrop(torch.nn.Module):
     tensor([1.])
     """
 
-    def __init__(self, samples):
+    def __init__(self, num_samples):
         super().__init__()
-        self.samples = samples
+        self.num_samples = num_samples
 
     def forward(self, waveforms):
-        """Cuts the pieces.
+        """Cut the pieces.
 
         Arguments
         ---------
         waveforms : torch.Tensor
-            [batch, time], time at least ``samples``.
+            [batch, time], time at least ``num_samples``.
 
         Returns
         -------
         torch.Tensor
-            [batch, samples]
+            [batch, num_samples]
 
         Raises
         ------
         ValueError
             If the waveforms are shorter.
         """
-        spare = waveforms.shape[1] - self.samples
+        spare = waveforms.shape[1] - self.num_samples
         if spare < 0:
             raise ValueError(
                 f"waveforms of {waveforms.shape[1]} samples hold no crop of "
-                f"{self.samples}"
+                f"{self.num_samples}"
             )
         starts = torch.randint(
             spare + 1, (len(waveforms), 1), device=waveforms.device
         )
-        places = torch.arange(self.samples, device=waveforms.device)
+        places = torch.arange(self.num_samples, device=waveforms.device)
         return waveforms.gather(1, starts + places)

@@ -1,4 +1,4 @@
-"""``speechbrain-bilevel classify``: judges audio files."""
+"""``speechbrain-bilevel classify``: score audio files, one verdict each."""
 
 import csv
 import itertools
@@ -17,7 +17,7 @@ _FIELDS = ("path", "label", "score", "calibrated", "error")
 
 
 def add_classify(commands):
-    """Adds the command to the parser.
+    """Add the command to the parser.
 
     Arguments
     ---------
@@ -25,11 +25,10 @@ def add_classify(commands):
     """
     parser = commands.add_parser(
         "classify",
-        help="judge audio files",
-        description="Prints 'bonafide' or 'spoof', the score (higher is more "
-        "bona fide) and the file, a line each. A file that cannot be judged is "
-        "told, and the others are judged all the same; then the exit code is "
-        "2.",
+        help="score audio files",
+        description="Print 'bonafide' or 'spoof', the score (higher is more "
+        "bona fide) and the file, a line each. Unreadable files are reported "
+        "on stderr and skipped; the exit code is then 2.",
     )
     add_detector_arguments(parser)
     parser.add_argument(
@@ -47,8 +46,8 @@ def add_classify(commands):
     parser.add_argument(
         "--segments",
         action="store_true",
-        help="judge all of each recording, by overlapping windows, and tell "
-        "the suspicious spans; else the network sees its beginning only",
+        help="score all of each recording, by overlapping windows, and print "
+        "the suspicious spans; otherwise the network sees its beginning only",
     )
     parser.add_argument(
         "--plot",
@@ -67,46 +66,39 @@ def add_classify(commands):
 
 
 def _classify(args):
-    from speechbrain_bilevel.dataio.audio import find_audio
     from speechbrain_bilevel.inference.detector import SpoofDetector
 
     if args.plot and not args.segments:
         raise InputError("--plot draws the score over time; add --segments")
     draw = _Plots(args.plot) if args.plot else None
     detector = SpoofDetector.from_hparams(
-        args.source,
-        trust_code=args.trust_code,
-        run_opts=run_options(args),
+        args.source, trust_code=args.trust_code, run_opts=run_options(args)
     )
     if args.segments:
-        verdicts = _judge_long(
-            detector, find_audio(args.paths), args.batch_size, draw
-        )
+        verdicts = _score_whole(detector, args.paths, args.batch_size, draw)
     else:
         verdicts = detector.iterate_files(args.paths, args.batch_size)
     show = {"table": _table, "json": _json, "csv": _csv}[args.format]
-    n_read = n_failed = 0
+    n_scored = n_failed = 0
     for verdict in show(verdicts):
         if verdict.error is None:
-            n_read += 1
+            n_scored += 1
         else:
             print(f"error: {verdict.error}", file=sys.stderr)
             n_failed += 1
     if n_failed:
-        total = n_read + n_failed
+        total = n_scored + n_failed
         print(f"{n_failed} of {total} files have no verdict", file=sys.stderr)
-    if n_read and args.format == "table":
-        print(_explained(detector), file=sys.stderr)
+    if n_scored and args.format == "table":
+        print(_explanation(detector.decision), file=sys.stderr)
     return 2 if n_failed else 0
 
 
-def _explained(detector):
-    """What the scores mean, in a line below them."""
-    decision = detector.decision
+def _explanation(decision):
     if decision.calibration is None:
         return (
-            f"above {decision.border:g} is bona fide; not calibrated, so that "
-            "scores rank recordings and tell no probability"
+            f"above {decision.threshold:g} is bona fide; not calibrated, so "
+            "scores only rank recordings"
         )
     return (
         "scores are log-likelihood ratios: at +2.3 what was heard is 10 times "
@@ -115,11 +107,12 @@ def _explained(detector):
     )
 
 
-def _judge_long(detector, paths, batch_size, draw):
+def _score_whole(detector, paths, batch_size, draw):
     """The verdict on all of each recording, drawn where it is wanted."""
+    from speechbrain_bilevel.dataio.audio import find_audio
     from speechbrain_bilevel.inference.verdicts import Verdict
 
-    for path in paths:
+    for path in find_audio(paths):
         try:
             verdict = detector.segments(path, batch_size=batch_size)
             if draw:
@@ -133,13 +126,15 @@ class _Plots:
     """Draws verdicts into a folder, each under a name of its own."""
 
     def __init__(self, folder):
-        from speechbrain_bilevel.inference.verdict_plot import draw_verdict
+        from speechbrain_bilevel.evaluation.plots import require_matplotlib
         from speechbrain_bilevel.utils.files import check_target
 
-        self.folder, self.draw, self.names = folder, draw_verdict, set()
+        require_matplotlib()
         check_target(os.path.join(folder, "plot.png"))
+        self.folder, self.names = folder, set()
 
     def __call__(self, verdict):
+        from speechbrain_bilevel.inference.verdicts import draw_verdict
         from speechbrain_bilevel.utils.files import write_atomically
 
         stem = os.path.basename(verdict.path)
@@ -147,7 +142,7 @@ class _Plots:
         names = itertools.chain([stem], numbered)
         name = next(name for name in names if name not in self.names)
         self.names.add(name)
-        write_atomically(self.folder, {f"{name}.png": self.draw(verdict)})
+        write_atomically(self.folder, {f"{name}.png": draw_verdict(verdict)})
 
 
 def _table(verdicts):

@@ -63,7 +63,7 @@ def add_arguments(parser):
         "--resample",
         choices=("speakers", "utterances"),
         help="what the intervals are over; default: speakers where the "
-        "protocol tells ten or more, else utterances",
+        "protocol has ten or more, else utterances",
     )
     parser.add_argument(
         "--resamples",
@@ -138,7 +138,7 @@ def _refuse_idle_options(args):
 
 
 def system_names(paths):
-    """Find the shortest names that tell score files apart.
+    """Find the shortest names that distinguish the score files.
 
     Arguments
     ---------

@@ -29,7 +29,7 @@ def add_calibrate(commands):
         help="scores of the same system on dev, to learn from",
     )
     _add_common_arguments(parser)
-    parser.set_defaults(run=_calibrate)
+    parser.set_defaults(run=lambda args: _apply(args, "calibrated"))
 
 
 def add_fuse(commands):
@@ -85,10 +85,6 @@ def _add_common_arguments(parser):
         metavar="NAME",
         help="which trials of --dev-protocol; default: dev where there are any",
     )
-
-
-def _calibrate(args):
-    return _apply(args, "calibrated")
 
 
 def _fuse(args):
@@ -182,7 +178,7 @@ def _read_systems(paths, protocol, partition, default, need_keys=False):
 
     if partition and not protocol:
         raise InputError(
-            f"partition {partition}: without a protocol nothing tells which "
+            f"partition {partition}: without a protocol it is unknown which "
             "trials these are; give --protocol or --dev-protocol"
         )
     trials = read_protocol(protocol) if protocol else None

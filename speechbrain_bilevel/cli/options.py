@@ -1,4 +1,4 @@
-"""What arguments of several commands have to be."""
+"""Arguments that several commands share."""
 
 import argparse
 import math
@@ -8,16 +8,7 @@ from speechbrain_bilevel.utils.errors import InputError
 
 
 def whole_number(least):
-    """A whole number from ``least``, for ``argparse``.
-
-    Arguments
-    ---------
-    least : int
-
-    Returns
-    -------
-    callable
-        From the argument's text to the number.
+    """Make a type for ``argparse``: a whole number of at least ``least``.
 
     Example
     -------
@@ -36,15 +27,7 @@ def whole_number(least):
 
 
 def finite_number(text):
-    """A finite number, for ``argparse``.
-
-    Arguments
-    ---------
-    text : str
-
-    Returns
-    -------
-    float
+    """A finite number, as a type for ``argparse``.
 
     Example
     -------
@@ -61,7 +44,7 @@ def finite_number(text):
 
 
 def add_detector_arguments(parser):
-    """Adds which detector a command uses, and how it computes.
+    """Add which detector a command uses, and how it computes.
 
     Arguments
     ---------
@@ -76,8 +59,8 @@ def add_detector_arguments(parser):
     parser.add_argument(
         "--trust-code",
         action="store_true",
-        help="run whatever the folder's YAML says; without it, a YAML that "
-        "builds more than a network is refused",
+        help="run whatever the folder's hyperparams.yaml says, for networks "
+        "outside of speechbrain_bilevel; without it, nothing of it is run",
     )
     parser.add_argument(
         "--device",
@@ -92,11 +75,12 @@ def add_detector_arguments(parser):
 
 
 def run_options(args):
-    """What SpeechBrain calls run_opts, of those arguments.
+    """Collect what SpeechBrain calls run_opts.
 
     Arguments
     ---------
     args : argparse.Namespace
+        See ``add_detector_arguments``.
 
     Returns
     -------
@@ -127,15 +111,15 @@ def _device(name):
         index = get_local_rank() or 0
     if index >= torch.cuda.device_count():
         raise InputError(
-            f"--device {name}: this would be GPU number {index}, counted from "
-            f"0, and {torch.cuda.device_count()} can be used; give another, or "
+            f"--device {name}: would be GPU number {index}, counted from 0, "
+            f"and {torch.cuda.device_count()} can be used; give another, or "
             "start fewer processes"
         )
     return f"cuda:{index}"
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes ``-1e-3`` for a number and not for an option."""
+    """Take ``-1e-3`` for a number and not for an option."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -104,8 +104,8 @@ def _start_process_group():
     import torch
 
     if "RANK" in os.environ:
-        # What they tell each other is little, so GPUs do with gloo too; and
-        # they tell it at the end, for which the fastest has to wait.
+        # They exchange little, so gloo will do for GPUs too, and they do so at
+        # the end, for which the fastest has to wait.
         timeout = datetime.timedelta(days=365)
         torch.distributed.init_process_group("gloo", timeout=timeout)
 

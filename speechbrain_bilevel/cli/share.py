@@ -1,5 +1,4 @@
-"""``speechbrain-bilevel export``, ``push`` and ``import``: detectors on the
-move."""
+"""``speechbrain-bilevel export``, ``push`` and ``import``: share detectors."""
 
 import os
 
@@ -7,7 +6,7 @@ from speechbrain_bilevel.utils.errors import InputError
 
 
 def add_export(commands):
-    """Adds the command to the parser.
+    """Add the command to the parser.
 
     Arguments
     ---------
@@ -16,7 +15,7 @@ def add_export(commands):
     parser = commands.add_parser(
         "export",
         help="write a trained detector as a folder to share",
-        description="Writes the network of the best epoch, calibrated on the "
+        description="Write the network of the best epoch, calibrated on the "
         "scores of dev, with a model card that has the figures of the scores "
         "of eval, training data, intended use and limits. The folder is for "
         "SpoofDetector.from_hparams, for SpeechBrain's EncoderClassifier, and "
@@ -36,7 +35,7 @@ def add_export(commands):
     parser.add_argument(
         "--license",
         metavar="ID",
-        help="for the card: the hub's name of the licence, e.g. apache-2.0",
+        help="for the card: the hub's name of the license, e.g. apache-2.0",
     )
     for partition, use, protocol in (
         ("dev", "calibrate", "--dev-protocol"),
@@ -60,35 +59,23 @@ def add_export(commands):
 def _export(args):
     from speechbrain_bilevel.inference.export import export
 
+    arguments = {k: v for k, v in vars(args).items() if k != "run"}
     _refuse_existing(args.folder)
-    parts = export(
-        args.source,
-        args.folder,
-        args.name,
-        args.corpus,
-        args.license,
-        args.dev_scores,
-        args.dev_protocol,
-        args.eval_scores,
-        args.protocol,
-        args.asv_scores,
-    )
-    how = "calibrated" if parts.calibration else "not calibrated"
+    config, _ = export(**arguments)
+    how = "calibrated" if config.calibration else "not calibrated"
     print(f"{args.folder}: {how}; see its README.md before you share it")
     return 0
 
 
 def _refuse_existing(folder):
-    if os.path.exists(folder) and not (
+    if os.path.lexists(folder) and not (
         os.path.isdir(folder) and not os.listdir(folder)
     ):
-        raise InputError(
-            f"{folder}: is there already; expected a new name, or delete it"
-        )
+        raise InputError(f"{folder}: exists; choose a new name, or delete it")
 
 
 def add_push(commands):
-    """Adds the command to the parser.
+    """Add the command to the parser.
 
     Arguments
     ---------
@@ -97,7 +84,7 @@ def add_push(commands):
     parser = commands.add_parser(
         "push",
         help="upload a detector to the Hugging Face hub",
-        description="Uploads a folder that `export` wrote, in one commit. Log "
+        description="Upload a folder that `export` wrote, in one commit. Log "
         "in first by `hf auth login`, or set HF_TOKEN.",
     )
     parser.add_argument("folder", metavar="OUT", help="folder to upload")
@@ -116,7 +103,7 @@ def _push(args):
 
 
 def add_import(commands):
-    """Adds the command to the parser.
+    """Add the command to the parser.
 
     Arguments
     ---------
@@ -125,7 +112,7 @@ def add_import(commands):
     parser = commands.add_parser(
         "import",
         help="make a detector of weights published elsewhere",
-        description="Writes a pretrained folder of published weights: of "
+        description="Write a pretrained folder of published weights: of "
         "AASIST or AASIST-L (github.com/clovaai/aasist), or of V2 "
         "(github.com/menglu-lml/ASV_Deepfake_with_bilevel). It is not "
         "calibrated: `score` dev with it, then `export` it with --dev-scores.",

@@ -167,7 +167,7 @@ def open_audio(path):
         raise InputError(f"{path}: {kind}; expected an audio file")
     if path.suffix.lower() == ".raw":
         raise InputError(
-            f"{path}: raw samples tell neither rate nor channels; expected a "
+            f"{path}: raw samples state neither rate nor channels; expected a "
             "format with a header, such as FLAC, WAV, OGG or MP3"
         )
     try:

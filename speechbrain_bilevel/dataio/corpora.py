@@ -33,11 +33,11 @@ class Corpus:
         Where the FLAC files of each partition may lie, the usual place first;
         of a list nothing, because it names its files.
     attack : str
-        Name of the column that tells one kind of spoof from another.
+        Name of the column that holds the kind of spoof.
     example : str
         What may stand in that column.
     prefixes : dict of str to str
-        If the beginning of an utterance's name tells the partition: which.
+        The partition of each beginning of an utterance's name, if it has one.
 
     Example
     -------

@@ -42,7 +42,7 @@ _LINES = 1 << 14
 def find_trials(data_folder, partition="eval", protocol=None):
     """Read a partition's trials from the data folder of any known corpus.
 
-    The protocol in the folder tells which corpus it is. Audio is looked for
+    The protocol in the folder says which corpus it is. Audio is looked for
     where the corpus may have it; a file that is nowhere gets the usual place as
     its path.
 
@@ -282,7 +282,8 @@ def locate_audio(trials, root, corpus):
         # Backwards, so that the usual place wins; one listing of each folder,
         # because there may be a million files.
         for place in reversed(places) if len(places) > 1 else ():
-            here = files.isin(_list_folder(Path(root) / place))
+            names = _list_folder(Path(root) / place)
+            here = [file in names for file in files]
             chosen = chosen.mask(here, f"{place}/" + files)
         paths.append(chosen)
     return trials.assign(path=pd.concat(paths))
@@ -290,9 +291,9 @@ def locate_audio(trials, root, corpus):
 
 def _list_folder(folder):
     try:
-        return os.listdir(folder)
+        return set(os.listdir(folder))
     except OSError:
-        return []
+        return set()
 
 
 # ------------------------------------------------------------- check the audio
@@ -395,7 +396,7 @@ def check_audio(path, any_format=False):
         with soundfile.SoundFile(path) as audio:
             faults = _format_faults(audio, any_format)
             # Of other formats libsndfile reports what is left of a truncated
-            # file as its length, so that its end tells nothing.
+            # file as its length, so that its end proves nothing.
             if audio.format == "FLAC":
                 faults += _length_faults(audio)
             elif any_format and not _can_read(audio, 0):
@@ -451,7 +452,7 @@ def write_manifest(data_folder, out_csv, partition="eval", protocol=None):
     Every file has to exist, to have a readable header and to hold audio. Of
     ASVspoof's corpora it has to be mono FLAC at 16 kHz; of In-the-Wild and of
     lists it may be anything that soundfile reads. Truncated FLAC is found by
-    its last sample; of WAV it cannot be told.
+    its last sample; a WAV cut short may look complete.
 
     Arguments
     ---------

@@ -95,7 +95,7 @@ _NAME = re.compile(r"[\w.-]+")
 def read_protocol(path):
     """Read the trials of any known corpus, or of a list of one's own.
 
-    The first line tells which it is: a header, or the number of columns (see
+    The first line decides which it is: a header, or the number of columns (see
     ``dataio.corpora``). Of a list, columns are separated by commas or tabs, may
     be in any order, and others than these are ignored:
 
@@ -113,7 +113,7 @@ def read_protocol(path):
     Arguments
     ---------
     path : str or Path
-        The protocol. Of ASVspoof2019 LA, its name tells the partition
+        The protocol. Of ASVspoof2019 LA, its name states the partition
         (".train.", ".dev." or ".eval."), else its first utterance's (LA_T_,
         LA_D_ or LA_E_).
 
@@ -174,7 +174,7 @@ def _read(path, layout, parse, expected):
 
 
 def recognize(path):
-    """Tell by its first line which corpus a protocol is of.
+    """Recognize a corpus by the first line of its protocol.
 
     Arguments
     ---------
@@ -296,7 +296,7 @@ def _partition_of_cells(corpus, cells, partition):
     if corpus.prefixes:
         raise InputError(
             f"{shorten(cells['utterance'])} does not begin with "
-            f"{', '.join(corpus.prefixes)}, which tell the partition"
+            f"{', '.join(corpus.prefixes)}, which state the partition"
         )
     return partition
 

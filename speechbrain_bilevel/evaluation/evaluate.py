@@ -32,7 +32,7 @@ from speechbrain_bilevel.metrics.tdcf import (
 )
 from speechbrain_bilevel.utils.errors import InputError, listed
 
-#: More cannot be told apart in a table, and each of them costs time.
+#: More are no use in a table, and each of them costs time.
 MAX_ATTACKS = 1000
 #: With fewer, intervals over speakers are too narrow.
 FEW_SPEAKERS = 20

@@ -18,7 +18,7 @@ from speechbrain_bilevel.metrics.eer import det_curve
 from speechbrain_bilevel.metrics.tdcf import tdcf_coefficients, tdcf_curve
 from speechbrain_bilevel.utils.errors import InputError, printable
 
-# Okabe and Ito's colors, which color-blind readers can tell apart; wine red in
+# Okabe and Ito's colors, which color-blind readers can distinguish; wine red in
 # the place of their yellow, which is too faint on white.
 COLORS = (
     "#0072B2",
@@ -143,17 +143,7 @@ def png(figure):
 
 
 def svg(figure):
-    """Convert a figure to SVG text, equal figures to equal text.
-
-    Arguments
-    ---------
-    figure : matplotlib.figure.Figure
-
-    Returns
-    -------
-    str
-        An XML document; its letters are text, not outlines.
-    """
+    """Convert a figure to SVG text; its letters are text, not outlines."""
     file = io.StringIO()
     with style():
         figure.savefig(file, format="svg", metadata={"Date": None})

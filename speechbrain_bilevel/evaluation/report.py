@@ -24,16 +24,9 @@ from speechbrain_bilevel.utils.files import (
     write_atomically,
 )
 
-#: What is written; "tdcf.png" only where there is a t-DCF.
-FILES = (
-    "metrics.json",
-    "metrics.txt",
-    "report.html",
-    "det.png",
-    "attacks.png",
-    "tdcf.png",
-    "scores.png",
-)
+_TEXTS = "metrics.json", "metrics.txt", "report.html"
+# Of these, "tdcf.png" only where there is a t-DCF.
+_PNGS = "det.png", "attacks.png", "tdcf.png", "scores.png"
 
 
 def write_report(report, folder):
@@ -66,7 +59,7 @@ def write_report(report, folder):
     contents |= {f"{n}.png": plots.png(each) for n, each in figures.items()}
     write_atomically(folder, contents)
     # An earlier report may have had more figures.
-    for name in set(FILES) - set(contents):
+    for name in set(_PNGS) - set(contents):
         Path(folder, name).unlink(missing_ok=True)
 
 
@@ -89,7 +82,7 @@ def check_report(folder, inputs):
     >>> check_report(getfixture("tmp_path") / "report", ["scores.txt"])
     """
     plots.require_matplotlib()
-    targets = [Path(folder, name) for name in FILES]
+    targets = [Path(folder, name) for name in (*_TEXTS, *_PNGS)]
     for target in targets:
         check_target(target)
     refuse_overwriting(targets, inputs)

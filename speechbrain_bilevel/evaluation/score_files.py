@@ -6,7 +6,7 @@ in the order of the file:
 * ``utt``: the name of the trial, text;
 * ``score``: float64, higher means "more bona fide";
 * ``label``, ``attack``, ``speaker``: as in ``dataio.protocols``, each only
-  where something tells it.
+  where it is known.
 
 ``scores.attrs["path"]`` is the file, for messages and reports.
 """
@@ -90,7 +90,7 @@ def read_cm_scores(path, trials=None, partition=None, need_keys=True):
         5), see ``HEADER_NAMES``.
     trials : pandas.DataFrame, optional
         What ``dataio.protocols.read_protocol`` returns: exactly these trials
-        have to have scores. It tells labels, attacks and speakers.
+        have to have scores. It has labels, attacks and speakers.
     partition : str, optional
         Which of these trials count; scores of the others are skipped. By
         default those of "eval", as in official figures, and all where there is
@@ -139,7 +139,7 @@ def read_cm_scores(path, trials=None, partition=None, need_keys=True):
         return scores
     if "label" not in scores:
         raise InputError(
-            f"{path}: has no keys, so nothing tells which trials are bona "
+            f"{path}: has no keys, so it is unknown which trials are bona "
             "fide; give the protocol too (--protocol FILE)"
         )
     _check_classes(path, scores.label, LABELS)

@@ -34,19 +34,12 @@ SHORTEST = 0.025
 
 
 class FitLength(torch.nn.Module):
-    """Bring waveforms to the length that a network takes.
-
-    Arguments
-    ---------
-    num_samples : int
-        That length; longer waveforms are cut, shorter ones repeated.
+    """Cut or repeat waveforms to the length that a network takes.
 
     Example
     -------
-    >>> fit = FitLength(3)
-    >>> fit(torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]]), torch.tensor([1, 0.5]))
-    tensor([[1, 2, 3],
-            [5, 6, 5]])
+    >>> FitLength(3)(torch.tensor([[5, 6, 0, 0]]), torch.tensor([0.5]))
+    tensor([[5, 6, 5]])
     """
 
     def __init__(self, num_samples):
@@ -54,27 +47,11 @@ class FitLength(torch.nn.Module):
         self.num_samples = num_samples
 
     def forward(self, wavs, wav_lens):
-        """Cut or repeat.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            [batch, time]
-        wav_lens : torch.Tensor
-            [batch], relative to the longest.
-
-        Returns
-        -------
-        torch.Tensor
-            [batch, num_samples]
-        """
+        """[batch, time], relative lengths, [batch] -> [batch, num_samples]"""
         lengths = (wav_lens.cpu() * wavs.shape[1]).round().int().clamp(min=1)
-        return torch.stack(
-            [
-                fit_length(wav[:length], self.num_samples)
-                for wav, length in zip(wavs, lengths)
-            ]
-        )
+        pairs = zip(wavs, lengths)
+        fitted = [fit_length(wav[:n], self.num_samples) for wav, n in pairs]
+        return torch.stack(fitted)
 
 
 class Decision(torch.nn.Module):
@@ -92,11 +69,8 @@ class Decision(torch.nn.Module):
     Example
     -------
     >>> decision = Decision(calibration={"weight": 0.5, "bias": -1.0})
-    >>> log_posteriors, score = decision(torch.tensor([[-1.0, 3.0]]))
-    >>> score, decision.threshold
-    (tensor([1.], dtype=torch.float64), 0.0)
-    >>> log_posteriors.exp()
-    tensor([[0.2689, 0.7311]])
+    >>> decision(torch.tensor([[-1.0, 3.0]]))[1]
+    tensor([1.], dtype=torch.float64)
     """
 
     def __init__(self, score=SCORES[0], calibration=None):
@@ -111,21 +85,8 @@ class Decision(torch.nn.Module):
         return 0.5 if is_softmax else 0.0
 
     def forward(self, logits):
-        """Decide.
-
-        Arguments
-        ---------
-        logits : torch.Tensor
-            [batch, 2]
-
-        Returns
-        -------
-        log_posteriors : torch.Tensor
-            [batch, 2], single precision; if calibrated, of classes that are
-            equally frequent.
-        score : torch.Tensor
-            [batch], double precision; higher is more bona fide.
-        """
+        """[batch, 2] -> log posteriors (if calibrated, of classes that are
+        equally frequent), [batch, 2], and scores, [batch], double precision"""
         score = detection_score(logits, self.score)
         if self.calibration is not None:
             weight, bias = self.calibration["weight"], self.calibration["bias"]
@@ -162,13 +123,7 @@ class Classifier(torch.nn.Module):
 
 
 def label_encoder():
-    """SpeechBrain's encoder of the two labels.
-
-    Example
-    -------
-    >>> label_encoder().decode_torch(torch.tensor([1, 0]))
-    ['bonafide', 'spoof']
-    """
+    """SpeechBrain's encoder of the two labels."""
     encoder = CategoricalEncoder()
     encoder.update_from_iterable(LABELS)
     encoder.expect_len(len(LABELS))
@@ -187,7 +142,9 @@ class SpoofDetector(EncoderClassifier):
 
     The network sees ``hparams.num_samples`` samples at 16 kHz: the beginning
     of a longer recording (``segments`` scores all of it), and a shorter one
-    repeated.
+    repeated. Files may be of any format that soundfile reads, any rate, channel
+    count and length; one that is damaged, silent throughout or too short to
+    hold any speech raises an ``InputError``.
 
     Arguments
     ---------
@@ -205,23 +162,18 @@ class SpoofDetector(EncoderClassifier):
     ...     {"network": build("MelCNN", {"num_samples": 1600})},
     ...     {"num_samples": 1600, "score": "logit_difference"},
     ... )
-    >>> log_posteriors, score, index, label = detector.classify_batch(
-    ...     torch.randn(3, 16000)
-    ... )
-    >>> log_posteriors.shape, score.shape, len(label)
-    (torch.Size([3, 2]), torch.Size([3]), 3)
+    >>> _, score, _, label = detector.classify_batch(torch.randn(3, 16000))
+    >>> score.shape, len(label)
+    (torch.Size([3]), 3)
     """
 
     MODULES_NEEDED = ("network",)
     HPARAMS_NEEDED = ("num_samples", "score")
 
-    def __init__(
-        self, modules=None, hparams=None, run_opts=None, freeze_params=True
-    ):
-        defaults = {"calibration": None, "label_encoder": label_encoder()}
-        super().__init__(
-            modules, {**defaults, **hparams}, run_opts, freeze_params
-        )
+    def __init__(self, modules, hparams, run_opts=None, freeze_params=True):
+        hparams = {"calibration": None} | hparams
+        hparams["label_encoder"] = label_encoder()
+        super().__init__(modules, hparams, run_opts, freeze_params)
         self.decision = Decision(self.hparams.score, self.hparams.calibration)
 
     @classmethod
@@ -240,8 +192,8 @@ class SpoofDetector(EncoderClassifier):
     ):
         """Load a pretrained folder, or a repository of the Hugging Face hub.
 
-        Of a source that is not trusted, config.json and model.safetensors are
-        read; both are data, and nothing of it is run.
+        Its config.json and model.safetensors are read; both are data, and
+        nothing of it is run.
 
         Arguments
         ---------
@@ -249,38 +201,30 @@ class SpoofDetector(EncoderClassifier):
             A folder that ``train.py`` or ``speechbrain-bilevel export`` wrote,
             or "user/name".
         hparams_file, overrides, overrides_must_match
-            With ``trust_code``: the YAML, and changes to it. Without, there is
-            none.
+            Of the YAML, which is loaded with ``trust_code`` only.
         savedir, download_only, local_strategy, fetch_config
-            Where to keep what is fetched, and how; see
-            ``speechbrain.inference.interfaces.pretrained_from_hparams``. By
-            default, the token of ``huggingface_hub`` is used where there is
-            one.
+            See ``speechbrain.inference.interfaces.pretrained_from_hparams``;
+            by default, ``huggingface_hub``'s token is used, if there is one.
         trust_code : bool
             Load as SpeechBrain does, and run whatever the source's YAML says:
             for networks outside of ``lobes``, by authors whom you would let
             use your machine.
         **kwargs
-            ``run_opts`` and ``freeze_params``; see the class.
-
-        Returns
-        -------
-        SpoofDetector
+            ``run_opts`` and ``freeze_params``.
 
         Raises
         ------
         InputError
-            If the source is missing, incomplete or damaged, or describes a
-            network that is unknown or other than its weights.
+            If the source is missing, incomplete or damaged, or its weights are
+            not those of the network that it describes.
         """
         fetching = {
             "savedir": savedir,
             "local_strategy": local_strategy,
-            # Private repositories of the user's own, as anywhere with the hub.
             "fetch_config": fetch_config or FetchConfig(token=None),
         }
-        if trust_code:
-            with pretrained.named_errors(source):
+        with pretrained.naming(source, pretrained.EXPECTED):
+            if trust_code:
                 return super().from_hparams(
                     str(source),
                     hparams_file,
@@ -290,26 +234,21 @@ class SpoofDetector(EncoderClassifier):
                     **fetching,
                     **kwargs,
                 )
-        if overrides or hparams_file != "hyperparams.yaml":
-            raise InputError(
-                f"{source}: hparams_file and overrides are for a YAML, which "
-                "is read with trust_code=True only; expected neither"
-            )
-        paths = pretrained.fetch_files(source, **fetching)
-        if download_only:
-            return None
-        config, network = pretrained.load(source, *paths)
-        hparams = {
-            "num_samples": config.num_samples,
-            "score": config.score,
-            "calibration": config.calibration,
-            "savedir": savedir,
-        }
-        return cls({"network": network}, hparams, **kwargs)
+            if overrides or hparams_file != "hyperparams.yaml":
+                raise InputError(
+                    "hparams_file and overrides are for its YAML, which is "
+                    "loaded with trust_code=True only; leave them out"
+                )
+            paths = pretrained.fetch_files(source, **fetching)
+            if download_only:
+                return None
+            config, network = pretrained.load(*paths)
+            hparams = {**config.hparams, "savedir": savedir}
+            return cls({"network": network}, hparams, **kwargs)
 
     @property
     def settings(self):
-        """Everything that scores depend on beside the network: a dict."""
+        """All that scores depend on beside the network: a dict."""
         return {
             "num_samples": self.hparams.num_samples,
             "score": self.hparams.score,
@@ -318,27 +257,6 @@ class SpoofDetector(EncoderClassifier):
         }
 
     # --------------------------------------------------------------- waveforms
-    def encode_batch(
-        self, wavs, wav_lens=None, normalize=False, num_samples=None
-    ):
-        """The network's embedding of each waveform.
-
-        Arguments
-        ---------
-        wavs, wav_lens, num_samples
-            See ``classify_batch``.
-        normalize : bool
-            SpeechBrain's argument; there is nothing to normalize with here.
-
-        Returns
-        -------
-        torch.Tensor
-            [batch, embedding]
-        """
-        wavs = self._fit(wavs, wav_lens, num_samples)
-        with self.inference_ctx:
-            return self.mods.network.embed(wavs)
-
     def classify_batch(self, wavs, wav_lens=None, num_samples=None):
         """Score a batch of waveforms.
 
@@ -350,8 +268,7 @@ class SpoofDetector(EncoderClassifier):
             [batch], relative to the longest; all 1 by default.
         num_samples : int, optional
             What waveforms are cut or repeated to; by default
-            ``hparams.num_samples``. Some networks take other lengths, see
-            their ``any_length``.
+            ``hparams.num_samples``. Networks with ``any_length`` take others.
 
         Returns
         -------
@@ -372,77 +289,36 @@ class SpoofDetector(EncoderClassifier):
         label = self.hparams.label_encoder.decode_torch(index)
         return log_posteriors, score, index, label
 
+    def encode_batch(self, wavs, wav_lens=None, normalize=False):
+        """The network's embedding of each waveform, [batch, embedding]; see
+        ``classify_batch``. There is nothing to normalize with."""
+        wavs = self._fit(wavs, wav_lens)
+        with self.inference_ctx:
+            return self.mods.network.embed(wavs)
+
     def _fit(self, wavs, wav_lens=None, num_samples=None):
         wavs = wavs.to(self.device).float()
         wavs = wavs.unsqueeze(0) if wavs.ndim == 1 else wavs
-        if wav_lens is None:
-            wav_lens = torch.ones(len(wavs))
-        return FitLength(num_samples or self.hparams.num_samples)(
-            wavs, wav_lens
-        )
+        lengths = torch.ones(len(wavs)) if wav_lens is None else wav_lens
+        fit = FitLength(num_samples or self.hparams.num_samples)
+        return fit(wavs, lengths)
 
     # -------------------------------------------------------------- recordings
     def load_audio(self, path):
-        """Read what the network sees of a file.
-
-        Arguments
-        ---------
-        path : str or Path
-
-        Returns
-        -------
-        torch.Tensor
-            [time], 16 kHz.
-
-        Raises
-        ------
-        InputError
-            If it cannot be read, is silent throughout or too short to hold any
-            speech.
-        """
+        """Read what the network sees of a file: [time], 16 kHz."""
         wav = read_audio(path, self.hparams.num_samples)
         _refuse_short(path, len(wav))
         return wav.to(self.device)
 
     @torch.no_grad()
     def classify_file(self, path):
-        """Score an audio file of any format, rate, channel count and length.
-
-        Arguments
-        ---------
-        path : str or Path
-            Any local file that soundfile reads.
-
-        Returns
-        -------
-        tuple
-            As ``classify_batch``, for a batch of one.
-
-        Raises
-        ------
-        InputError
-            If the file cannot be used; see ``load_audio``.
-        """
+        """Score an audio file; returns what ``classify_batch`` does, for a
+        batch of one."""
         return self.classify_batch(self.load_audio(path))
 
     def score_file(self, path):
-        """Score an audio file, and say what the score means.
-
-        Arguments
-        ---------
-        path : str or Path
-            Any local file that soundfile reads.
-
-        Returns
-        -------
-        Verdict
-            ``score``, ``label``, and ``meaning`` in words.
-
-        Raises
-        ------
-        InputError
-            If the file cannot be used; see ``load_audio``.
-        """
+        """Score an audio file; returns a ``Verdict``, which has ``score``,
+        ``label`` and ``meaning``, in words."""
         _, score, _, _ = self.classify_file(path)
         return self._verdict(path, score.item())
 
@@ -468,12 +344,8 @@ class SpoofDetector(EncoderClassifier):
         return list(self.iterate_files(paths, batch_size, progress))
 
     def iterate_files(self, paths, batch_size=8, progress=True):
-        """As ``classify_files``, but yield each verdict as soon as it is there.
-
-        Yields
-        ------
-        Verdict
-        """
+        """As ``classify_files``, but yield each verdict as soon as it is
+        there."""
         files = find_audio(paths)
         with _progress("file", progress, total=len(files)) as bar:
             for batch in _batches(iter(files), batch_size):
@@ -511,28 +383,19 @@ class SpoofDetector(EncoderClassifier):
         Arguments
         ---------
         path : str or Path
-            Any local file that soundfile reads.
         overlap : float
             The part of a window, of ``hparams.num_samples`` samples, that it
             shares with the next: from 0 to less than 1.
-        batch_size : int
-            Windows that the network sees at once.
-        progress : bool
-            Whether to show a progress bar, on a terminal.
+        batch_size, progress
+            As of ``classify_files``, for windows.
 
         Returns
         -------
         LongVerdict
             The verdict on the whole, on each window, and the suspicious spans.
-
-        Raises
-        ------
-        InputError
-            If the file cannot be read to its end, or is silent throughout.
         """
-        segments = tuple(
-            self.iterate_segments(path, overlap, batch_size, progress)
-        )
+        windows = self.iterate_segments(path, overlap, batch_size, progress)
+        segments = tuple(windows)
         scores = [part.score for part in segments if part.score is not None]
         if not scores:
             raise silent(path)
@@ -540,14 +403,9 @@ class SpoofDetector(EncoderClassifier):
         return self._verdict(path, mean, LongVerdict, segments=segments)
 
     def iterate_segments(self, path, overlap=0.5, batch_size=4, progress=True):
-        """As ``segments``, but yield each window's score as soon as it is
-        there, in memory that does not depend on the length of the file.
-
-        Yields
-        ------
-        Segment
-            Its score is None where the window is digital silence.
-        """
+        """As ``segments``, but yield each ``Segment`` as soon as it is there,
+        in memory that does not depend on the length of the file; its score is
+        None where the window is digital silence."""
         if not 0 <= overlap < 1:
             raise InputError(f"overlap {overlap}: expected 0 to less than 1")
         num_samples = self.hparams.num_samples
@@ -576,14 +434,9 @@ class SpoofDetector(EncoderClassifier):
     def _verdict(self, path, score, kind=Verdict, **more):
         _refuse_nonfinite(path, score)
         threshold = self.decision.threshold
-        return kind(
-            str(path),
-            LABELS[score > threshold],
-            score,
-            threshold,
-            self.decision.calibration is not None,
-            **more,
-        )
+        calibrated = self.decision.calibration is not None
+        label = LABELS[score > threshold]
+        return kind(str(path), label, score, threshold, calibrated, **more)
 
 
 def _progress(unit, shown, **kwargs):

@@ -1,4 +1,4 @@
-"""From what a training left behind to a pretrained folder and its model card."""
+"""What a training left behind -> a pretrained folder and its model card."""
 
 import re
 from dataclasses import replace
@@ -21,10 +21,11 @@ from speechbrain_bilevel.evaluation.score_files import (
 )
 from speechbrain_bilevel.inference.pretrained import (
     CONFIG,
+    TRAINING,
     WEIGHTS,
     check_folder,
     load,
-    named_errors,
+    naming,
     read_config,
     write_folder,
 )
@@ -61,24 +62,21 @@ def export(
     name, corpus, license : str, optional
         For the card: what to call the detector (by default as the folder),
         what it was trained on, and the hub's short name of its license.
-    dev_scores : str or Path, optional
-        The source's own scores on dev, to calibrate it; by default
-        ``dev_scores.txt`` in it, if there.
-    dev_protocol : str or Path, optional
-        Trials and keys of dev; by default the training's manifest, if there.
-    eval_scores : str or Path, optional
-        The source's own scores on eval, to measure it; by default
-        ``eval_scores.txt`` in it, if there.
-    protocol : str or Path, optional
-        Trials, keys and speakers of eval; by default the training's manifest,
-        if there.
+    dev_scores, eval_scores : str or Path, optional
+        The source's own scores on dev, to calibrate it, and on eval, to measure
+        it; by default ``dev_scores.txt`` and ``eval_scores.txt`` in it.
+    dev_protocol, protocol : str or Path, optional
+        Trials and keys of dev, and of eval; by default the training's
+        manifests.
     asv_scores : str or Path, optional
-        For the t-DCF on eval; by default the training's, if there.
+        For the t-DCF on eval; by default the training's.
 
     Returns
     -------
-    DetectorConfig
+    config : DetectorConfig
         What was written.
+    report : Report or None
+        The figures of the scores of eval.
 
     Raises
     ------
@@ -88,63 +86,58 @@ def export(
     """
     source, folder = Path(source), Path(folder)
     check_folder(folder)
-    config, weights = _read_source(source)
+    with naming(source, "a pretrained folder, or the output of a training"):
+        config, weights = _read_source(source)
     known = config.training
-    dev = _read_scores(
-        dev_scores or _existing(source / "dev_scores.txt"),
-        dev_protocol or _manifest(source, known, "dev"),
-        "dev",
-    )
-    scores = _read_scores(
-        eval_scores or _existing(source / "eval_scores.txt"),
-        protocol or _manifest(source, known, "eval"),
-        "eval",
-    )
-    asv = asv_scores or _existing(known["asv_scores"])
-    fusion, calibrated_on = None, None
-    if dev is not None:
-        fusion = _learn(dev, needed=dev_scores is not None)
-        calibrated_on = f"{_count(dev)} of dev"
-    report = None
-    if scores is not None:
+    scores = {
+        partition: _read_scores(
+            given or _existing(source / f"{partition}_scores.txt"),
+            trials or _manifest(source, known, partition),
+            partition,
+        )
+        for partition, given, trials in (
+            ("dev", dev_scores, dev_protocol),
+            ("eval", eval_scores, protocol),
+        )
+    }
+    fusion, report = None, None
+    if scores["dev"] is not None:
+        fusion = _learn(scores["dev"], needed=dev_scores is not None)
+    if scores["eval"] is not None:
+        measured = scores["eval"]
         if fusion is not None:
-            scores["score"] = fusion(scores[["score"]])
+            measured["score"] = fusion(measured[["score"]])
+        asv = asv_scores or _existing(known["asv_scores"])
         report = evaluate(
-            [scores],
+            [measured],
             asv and read_asv_scores(asv),
-            default_resampling([scores]),
+            default_resampling([measured]),
         )
     config = replace(
         config,
         calibration=_combined(config.calibration, fusion),
         training=_training(source, known, corpus),
     )
+    calibrated_on = fusion and f"{_count(scores['dev'])} of dev"
     card = model_card(
         name or folder.name, config, license, calibrated_on, report
     )
     write_folder(folder, config, weights, card)
-    return config
+    return config, report
 
 
 def _read_source(source):
-    for name in (CONFIG, "save" if (source / "save").is_dir() else WEIGHTS):
-        if not (source / name).exists():
-            raise InputError(
-                f"{source}: no {name} in it; expected a pretrained folder, or "
-                "the output folder of a training"
-            )
     if (source / WEIGHTS).exists():
-        config, network = load(source, source / CONFIG, source / WEIGHTS)
+        config, network = load(source / CONFIG, source / WEIGHTS)
         return config, network.state_dict()
-    with named_errors(source):
-        config = read_config(source / CONFIG)
-        checkpoint = Checkpointer(source / "save").find_checkpoint(
-            min_key="EER"
-        )
-        if checkpoint is None or "network" not in checkpoint.paramfiles:
-            raise InputError("no checkpoint of a network in save/")
-        path = checkpoint.paramfiles["network"]
-        return config, torch.load(path, map_location="cpu", weights_only=True)
+    config = read_config(source / CONFIG)
+    if not (source / "save").is_dir():
+        raise InputError(f"neither {WEIGHTS} nor checkpoints (save/) in it")
+    checkpoint = Checkpointer(source / "save").find_checkpoint(min_key="EER")
+    if checkpoint is None:
+        raise InputError("no checkpoint with an EER in save/")
+    path = checkpoint.paramfiles["network"]
+    return config, torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _existing(path):
@@ -152,9 +145,10 @@ def _existing(path):
 
 
 def _manifest(source, known, partition):
-    """As it was written, or in the source, which may have been moved since."""
-    moved = source / "manifests" / f"{partition}.csv"
-    return _existing(known["manifests"][partition]) or _existing(moved)
+    """Where it was written, or in the source, which may have been moved."""
+    folders = [known["manifest_folder"] or source, source / "manifests"]
+    places = [Path(folder, f"{partition}.csv") for folder in folders]
+    return _existing(places[0]) or _existing(places[1])
 
 
 def _read_scores(path, protocol, partition):
@@ -167,12 +161,10 @@ def _read_scores(path, protocol, partition):
 
 
 def _learn(dev, needed):
-    """The map from scores to log-likelihood ratios; None if dev cannot teach
-    any and it is not needed."""
+    """None if dev cannot teach a calibration and none is needed."""
+    is_bonafide = dev.label == BONAFIDE
     try:
-        return learn_fusion(
-            dev[["score"]], dev.label == BONAFIDE, [dev.attrs["path"]]
-        )
+        return learn_fusion(dev[["score"]], is_bonafide, [dev.attrs["path"]])
     except InputError as error:
         if needed:
             raise
@@ -185,111 +177,89 @@ def _combined(calibration, fusion):
     if fusion is None:
         return calibration
     (weight,), bias = fusion.weights, fusion.bias
-    if calibration is not None:
-        bias += weight * calibration["bias"]
-        weight *= calibration["weight"]
-    return {"weight": weight, "bias": bias}
+    earlier = calibration or {"weight": 1.0, "bias": 0.0}
+    bias += weight * earlier["bias"]
+    return {"weight": weight * earlier["weight"], "bias": bias}
 
 
 def _training(source, known, corpus):
     """What others may know of the training: no paths of this machine."""
-    found = {
-        key: value
-        for key, value in known.items()
-        if value and key not in ("manifests", "asv_scores")
-    }
+    found = dict(known, manifest_folder="", asv_scores="")
     if manifest := _manifest(source, known, "train"):
         trials = read_protocol(manifest)
         attacks = trials.attack[trials.label == SPOOF].unique()
         found["attacks"] = ", ".join(sorted(attacks))
         found["num_bonafide"] = int((trials.label == BONAFIDE).sum())
         found["num_spoof"] = int((trials.label == SPOOF).sum())
-    return found | ({"corpus": corpus} if corpus else {})
+    found["corpus"] = corpus or known["corpus"]
+    return {key: value for key, value in found.items() if value}
 
 
 # ----------------------------------------------------------------------- card
 def model_card(name, config, license=None, calibrated_on=None, report=None):
-    """Write a model card in the form of the Hugging Face hub.
+    """Write a model card in the form of the Hugging Face hub; see ``export``.
 
     Arguments
     ---------
     name : str
-        What to call the detector.
     config : DetectorConfig
-    license : str, optional
-        The hub's short name of it, such as "apache-2.0".
-    calibrated_on : str, optional
+    license, calibrated_on : str, optional
     report : Report, optional
-        Figures of it, the only system in there.
-
-    Returns
-    -------
-    str
-        Markdown with a YAML header.
+        Of this system only.
 
     Example
     -------
     >>> from speechbrain_bilevel.inference.pretrained import DetectorConfig
     >>> config = DetectorConfig("V2", {"num_samples": 16000})
-    >>> print(model_card("mine", config).split("---")[1].strip())
+    >>> print(model_card("mine", config).splitlines()[1])
     library_name: speechbrain
-    pipeline_tag: audio-classification
-    tags:
-    - speechbrain
-    - anti-spoofing
-    - audio-deepfake-detection
-    - ASVspoof
     """
     system = report and report.evaluations[0]
+    measured_on = system and _count(system.scores, system.attacks)
     header = ModelCardData(
         library_name="speechbrain",
         license=license,
         pipeline_tag=_TASK,
         tags=_TAGS,
         model_name=name if report else None,
-        eval_results=report and _eval_results(system),
+        eval_results=[
+            EvalResult(
+                task_type=_TASK,
+                dataset_type="spoofing",
+                dataset_name=measured_on,
+                metric_type=metric,
+                metric_name=METRICS[metric].title,
+                metric_value=METRICS[metric].scale * estimate.value,
+            )
+            for metric, estimate in (system.metrics if system else {}).items()
+        ]
+        or None,
     )
+    loader = jinja2.PackageLoader("speechbrain_bilevel.inference", ".")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("speechbrain_bilevel.inference", "."),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
+        loader=loader, undefined=jinja2.StrictUndefined
     )
     environment.filters["plain"] = _plain
     return environment.get_template("model_card.md.jinja").render(
         header=header.to_yaml().strip(),
         name=name,
         config=config,
-        training={"corpus": "", "method": "", **config.training},
+        training=TRAINING | config.training,
         seconds=f"{config.num_samples / SAMPLE_RATE:.2f}",
         calibrated_on=calibrated_on,
         report=report,
         system=system,
-        evaluated_on=report and _count(system.scores, len(system.attacks)),
+        measured_on=measured_on,
         metrics=METRICS,
         format=format_estimate,
     )
 
 
-def _count(scores, n_attacks=None):
+def _count(scores, attacks=None):
     n_bonafide = (scores.label == BONAFIDE).sum()
-    text = (
-        f"{n_bonafide} bona fide and {len(scores) - n_bonafide} spoofed trials"
-    )
-    return text if n_attacks is None else f"{text} of {n_attacks} attacks"
-
-
-def _eval_results(system):
-    return [
-        EvalResult(
-            task_type=_TASK,
-            dataset_type="spoofing",
-            dataset_name=_count(system.scores, len(system.attacks)),
-            metric_type=name,
-            metric_name=METRICS[name].title,
-            metric_value=METRICS[name].scale * estimate.value,
-        )
-        for name, estimate in system.metrics.items()
-    ]
+    n_spoof = len(scores) - n_bonafide
+    text = f"{n_bonafide} bona fide and {n_spoof} spoofed trials"
+    return text if attacks is None else f"{text} of {len(attacks)} attacks"
 
 
 def _plain(text):

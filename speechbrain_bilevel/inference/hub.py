@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HfHubHTTPError
 
 from speechbrain_bilevel.inference.pretrained import (
     CONFIG,
     FILES,
     WEIGHTS,
     load,
+    naming,
 )
 from speechbrain_bilevel.utils.errors import InputError
 
@@ -22,8 +23,7 @@ def push(folder, repo_id, private=False):
     Arguments
     ---------
     folder : str or Path
-        As ``pretrained.write_folder`` writes it; it is loaded first. Nothing
-        else that lies in it is uploaded.
+        It is loaded first. Nothing else that lies in it is uploaded.
     repo_id : str
         "user/name"; created if it does not exist.
     private : bool
@@ -42,48 +42,30 @@ def push(folder, repo_id, private=False):
         refuses.
     """
     folder, api = Path(folder), HfApi()
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise InputError(
-                f"{folder}: no {name} in it; expected a folder that "
-                "speechbrain-bilevel export wrote"
-            )
-    load(folder, folder / CONFIG, folder / WEIGHTS)
-    card = (folder / "README.md").read_text(encoding="utf-8")
     contents = {name: folder / name for name in FILES}
+    with naming(folder, "a folder that speechbrain-bilevel export wrote"):
+        for name, path in contents.items():
+            if not path.is_file():
+                raise InputError(f"no {name} in it")
+        load(folder / CONFIG, folder / WEIGHTS)
+        card = contents["README.md"].read_text(encoding="utf-8")
     contents["README.md"] = card.replace("USER/NAME", repo_id).encode()
     operations = [CommitOperationAdd(*item) for item in contents.items()]
-    try:
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
-        if private and not api.model_info(repo_id).private:
-            raise InputError(
-                f"{repo_id}: exists and is public. Nothing was uploaded; "
-                "choose another name, or make it private on the hub first"
-            )
-        message = "A detector of speechbrain_bilevel"
-        api.create_commit(repo_id, operations, commit_message=message)
-    except InputError:
-        raise
-    except HFValidationError as error:
-        raise InputError(
-            f"{repo_id}: is no name of a repository ({error}); expected "
-            "user/name"
-        ) from error
-    except HfHubHTTPError as error:
-        advice = "see to it and push again: nothing is half-uploaded"
-        if error.response.status_code in (401, 403):
-            advice = (
-                "log in by `hf auth login`, or set HF_TOKEN, with a token that "
-                "may write"
-            )
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{repo_id}: the hub refuses ({reason}); {advice}"
-        ) from error
-    # No network, or whatever the client meets in between.
-    except Exception as error:
-        raise InputError(
-            f"{repo_id}: cannot be pushed ({type(error).__name__}: {error}); "
-            "is there a network?"
-        ) from error
+    message = "A detector of speechbrain_bilevel"
+    with naming(repo_id, "user/name, and a hub that can be reached"):
+        try:
+            url = api.create_repo(repo_id, private=private, exist_ok=True)
+            if private and not api.model_info(repo_id).private:
+                raise InputError(
+                    "exists and is public. Nothing was uploaded; choose "
+                    "another name, or make it private on the hub first"
+                )
+            api.create_commit(repo_id, operations, commit_message=message)
+        except HfHubHTTPError as error:
+            advice = "see to it and push again: nothing is half-uploaded"
+            if error.response.status_code in (401, 403):
+                advice = "log in by `hf auth login`, or set HF_TOKEN, with a "
+                advice += "token that may write"
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"the hub refuses ({reason}); {advice}") from error
     return str(url)

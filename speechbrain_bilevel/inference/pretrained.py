@@ -1,14 +1,13 @@
 """Pretrained folders: config.json and model.safetensors, both of them data.
 
 An untrusted folder is checked in this order, and refused at the first thing
-that is wrong: config.json, key by key; the network it describes, built on the
-meta device, where nothing takes memory; names, shapes and types of the weights,
-by the header of model.safetensors; what a forward pass would take, on the meta
-device too; the network itself, its weights, and a forward pass of silence.
+that is wrong: config.json, key by key; the network that it describes, built on
+the meta device, where nothing takes memory; the weights' names, shapes and
+types, by the header of model.safetensors; what a forward pass would take, on
+the meta device too; the weights themselves, and a forward pass of silence.
 """
 
 import contextlib
-import functools
 import itertools
 import json
 import os
@@ -20,11 +19,10 @@ from pathlib import Path
 
 import torch
 import yaml
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from speechbrain.utils.fetching import fetch
 from speechbrain.utils.parameter_transfer import Pretrainer
-from torch.nn.modules import module as torch_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from speechbrain_bilevel.lobes import NETWORKS, arguments, build
@@ -34,28 +32,26 @@ from speechbrain_bilevel.utils.errors import InputError, printable
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 #: What is in a pretrained folder; the last two are for SpeechBrain's loaders.
 FILES = ("README.md", CONFIG, WEIGHTS, "hyperparams.yaml", "custom.py")
-#: What may be known of a training; paths are in the output folder of one only.
+#: What messages say that a source should be.
+EXPECTED = "a pretrained folder, or the user/name of a hub repository"
+#: What may be known of the training; the last two in its output folder only.
 TRAINING = {
     "method": "",
     "corpus": "",
     "num_bonafide": 0,
     "num_spoof": 0,
     "attacks": "",
-    "manifests": {"train": "", "dev": "", "eval": ""},
+    "manifest_folder": "",
     "asv_scores": "",
 }
 
-# What an untrusted folder may take. For comparison: a forward pass of V2 is
-# 5,300 operations, AASIST's largest tensor 63 MB, XLS-R's weights are 1.3 GB.
+# What an untrusted folder may take. For comparison: with XLS-R's 2 billion
+# parameters, AASIST has tensors of 112 MB, and takes 3,200 operations.
 _MAX_CONFIG_CHARACTERS = 1 << 17
 _MAX_HEADER_BYTES = 1 << 22
-_MAX_NUMBER = 10_000_000
-_MAX_ITEMS = 64
-_MAX_PARTS = 20_000
-_MAX_WEIGHT_BYTES = 1 << 33
-_MAX_BUFFER_BYTES = 1 << 28
-_MAX_TENSOR_BYTES = 1 << 30
-_MAX_OPERATIONS = 50_000
+_MAX_NUMBER, _MAX_ITEMS = 10_000_000, 64
+_MAX_FILE_BYTES, _MAX_TENSOR_BYTES = 10 << 30, 1 << 29
+_MAX_OPERATIONS = 10_000
 
 _KINDS = {
     bool: "true or false",
@@ -70,11 +66,11 @@ _INTERFACE = {"speechbrain_interface": "EncoderClassifier"}
 _YAML = """\
 # For EncoderClassifier.from_hparams and foreign_class of SpeechBrain. It says
 # what config.json says, which is all that SpoofDetector reads of this folder.
-{settings}
+{}
 network: !apply:speechbrain_bilevel.lobes.build
-    name: {name}
+    name: {}
     sizes:
-        {sizes}
+        {}
 modules:
     network: !ref <network>
     compute_features: !new:torch.nn.Identity
@@ -94,9 +90,7 @@ pretrainer: !new:speechbrain_bilevel.inference.pretrained.SafetensorsPretrainer
 _CUSTOM = '''\
 """For SpeechBrain's foreign_class; needs speechbrain_bilevel."""
 
-from speechbrain_bilevel.inference.detector import (
-    SpoofDetector as CustomInterface,
-)
+from speechbrain_bilevel import SpoofDetector as CustomInterface
 
 __all__ = ["CustomInterface"]
 '''
@@ -107,19 +101,6 @@ __all__ = ["CustomInterface"]
 class DetectorConfig:
     """What config.json says: everything about a detector but its weights.
 
-    Arguments
-    ---------
-    network : str
-        Its name in ``lobes.NETWORKS``.
-    sizes : dict
-        Arguments of its constructor.
-    score : str
-        See ``nnet.losses.detection_score``.
-    calibration : dict of str to float, optional
-        See ``inference.detector.Decision``.
-    training : dict
-        Some of the keys of ``TRAINING``, for the card.
-
     Example
     -------
     >>> network = build("MelCNN", {"num_samples": 16000})
@@ -127,23 +108,33 @@ class DetectorConfig:
     16000
     """
 
+    #: Its name in ``lobes.NETWORKS``, and the arguments of its constructor.
     network: str
     sizes: dict
+    #: See ``inference.detector.Decision``.
     score: str = SCORES[0]
     calibration: dict | None = None
+    #: Some of the keys of ``TRAINING``, for the card.
     training: dict = field(default_factory=dict)
 
     @classmethod
     def of(cls, network, score, **training):
         """Describe a network of ``lobes``."""
-        return cls(
-            type(network).__name__, network.sizes, score, training=training
-        )
+        name = type(network).__name__
+        if name not in list(NETWORKS):
+            raise _unexpected("", "network", name, " or ".join(NETWORKS))
+        return cls(name, network.sizes, score, training=training)
 
     @property
     def num_samples(self):
         """The network's input length at 16 kHz."""
         return self.sizes["num_samples"]
+
+    @property
+    def hparams(self):
+        """What a ``SpoofDetector`` takes as such."""
+        names = "num_samples", "score", "calibration"
+        return {name: getattr(self, name) for name in names}
 
     def to_json(self):
         """The text of config.json."""
@@ -151,21 +142,7 @@ class DetectorConfig:
 
 
 def read_config(path):
-    """Read an untrusted config.json.
-
-    Arguments
-    ---------
-    path : str or Path
-
-    Returns
-    -------
-    DetectorConfig
-        What the file leaves out has its default.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or a key is unknown, missing or out of range.
+    """Read an untrusted config.json; what it leaves out has its default.
 
     Example
     -------
@@ -177,21 +154,13 @@ def read_config(path):
     speechbrain_bilevel.utils.errors.InputError: config.json: sizes: nhead is \
 True; expected a whole number from 0 to 10000000
     """
-    try:
+    with naming(CONFIG, "what speechbrain-bilevel export writes"):
         _refuse_special_file(path)
         with open(path, encoding="utf-8") as file:
             text = file.read(_MAX_CONFIG_CHARACTERS + 1)
         if len(text) > _MAX_CONFIG_CHARACTERS:
             raise InputError(f"longer than {_MAX_CONFIG_CHARACTERS} characters")
         return _checked_config(json.loads(text, object_pairs_hook=_unique))
-    except InputError as error:
-        raise InputError(f"{CONFIG}: {error}") from error
-    # No UTF-8, no JSON, a number of too many digits, nested too deep.
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{CONFIG}: cannot be read as JSON ({_in_words(error)}); expected "
-            "what speechbrain-bilevel export writes"
-        ) from error
 
 
 def _unique(pairs):
@@ -201,12 +170,12 @@ def _unique(pairs):
 
 
 def _checked_config(content):
-    defaults = asdict(DetectorConfig("", {}))
-    content = _object("", content, defaults | _INTERFACE)
+    defaults = asdict(DetectorConfig("", {})) | _INTERFACE
+    content = _object("", content, defaults)
     for key, choices in (
-        ("network", list(NETWORKS)),
+        ("network", tuple(NETWORKS)),
         ("score", SCORES),
-        ("speechbrain_interface", list(_INTERFACE.values())),
+        ("speechbrain_interface", tuple(_INTERFACE.values())),
     ):
         if content[key] not in choices:
             raise _unexpected("", key, content[key], " or ".join(choices))
@@ -214,10 +183,9 @@ def _checked_config(content):
     prototypes = {
         "sizes": arguments(NETWORKS[content["network"]]),
         "training": TRAINING,
-        "calibration": {"weight": 0.0, "bias": 0.0},
     }
-    if content["calibration"] is None:
-        del prototypes["calibration"]
+    if content["calibration"] is not None:
+        prototypes["calibration"] = {"weight": 0.0, "bias": 0.0}
     for key, prototype in prototypes.items():
         content[key] = _checked("", key, content[key], prototype)
     if content["calibration"] and content["calibration"]["weight"] <= 0:
@@ -228,15 +196,14 @@ def _checked_config(content):
 def _checked(where, name, value, prototype):
     """A value, refused unless it is of the kind of its default."""
     kind = type(prototype)
-    if type(value) in (int, list):
-        # JSON has no tuples, and some write 2.0 as 2.
-        value = kind(value) if kind in (float, tuple) else value
+    # JSON has no tuples, and some write 2.0 as 2.
+    if (type(value), kind) in ((int, float), (list, tuple)):
+        value = kind(value)
     good = type(value) is kind
-    if kind in (int, float):
-        good = good and abs(value) <= _MAX_NUMBER
-        good = good and (value >= 0 or kind is float)
-    if kind is tuple:
-        good = good and 1 <= len(value) <= _MAX_ITEMS
+    if good and kind in (int, float):
+        good = (0 if kind is int else -_MAX_NUMBER) <= value <= _MAX_NUMBER
+    if good and kind is tuple:
+        good = 1 <= len(value) <= _MAX_ITEMS
     if not good:
         raise _unexpected(where, name, value, _KINDS[kind])
     where = f"{where}{name}: "
@@ -266,176 +233,66 @@ def _unexpected(where, name, value, expected):
 
 
 # -------------------------------------------------------------------- loading
-def fetch_files(source, **fetching):
-    """Fetch what is read of an untrusted source.
-
-    Arguments
-    ---------
-    source : str or Path
-        A folder, or "user/name" on the hub.
-    **fetching
-        See ``speechbrain.utils.fetching.fetch``.
-
-    Returns
-    -------
-    config, weights : Path
-
-    Raises
-    ------
-    InputError
-        If one of them is missing, or cannot be had.
-    """
-    source = str(source)
-    folder = Path(source)
-    for name in (CONFIG, WEIGHTS):
-        if folder.is_dir() and not os.path.lexists(folder / name):
-            raise InputError(
-                f"{source}: no {name} in it; expected a pretrained folder, as "
-                "train.py writes into its output folder"
-            )
-    no_name = source.startswith((os.sep, ".")) or source.count(os.sep) != 1
-    if no_name and not folder.is_dir() and "://" not in source:
+@contextlib.contextmanager
+def naming(what, expected):
+    """Turn any error into an ``InputError`` that begins with what it is about:
+    json, safetensors, networks and the hub have their own for bad input."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
+    except Exception as error:
+        words = printable(" ".join(str(error).split()), 400)
         raise InputError(
-            f"{source}: no such folder; expected a pretrained folder or the "
-            "user/name of a hub repository"
-        )
-    with named_errors(source):
-        return [fetch(name, source, **fetching) for name in (CONFIG, WEIGHTS)]
+            f"{what}: unusable ({type(error).__name__}: {words}); expected "
+            f"{expected}"
+        ) from error
 
 
-def load(source, config_path, weights_path):
-    """Load an untrusted detector.
+def fetch_files(source, **fetching):
+    """Fetch config.json and model.safetensors, whose paths are returned; see
+    ``speechbrain.utils.fetching.fetch``."""
+    source = str(source)
+    is_path = source.startswith((os.sep, ".")) or source.count(os.sep) != 1
+    if is_path and "://" not in source and not os.path.isdir(source):
+        raise InputError(f"no such folder; expected {EXPECTED}")
+    return [fetch(name, source, **fetching) for name in (CONFIG, WEIGHTS)]
 
-    Arguments
-    ---------
-    source : str or Path
-        What messages call it.
-    config_path, weights_path : str or Path
-        Its config.json and model.safetensors.
+
+def load(config_path, weights_path):
+    """Load an untrusted detector; the head of this module says in what order.
 
     Returns
     -------
     config : DetectorConfig
     network : torch.nn.Module
         In evaluation mode.
-
-    Raises
-    ------
-    InputError
-        If anything is wrong with it; see the head of this module.
     """
-    with named_errors(source):
-        config = read_config(config_path)
-        with _blame_sizes(config), _few_parts(), torch.device("meta"):
-            plan = build(config.network, config.sizes).eval()
-        _refuse_large(plan)
-        _compare(plan.state_dict(), _read_header(weights_path))
-        silence = torch.zeros(1, config.num_samples)
-        with _blame_sizes(config):
-            _refuse_long_pass(plan, silence)
-        network = build(config.network, config.sizes).eval()
-        load_weights(network, weights_path)
-        with torch.no_grad():
-            logits = network(silence)
-        if logits.shape != (1, 2) or not logits.isfinite().all():
-            raise InputError(
-                f"{WEIGHTS}: of silence, the network makes "
-                f"{logits.flatten()[:4].tolist()}; expected two finite numbers"
-            )
-        return config, network
-
-
-@contextlib.contextmanager
-def named_errors(source):
-    """Turn any error into an ``InputError`` that names the source.
-
-    Networks and the hub have errors of their own for bad input.
-    """
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from error
-    except Exception as error:
+    config, header = read_config(config_path), _read_header(weights_path)
+    silence = torch.zeros(1, config.num_samples)
+    where, expected = f"{CONFIG}: sizes", f"those of a {config.network}"
+    with naming(where, expected), _Budget(), torch.device("meta"):
+        plan = build(config.network, config.sizes).eval()
+    _compare(plan.state_dict(), header)
+    with naming(where, expected), torch.no_grad(), _Budget():
+        _shorten_recurrence(plan.to("meta"))
+        plan(silence.to("meta"))
+    network = build(config.network, config.sizes).eval()
+    load_weights(network, weights_path)
+    with torch.no_grad():
+        logits = network(silence)
+    if logits.shape != (1, 2) or not logits.isfinite().all():
         raise InputError(
-            f"{source}: cannot be loaded ({_in_words(error)}); it is damaged, "
-            "or neither a pretrained folder nor the user/name of a hub "
-            "repository"
-        ) from error
-
-
-def _in_words(error):
-    """An error that may quote anything, on one line that can be printed."""
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {printable(words, 400)}"
+            f"{WEIGHTS}: of silence, the network makes "
+            f"{logits.flatten()[:4].tolist()}; expected two finite numbers"
+        )
+    return config, network
 
 
 def _refuse_special_file(path):
-    """A pipe would be read for ever, and so may be a device."""
+    # A pipe would be read for ever, and so may be a device.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise InputError("is no regular file; expected one, or a link to one")
-
-
-@contextlib.contextmanager
-def _blame_sizes(config):
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{CONFIG}: sizes: make no {config.network} that works "
-            f"({_in_words(error)})"
-        ) from error
-
-
-def _too_large(what):
-    return InputError(
-        f"{CONFIG}: sizes: the network needs {what}; expected a smaller one"
-    )
-
-
-@contextlib.contextmanager
-def _few_parts():
-    """Refuse a network of too many parts while it is being built."""
-    count = itertools.count(1)
-
-    def register(*_):
-        if next(count) > _MAX_PARTS:
-            raise _too_large(f"more than {_MAX_PARTS} modules and parameters")
-
-    hooks = [
-        torch_module.register_module_module_registration_hook(register),
-        torch_module.register_module_parameter_registration_hook(register),
-        torch_module.register_module_buffer_registration_hook(register),
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _refuse_large(plan):
-    for what, tensors, most in (
-        ("weights", plan.state_dict().values(), _MAX_WEIGHT_BYTES),
-        ("tables", plan.buffers(), _MAX_BUFFER_BYTES),
-    ):
-        if sum(tensor.nbytes for tensor in tensors) > most:
-            raise _too_large(f"{what} of more than {most >> 20} MB")
-
-
-def _refuse_long_pass(plan, wavs):
-    """Run a pass without memory, to find what one with memory would take."""
-    for module in plan.to("meta").modules():
-        if isinstance(module, torch.nn.RNNBase):
-            # Step by step it would take a second.
-            module.forward = functools.partial(_rnn_outputs, module)
-    with torch.no_grad(), _Budget():
-        plan(wavs.to("meta"))
-
-
-def _rnn_outputs(rnn, x):
-    return x.new_empty(*x.shape[:2], rnn.hidden_size), None
 
 
 class _Budget(TorchDispatchMode):
@@ -443,45 +300,37 @@ class _Budget(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.operations = 0
+        self.count = itertools.count(1)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         results = func(*args, **(kwargs or {}))
-        self.operations += 1
-        if self.operations > _MAX_OPERATIONS:
-            raise _too_large(f"more than {_MAX_OPERATIONS} operations")
-        for result in results if isinstance(results, tuple) else [results]:
-            size = getattr(result, "nbytes", 0)
-            if size > _MAX_TENSOR_BYTES:
-                raise _too_large(f"a tensor of {size >> 20} MB")
+        several = results if isinstance(results, tuple) else (results,)
+        size = max([0, *(getattr(each, "nbytes", 0) for each in several)])
+        number = next(self.count)
+        if size > _MAX_TENSOR_BYTES or number > _MAX_OPERATIONS:
+            raise InputError(
+                f"operation {number} of the network makes {size >> 20} MB; "
+                f"expected at most {_MAX_OPERATIONS} operations, of "
+                f"{_MAX_TENSOR_BYTES >> 20} MB each"
+            )
         return results
+
+
+def _shorten_recurrence(plan):
+    """Step by step, a pass through a GRU would take a second."""
+    for module in plan.modules():
+        if isinstance(module, torch.nn.RNNBase):
+            size = module.hidden_size
+            module.forward = lambda x, size=size: (
+                x.new_empty(*x.shape[:2], size),
+                None,
+            )
 
 
 # -------------------------------------------------------------------- weights
 def load_weights(network, path):
-    """Fill a network from model.safetensors.
-
-    Arguments
-    ---------
-    network : torch.nn.Module
-    path : str or Path
-
-    Raises
-    ------
-    InputError
-        If names, shapes or types are not those of the network, or a number is
-        NaN or infinite.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "model.safetensors"
-    >>> save_file({"weight": torch.ones(2, 1)}, path)
-    >>> load_weights(torch.nn.Linear(1, 2), path)
-    Traceback (most recent call last):
-    ...
-    speechbrain_bilevel.utils.errors.InputError: model.safetensors: bias is \
-missing; expected the weights of the network in config.json
-    """
+    """Fill a network from model.safetensors, if names, shapes and types are its
+    own and all numbers finite."""
     state = network.state_dict()
     _compare(state, _read_header(path))
     with torch.no_grad(), safe_open(path, framework="pt") as file:
@@ -494,44 +343,35 @@ missing; expected the weights of the network in config.json
 
 def _read_header(path):
     """Shape and type of each tensor, by name; none of them is read."""
-    try:
+    with naming(WEIGHTS, "what safetensors writes"):
         _refuse_special_file(path)
         with open(path, "rb") as file:
             size = int.from_bytes(file.read(8), "little")
-        if size > _MAX_HEADER_BYTES:
-            raise InputError(f"more than {_MAX_HEADER_BYTES} bytes of header")
+        total = os.stat(path).st_size
+        if size > _MAX_HEADER_BYTES or total > _MAX_FILE_BYTES:
+            raise InputError(
+                f"has {total} bytes and a header of {size}; expected at most "
+                f"{_MAX_FILE_BYTES} and {_MAX_HEADER_BYTES}"
+            )
         with safe_open(path, framework="pt") as file:
             names = file.keys()
-            found = [file.get_slice(name) for name in names]
-            shapes = [tuple(part.get_shape()) for part in found]
-            dtypes = [part.get_dtype() for part in found]
+            parts = [file.get_slice(name) for name in names]
+            shapes = [tuple(part.get_shape()) for part in parts]
+            dtypes = [part.get_dtype() for part in parts]
+            dtypes = [_DTYPES.get(dtype, dtype) for dtype in dtypes]
         return dict(zip(names, zip(shapes, dtypes)))
-    except InputError as error:
-        raise InputError(f"{WEIGHTS}: {error}") from error
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{WEIGHTS}: cannot be read ({_in_words(error)}); expected what "
-            "safetensors writes"
-        ) from error
 
 
 def _compare(state, header):
-    for name in [*state, *header]:
-        if name not in header:
-            problem = "is missing"
-        elif name not in state:
-            problem = "is one too many"
-        else:
-            shape, kind = header[name]
-            expected = tuple(state[name].shape)
-            if shape == expected and _DTYPES.get(kind) == state[name].dtype:
-                continue
-            problem = f"is {kind} {list(shape)}, not {state[name].dtype} "
-            problem += f"{list(expected)}"
-        raise InputError(
-            f"{WEIGHTS}: {printable(name, 100)} {problem}; expected the "
-            f"weights of the network in {CONFIG}"
-        )
+    expected = {n: (tuple(t.shape), t.dtype) for n, t in state.items()}
+    for name in expected | header:
+        found = header.get(name, "missing")
+        if found != expected.get(name):
+            instead = expected.get(name, "no such tensor")
+            raise InputError(
+                f"{WEIGHTS}: {printable(name, 100)} is {found}; expected "
+                f"{instead}, as the network in {CONFIG} has it"
+            )
 
 
 class SafetensorsPretrainer(Pretrainer):
@@ -560,97 +400,54 @@ def write_folder(folder, config, state_dict, card):
     Arguments
     ---------
     folder : str or Path
-        One that exists is replaced if it is a pretrained folder.
+        One that exists is replaced if it is a pretrained folder, unless the
+        new one cannot be written, or loaded.
     config : DetectorConfig
     state_dict : dict of str to torch.Tensor
-        The network's weights.
     card : str
-        The model card, for README.md.
-
-    Raises
-    ------
-    InputError
-        If the detector cannot be loaded, or the folder cannot be written, e.g.
-        on a full disk. A folder that existed is then untouched.
+        The text of README.md.
     """
     folder = Path(folder)
     check_folder(folder)
-    settings = {
-        "num_samples": config.num_samples,
-        "score": config.score,
-        "calibration": config.calibration,
-    }
+    hparams, sizes = (
+        yaml.safe_dump(part, default_flow_style=flow, sort_keys=False).strip()
+        for part, flow in ((config.hparams, False), (config.sizes, None))
+    )
+    sizes = sizes.replace("\n", "\n        ")
     texts = {
         "README.md": card,
         CONFIG: config.to_json(),
         "custom.py": _CUSTOM,
-        "hyperparams.yaml": _YAML.format(
-            settings=_in_yaml(settings, flow=False),
-            name=config.network,
-            sizes=_in_yaml(config.sizes, flow=None).replace("\n", "\n        "),
-        ),
+        "hyperparams.yaml": _YAML.format(hparams, config.network, sizes),
     }
     weights = {name: value.cpu().clone() for name, value in state_dict.items()}
-    unfinished = _temporary(folder)
+    unfinished, earlier = (
+        folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+        for _ in range(2)
+    )
     try:
-        unfinished.mkdir(parents=True)
-        for name, text in texts.items():
-            (unfinished / name).write_text(text, encoding="utf-8")
-        save_file(weights, unfinished / WEIGHTS)
-        load(folder, unfinished / CONFIG, unfinished / WEIGHTS)
-        _replace(folder, unfinished)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{folder}: the detector could not be written ({error}); expected "
-            "a folder that is writable, and room on the disk"
-        ) from error
+        with naming(folder, "a folder that is writable, on a disk with room"):
+            unfinished.mkdir(parents=True)
+            for name, text in texts.items():
+                (unfinished / name).write_text(text, encoding="utf-8")
+            save_file(weights, unfinished / WEIGHTS)
+            load(unfinished / CONFIG, unfinished / WEIGHTS)
+            # A folder cannot be renamed onto one with files in it.
+            if folder.exists():
+                os.rename(folder, earlier)
+            os.rename(unfinished, folder)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _in_yaml(content, flow):
-    text = yaml.safe_dump(content, default_flow_style=flow, sort_keys=False)
-    return text.strip()
-
-
-def _temporary(folder):
-    return folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-
-
-def _replace(folder, unfinished):
-    # A folder cannot be renamed onto one with files in it.
-    earlier = _temporary(folder)
-    if folder.exists():
-        os.rename(folder, earlier)
-    try:
-        os.rename(unfinished, folder)
-    except OSError:
-        if earlier.exists():
+        if earlier.exists() and not folder.exists():
             os.rename(earlier, folder)
-        raise
-    shutil.rmtree(earlier, ignore_errors=True)
+        for rest in (unfinished, earlier):
+            shutil.rmtree(rest, ignore_errors=True)
 
 
 def check_folder(folder):
-    """Refuse to write a pretrained folder where something else is.
-
-    Arguments
-    ---------
-    folder : str or Path
-
-    Raises
-    ------
-    InputError
-        If it exists and is neither empty nor a pretrained folder.
-
-    Example
-    -------
-    >>> check_folder(getfixture("tmp_path"))
-    """
-    folder = Path(folder)
+    """Refuse a folder that is neither new, empty nor a pretrained one."""
     if not os.path.lexists(folder):
         return
-    if folder.is_symlink() or not folder.is_dir():
+    if os.path.islink(folder) or not os.path.isdir(folder):
         raise InputError(f"{folder}: is no folder; expected a new name")
     # Python leaves its cache beside custom.py.
     names = set(os.listdir(folder)) - {"__pycache__"}
@@ -661,5 +458,5 @@ def check_folder(folder):
             "a new name, so that nothing is lost"
         )
     if names:
-        with named_errors(folder):
-            read_config(folder / CONFIG)
+        with naming(folder, EXPECTED):
+            read_config(Path(folder, CONFIG))

@@ -171,7 +171,9 @@ def _score_share(detector, batches, scores, num_workers):
         for positions, rows, wavs, errors in loader:
             n_trials = len(positions) + len(errors)
             if positions:
-                found = detector.classify_batch(wavs, num_samples=wavs.shape[1])[1][rows].tolist()
+                found = detector.classify_batch(
+                    wavs, num_samples=wavs.shape[1]
+                )[1][rows].tolist()
                 finite = [math.isfinite(score) for score in found]
                 pairs = list(zip(positions, found, finite))
                 scores.add(
@@ -207,7 +209,7 @@ class ResumableScoreFile:
     network : torch.nn.Module
         What computes the scores.
     settings : dict
-        Whatever else the scores depend on; its ``repr`` must tell it.
+        Whatever else the scores depend on; its ``repr`` must show it.
 
     Raises
     ------
@@ -578,9 +580,8 @@ def bucket_lengths(num_samples):
 def measure_lengths(paths, num_samples):
     """How many samples there are to be seen of each recording.
 
-    Called by every process of a distributed run: each looks at a share of the
-    files, and all learn of all. Headers tell it, but for streams, which are
-    decoded.
+    Called by every process of a distributed run: each reads the headers of a
+    share of the files, and all get all lengths. Streams are decoded.
 
     Arguments
     ---------

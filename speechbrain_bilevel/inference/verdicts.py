@@ -21,7 +21,6 @@ class Verdict:
     Arguments
     ---------
     path : str
-        The recording.
     label : str, optional
         "spoof" or "bonafide"; None if there is no verdict.
     score : float, optional
@@ -30,7 +29,6 @@ class Verdict:
     threshold : float
         The score above which the label is "bonafide".
     calibrated : bool
-        Whether the score is a log-likelihood ratio.
     error : str, optional
         Why there is no verdict.
 
@@ -70,15 +68,8 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a recording.
-
-    Arguments
-    ---------
-    start, end : float
-        In seconds.
-    score : float, optional
-        See ``Verdict``; of a span, its lowest; None where it is silent.
-    """
+    """A part of a recording, in seconds, and its score: see ``Verdict``; of a
+    span, the lowest; None where it is silent."""
 
     start: float
     end: float
@@ -91,12 +82,7 @@ class LongVerdict(Verdict):
 
     Its score is the mean over the windows that are not silent, which fits a
     recording that is all bona fide or all spoofed; where parts of it may be,
-    look at ``suspicious``.
-
-    Arguments
-    ---------
-    segments : tuple of Segment
-        Each window.
+    look at ``suspicious``. ``segments`` are its windows.
 
     Example
     -------
@@ -139,13 +125,7 @@ def likelihood_ratio_text(score):
 
 
 def nonfinite_score_message(path, score):
-    """Say why a score that is NaN or infinite is no verdict on a recording.
-
-    Example
-    -------
-    >>> nonfinite_score_message("call.wav", math.inf)[:27]
-    'call.wav: its score is inf;'
-    """
+    """Say why a score that is NaN or infinite is no verdict on a recording."""
     return (
         f"{path}: its score is {score}; are the network's weights damaged, or "
         "is its audio extremely loud?"
@@ -153,24 +133,14 @@ def nonfinite_score_message(path, score):
 
 
 def draw_verdict(verdict):
-    """Draw a recording with its score over time.
+    """Draw a recording with its score over time, as PNG.
 
-    The recording is read as a stream, so that it may be of any length.
+    The recording is read as a stream, so that it may be of any length. Spans
+    that are taken for spoof are shaded.
 
     Arguments
     ---------
     verdict : LongVerdict
-        Its path still leads to the recording.
-
-    Returns
-    -------
-    bytes
-        A PNG; spans that are taken for spoof are shaded.
-
-    Raises
-    ------
-    InputError
-        If the recording cannot be read any more, or matplotlib is missing.
 
     Example
     -------
@@ -184,11 +154,10 @@ def draw_verdict(verdict):
     """
     from speechbrain_bilevel.evaluation.plots import COLORS, INK, png, style
 
-    # Says what to install where it is missing, so it comes first.
-    from matplotlib.figure import Figure  # isort: skip
-
     end = verdict.segments[-1].end
     with style():
+        from matplotlib.figure import Figure
+
         figure = Figure((7.2, 3.6), layout="constrained")
         wave, scores = figure.subplots(2, sharex=True, height_ratios=(1, 1.25))
         _draw_wave(wave, verdict.path, end, COLORS[0])

@@ -1,10 +1,8 @@
-"""Networks: each takes waveforms, [batch, samples] at 16 kHz, and gives logits,
-[batch, 2], of spoof and bona fide.
+"""Networks: waveforms, [batch, samples] at 16 kHz, -> logits, [batch, 2].
 
 A network has ``num_samples``, the length that it was made for; ``embed`` and
-``classifier``, which compose it; ``any_length``, true where whole recordings
-can be scored; and ``sizes``, the arguments of its constructor as JSON, of which
-``build`` makes it again.
+``classifier``, which compose it; ``any_length``, true where it takes others;
+and ``sizes``, its constructor's arguments as JSON, for ``build``.
 """
 
 import functools
@@ -12,30 +10,27 @@ import importlib
 import inspect
 from collections.abc import Mapping
 
-from speechbrain_bilevel.utils.errors import InputError
-
 
 class _Networks(Mapping):
     """Network classes by name, imported when they are asked for."""
 
-    _MODULES = {
-        "AASIST": "aasist",
-        "MelCNN": "mel_cnn",
-        "SSLAASIST": "ssl",
-        "V2": "v2",
-    }
-
     def __getitem__(self, name):
-        module = importlib.import_module(f"{__name__}.{self._MODULES[name]}")
+        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
         return getattr(module, name)
 
     def __iter__(self):
-        return iter(self._MODULES)
+        return iter(_MODULES)
 
     def __len__(self):
-        return len(self._MODULES)
+        return len(_MODULES)
 
 
+_MODULES = {
+    "AASIST": "aasist",
+    "MelCNN": "mel_cnn",
+    "SSLAASIST": "ssl",
+    "V2": "v2",
+}
 #: The class of each network, by name; only these can be exported.
 NETWORKS = _Networks()
 
@@ -48,16 +43,7 @@ def build(name, sizes):
     name : str
         A key of ``NETWORKS``.
     sizes : dict
-        Arguments of its constructor; see ``arguments``.
-
-    Returns
-    -------
-    torch.nn.Module
-
-    Raises
-    ------
-    InputError
-        If there is no such network.
+        Arguments of its constructor.
 
     Example
     -------
@@ -65,19 +51,14 @@ def build(name, sizes):
     >>> build("MelCNN", network.sizes).sizes == network.sizes
     True
     """
-    if name not in list(NETWORKS):
-        raise InputError(
-            f"network {name!r}: expected one of {', '.join(NETWORKS)}"
-        )
     return NETWORKS[name](**sizes)
 
 
 def arguments(cls):
     """The arguments of a network's constructor and their defaults.
 
-    Those behind ``**graphs`` are the keyword-only ones of the base class. Where
-    a network contains another one, given as an annotation, the default is a
-    dict of that one's arguments.
+    A ``**name`` stands for the keyword-only ones of its base class; an argument
+    that is annotated by a class has a dict of that one's for default.
 
     Example
     -------

@@ -25,16 +25,8 @@ WINDOW = 3600
 class ResidualBlock(torch.nn.Module):
     """Two convolutions added to their input, then pooling over time.
 
-    The published block also normalizes its input, but uses it as it was; ours
-    leaves that out. Without gradients, a CPU takes window after window, so that
-    what it keeps in between stays in the processor's cache.
-
-    Arguments
-    ---------
-    in_channels, out_channels : int
-        Channels of the features.
-    pool_size : int
-        Frames that become one.
+    The published block also normalizes its input, but uses it as it was.
+    Without gradients, a CPU takes window after window, which stay in its cache.
 
     Example
     -------
@@ -44,21 +36,16 @@ class ResidualBlock(torch.nn.Module):
 
     def __init__(self, in_channels, out_channels, pool_size=POOL):
         super().__init__()
+        channels = in_channels, out_channels
         self.pool_size = pool_size
-        self.conv1 = torch.nn.Conv2d(
-            in_channels, out_channels, (2, 3), padding=1
-        )
+        self.conv1 = torch.nn.Conv2d(*channels, (2, 3), padding=1)
         self.norm = torch.nn.BatchNorm2d(out_channels)
         self.conv2 = torch.nn.Conv2d(
             out_channels, out_channels, (2, 3), padding=(0, 1)
         )
-        self.shortcut = (
-            torch.nn.Identity()
-            if in_channels == out_channels
-            else torch.nn.Conv2d(
-                in_channels, out_channels, (1, 3), padding=(0, 1)
-            )
-        )
+        self.shortcut = torch.nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = torch.nn.Conv2d(*channels, (1, 3), padding=(0, 1))
 
     def forward(self, x):
         """[batch, in_channels, bands, frames] -> [batch, out_channels, bands,
@@ -82,9 +69,9 @@ class ResidualBlock(torch.nn.Module):
 
 
 class GraphBackEnd(torch.nn.Module):
-    """From features to logits: what AASIST has in common with networks that
-    make their features otherwise, in a method ``extract_features``, [batch,
-    samples] -> [batch, channels, bands, frames].
+    """Features -> logits: what AASIST has in common with networks whose method
+    ``extract_features``, [batch, samples] -> [batch, channels, bands, frames],
+    is another.
 
     Arguments
     ---------
@@ -112,7 +99,6 @@ class GraphBackEnd(torch.nn.Module):
     torch.Size([2, 20])
     """
 
-    #: Whole recordings can be scored; see ``inference.scoring``.
     any_length = True
 
     def __init__(
@@ -138,24 +124,17 @@ class GraphBackEnd(torch.nn.Module):
         self.num_samples = num_samples
         self.min_samples = min_samples
         self.positions = torch.nn.Parameter(torch.randn(1, bands, channels))
+        sizes, stacked = (channels, graph_size), (graph_size, stack_size)
+        dropouts = graph_dropout, pool_dropout
         self.spectral_graph, self.temporal_graph = (
             torch.nn.Sequential(
-                GraphAttention(
-                    channels, graph_size, temperature, graph_dropout
-                ),
+                GraphAttention(*sizes, temperature, graph_dropout),
                 GraphPool(graph_size, ratio, pool_dropout),
             )
             for ratio in (spectral_ratio, temporal_ratio)
         )
         self.branches = torch.nn.ModuleList(
-            StackingBranch(
-                graph_size,
-                stack_size,
-                stack_ratio,
-                stack_temperature,
-                graph_dropout,
-                pool_dropout,
-            )
+            StackingBranch(*stacked, stack_ratio, stack_temperature, *dropouts)
             for _ in range(2)
         )
         self.classifier = torch.nn.Sequential(
@@ -164,23 +143,8 @@ class GraphBackEnd(torch.nn.Module):
         )
 
     def embed(self, wavs):
-        """Maxima and means of both graphs, and the stack node.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            [batch, samples]
-
-        Returns
-        -------
-        torch.Tensor
-            [batch, 5 * stack_size]
-
-        Raises
-        ------
-        ValueError
-            If the waveforms are too short.
-        """
+        """[batch, samples] -> maxima and means of both graphs, and the stack
+        node, [batch, 5 * stack_size]"""
         if wavs.shape[1] < self.min_samples:
             raise ValueError(
                 f"{type(self).__name__} needs {self.min_samples} samples at "
@@ -259,12 +223,9 @@ class AASIST(GraphBackEnd):
             **graphs,
         )
         self.front_end = SincFrontEnd(sinc_channels, sinc_kernel_size, POOL)
-        self.encoder = torch.nn.Sequential(
-            *(
-                ResidualBlock(before, after)
-                for before, after in zip([1, *channels], channels)
-            )
-        )
+        sizes = zip([1, *channels], channels)
+        blocks = [ResidualBlock(*pair) for pair in sizes]
+        self.encoder = torch.nn.Sequential(*blocks)
 
     def extract_features(self, wavs):
         """[batch, samples] -> [batch, channels, bands, frames]"""

@@ -16,13 +16,6 @@ class LogMelEncoder(torch.nn.Module):
 
     Each band's mean over time is taken off, and with it the recording channel.
 
-    Arguments
-    ---------
-    n_mels : int
-        Mel bands.
-    channels : list of int
-        Output channels of each convolution; each halves bands and frames.
-
     Example
     -------
     >>> LogMelEncoder(n_mels=16, channels=[4, 8])(torch.randn(2, 1600)).shape
@@ -73,9 +66,8 @@ class MelCNN(torch.nn.Module):
     n_mels : int
         Mel bands.
     channels : list of int
-        See ``LogMelEncoder``.
+        Output channels of each convolution; each halves bands and frames.
     embedding_size : int
-        Size of the embedding.
     dropout : float
         Dropout probability before both layers of the classifier.
     one_class : bool
@@ -88,7 +80,6 @@ class MelCNN(torch.nn.Module):
     torch.Size([2, 2])
     """
 
-    #: Whole recordings can be scored; see ``inference.scoring``.
     any_length = True
 
     def __init__(

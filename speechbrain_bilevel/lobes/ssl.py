@@ -32,28 +32,17 @@ class UntrainedWav2Vec2(torch.nn.Module):
     Arguments
     ---------
     hidden_size, ..., num_conv_pos_embedding_groups
-        Of transformers' ``Wav2Vec2Config``: what the shapes of the weights and
-        the computation depend on. The defaults are those of wav2vec 2.0 base.
+        Of transformers' ``Wav2Vec2Config``; the defaults make wav2vec 2.0 base.
     do_normalize : bool
         Bring each waveform to mean 0 and variance 1.
     freeze : bool
         Get no gradient.
 
-    Raises
-    ------
-    InputError
-        If transformers is not installed.
-
     Example
     -------
-    >>> front_end = UntrainedWav2Vec2(
-    ...     hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
-    ...     intermediate_size=8, conv_dim=[4, 4], conv_kernel=[10, 4],
-    ...     conv_stride=[5, 4], num_conv_pos_embeddings=4,
-    ...     num_conv_pos_embedding_groups=2,
-    ... )
-    >>> front_end(torch.randn(2, 400)).shape
-    torch.Size([2, 19, 8])
+    >>> front_end = UntrainedWav2Vec2(hidden_size=48, num_hidden_layers=1)
+    >>> front_end(torch.randn(2, 800)).shape
+    torch.Size([2, 2, 48])
     """
 
     def __init__(
@@ -138,17 +127,12 @@ class SSLAASIST(GraphBackEnd):
 
     Example
     -------
-    >>> network = SSLAASIST(
-    ...     {
-    ...         "hidden_size": 8, "num_hidden_layers": 1,
-    ...         "num_attention_heads": 2, "intermediate_size": 8,
-    ...         "conv_dim": [4, 4], "conv_kernel": [10, 4],
-    ...         "conv_stride": [5, 4], "num_conv_pos_embeddings": 4,
-    ...         "num_conv_pos_embedding_groups": 2,
-    ...     },
-    ...     num_samples=1600, projection_size=12, channels=[4], graph_size=6,
-    ...     stack_size=4,
-    ... )
+    >>> front_end = {
+    ...     "hidden_size": 12, "num_hidden_layers": 1, "intermediate_size": 8,
+    ...     "conv_dim": [4], "conv_kernel": [10], "conv_stride": [5],
+    ...     "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+    ... }
+    >>> network = SSLAASIST(front_end, projection_size=12, channels=[4])
     >>> network(torch.randn(2, 1600)).shape
     torch.Size([2, 2])
     """
@@ -163,7 +147,7 @@ class SSLAASIST(GraphBackEnd):
     ):
         if isinstance(front_end, dict):
             front_end = UntrainedWav2Vec2(**front_end)
-        self.sizes["front_end"] = _sizes_of(front_end)
+        self.sizes["front_end"] = dict(_sizes_of(front_end))
         config = front_end.model.config
         super().__init__(
             projection_size // POOL,
@@ -179,12 +163,9 @@ class SSLAASIST(GraphBackEnd):
         self.projection = torch.nn.Linear(config.hidden_size, projection_size)
         self.norm = torch.nn.BatchNorm2d(1)
         # A frame takes 20 ms, in AASIST's features 0.2 ms at first: no pooling.
-        self.encoder = torch.nn.Sequential(
-            *(
-                ResidualBlock(before, after, pool_size=1)
-                for before, after in zip([1, *channels], channels)
-            )
-        )
+        sizes = zip([1, *channels], channels)
+        blocks = [ResidualBlock(*pair, pool_size=1) for pair in sizes]
+        self.encoder = torch.nn.Sequential(*blocks)
         self.train(self.training)
 
     def train(self, mode=True):
@@ -202,7 +183,7 @@ class SSLAASIST(GraphBackEnd):
 
 
 def _sizes_of(front_end):
-    """The sizes of an ``UntrainedWav2Vec2`` that computes the same."""
+    """Those of an ``UntrainedWav2Vec2`` that computes the same."""
     if isinstance(front_end, UntrainedWav2Vec2):
         return front_end.sizes
     config = front_end.model.config
@@ -215,10 +196,8 @@ def _sizes_of(front_end):
                     "as of wav2vec 2.0 and XLS-R: a detector with another "
                     "front end could not be exported"
                 )
-    found = {
-        "do_normalize": bool(front_end.normalize_wav),
-        "freeze": bool(front_end.freeze),
-    }
+    found = {"do_normalize": front_end.normalize_wav}
+    found["freeze"] = front_end.freeze
     for name in arguments(UntrainedWav2Vec2):
         if name not in found:
             value = getattr(config, name)

@@ -4,6 +4,7 @@ Source of the design and of the full sizes:
 https://github.com/menglu-lml/ASV_Deepfake_with_bilevel
 """
 
+import itertools
 import warnings
 
 import torch
@@ -28,13 +29,6 @@ class SincFilters(SincConv):
 
     The lowest band starts at 30 Hz of the mel grid, and the fixed tables are
     buffers, so that they follow ``.to`` and ``.double``.
-
-    Arguments
-    ---------
-    out_channels : int
-        Number of filters.
-    kernel_size : int
-        Length of a filter in samples; odd.
 
     Example
     -------
@@ -66,57 +60,33 @@ class SincFilters(SincConv):
 
 
 class SincBranch(torch.nn.Module):
-    """Waveform -> sinc filters -> patches -> tokens.
-
-    Arguments
-    ---------
-    num_samples : int
-        Length of the input.
-    out_channels, kernel_size : int
-        Number and length of the filters.
-    pool_size : int
-        Max-pooling factor.
-    patch_size : int
-        Side of the square patches of the [out_channels, frames] map.
-    d_model : int
-        Size of a token.
-    token_sizes : list of int
-        The patch axis is mapped to each of these in turn; the last one is the
-        number of tokens.
+    """Waveform -> sinc filters -> patches -> tokens; see ``V2``.
 
     Example
     -------
-    >>> branch = SincBranch(800, 8, 81, 3, 4, d_model=16, token_sizes=[12, 6])
+    >>> branch = SincBranch(800, 8, 81, 3, 4, [12, 6], d_model=16)
     >>> branch(torch.randn(2, 800)).shape
     torch.Size([2, 6, 16])
     """
 
     def __init__(
-        self,
-        num_samples,
-        out_channels,
-        kernel_size,
-        pool_size,
-        patch_size,
-        d_model,
-        token_sizes,
+        self, num_samples, channels, kernel_size, pool, patch, sizes, d_model
     ):
         super().__init__()
-        frames = (num_samples - kernel_size + 1) // pool_size
-        patches = (out_channels // patch_size) * (frames // patch_size)
+        frames = (num_samples - kernel_size + 1) // pool
+        patches = (channels // patch) * (frames // patch)
         if patches <= 0:
             raise ValueError(
-                f"no {patch_size} x {patch_size} patch fits into "
-                f"{out_channels} sinc filters x {frames} frames: raise "
-                "num_samples or sinc_channels, or lower patch_size"
+                f"no {patch} x {patch} patch fits into {channels} sinc filters "
+                f"x {frames} frames: raise num_samples or sinc_channels, or "
+                "lower patch_size"
             )
-        self.pool_size = pool_size
-        self.sinc = SincFilters(out_channels, kernel_size)
-        self.norm = UnbiasedLayerNorm([out_channels, frames])
-        self.patches = torch.nn.Conv2d(1, d_model, patch_size, patch_size)
-        sizes = [patches, *token_sizes]
+        self.pool_size = pool
+        self.sinc = SincFilters(channels, kernel_size)
+        self.norm = UnbiasedLayerNorm([channels, frames])
+        self.patches = torch.nn.Conv2d(1, d_model, patch, stride=patch)
         layers = []
-        for before, after in zip(sizes, sizes[1:]):
+        for before, after in itertools.pairwise([patches, *sizes]):
             layers += [
                 torch.nn.Linear(before, after),
                 torch.nn.LayerNorm(after),
@@ -125,21 +95,15 @@ class SincBranch(torch.nn.Module):
 
     def forward(self, wavs):
         """[batch, num_samples] -> [batch, tokens, d_model]"""
-        x = sinc_patches(
-            wavs, self.sinc, self.norm, self.patches, self.pool_size
-        )
-        return self.to_tokens(x).transpose(1, 2)
+        layers = self.sinc, self.norm, self.patches
+        patches = sinc_patches(wavs, *layers, self.pool_size)
+        return self.to_tokens(patches).transpose(1, 2)
 
 
 class MelEncoder(torch.nn.Module):
     """Waveform -> mel power spectrogram -> strided convolutions -> tokens.
 
     The upper level of the published bi-level problem.
-
-    Arguments
-    ---------
-    channels : list of int
-        Output channels of each convolution; the last one is the token size.
 
     Example
     -------
@@ -192,10 +156,18 @@ class V2(torch.nn.Module):
     ---------
     num_samples : int
         Input length at 16 kHz. The network takes no other.
-    sinc_channels, sinc_kernel_size, pool_size, patch_size, token_sizes
-        See ``SincBranch``.
+    sinc_channels, sinc_kernel_size : int
+        Number and length of the sinc filters.
+    pool_size : int
+        Max-pooling factor of the filtered waveform.
+    patch_size : int
+        Side of the square patches of the [sinc_channels, frames] map.
+    token_sizes : list of int
+        The patch axis is mapped to each of these in turn; the last one is the
+        number of tokens.
     encoder_channels : list of int
-        See ``MelEncoder``; the last one is the token size of both branches.
+        Output channels of each convolution of the mel branch; the last one is
+        the token size of both branches.
     num_layers, nhead, d_ffn : int
         Number of transformer blocks, their heads and feed-forward size.
     gru_hidden_size : int
@@ -218,7 +190,6 @@ class V2(torch.nn.Module):
     torch.Size([2, 2])
     """
 
-    #: Whole recordings cannot be scored.
     any_length = False
 
     def __init__(
@@ -247,18 +218,15 @@ class V2(torch.nn.Module):
             sinc_kernel_size,
             pool_size,
             patch_size,
-            d_model,
             token_sizes,
+            d_model,
         )
         self.mel_encoder = MelEncoder(encoder_channels)
         tokens = token_sizes[-1] + self.mel_encoder.num_tokens(num_samples)
         self.positions = SinusoidalPositions(tokens, d_model, dropout)
-        self.transformer = torch.nn.Sequential(
-            *(
-                TransformerBlock(d_model, nhead, d_ffn, dropout)
-                for _ in range(num_layers)
-            )
-        )
+        sizes = d_model, nhead, d_ffn
+        blocks = [TransformerBlock(*sizes, dropout) for _ in range(num_layers)]
+        self.transformer = torch.nn.Sequential(*blocks)
         for parameter in self.transformer.parameters():
             if parameter.dim() > 1:
                 torch.nn.init.xavier_uniform_(parameter)
@@ -270,18 +238,8 @@ class V2(torch.nn.Module):
         )
 
     def embed(self, wavs):
-        """One number a token: the mean over the GRU's channels.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            [batch, num_samples]
-
-        Returns
-        -------
-        torch.Tensor
-            [batch, tokens]
-        """
+        """[batch, num_samples] -> the mean over the GRU's channels, [batch,
+        tokens]"""
         if wavs.shape[1] != self.num_samples:
             raise ValueError(
                 f"V2 was built for {self.num_samples} samples, got "

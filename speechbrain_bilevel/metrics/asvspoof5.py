@@ -76,11 +76,6 @@ def act_dcf(bonafide, spoof):
         At least the minimum; above 1 where the scores do harm. A score at the
         threshold is accepted.
 
-    Raises
-    ------
-    InputError
-        See ``min_dcf``.
-
     Example
     -------
     >>> act_dcf([2.0, -0.7], [-1.0, -0.6])
@@ -107,11 +102,6 @@ def cllr(bonafide, spoof):
     -------
     float
         0 is perfect; scores that are always 0 have 1, misleading ones more.
-
-    Raises
-    ------
-    InputError
-        See ``min_dcf``.
 
     Example
     -------

@@ -155,8 +155,8 @@ def learn_fusion(scores, is_bonafide, names=None):
     if len(weights) == 1 and weights[0] <= 0:
         raise InputError(
             f"{names[0]}: the learned weight is {weights[0]:.4g}, not "
-            "positive: these scores look negated (or tell nothing, or hold an "
-            "extreme outlier). Expected a higher score for bona fide than for "
+            "positive: these scores look negated (or carry no information, or "
+            "hold an extreme outlier). Expected a higher score for bona fide than for "
             "spoof. Nothing was flipped: if the sign is wrong, correct it in "
             "the score files"
         )

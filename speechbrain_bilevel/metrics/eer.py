@@ -72,12 +72,7 @@ def det_curve(bonafide, spoof):
 def eer(bonafide, spoof):
     """Compute the equal error rate and its threshold.
 
-    Arguments
-    ---------
-    bonafide : array_like
-        Scores of the bona fide trials, [n_bonafide].
-    spoof : array_like
-        Scores of the spoofed trials, [n_spoof].
+    The arguments and errors are those of ``det_curve``.
 
     Returns
     -------
@@ -87,11 +82,6 @@ def eer(bonafide, spoof):
         0.5, the sign of the scores is most likely wrong.
     threshold : float
         Trials with a score above it are accepted.
-
-    Raises
-    ------
-    InputError
-        See ``det_curve``.
 
     Example
     -------

@@ -30,20 +30,7 @@ def pair_products(x):
 
 
 class NodeUpdate(torch.nn.Module):
-    """Project what nodes attend to and what they are, and add both.
-
-    Arguments
-    ---------
-    in_features, out_features : int
-        Features of a node.
-
-    Example
-    -------
-    >>> update = NodeUpdate(4, 2)
-    >>> nodes, attention = torch.randn(1, 5, 4), torch.full((1, 5, 5), 0.2)
-    >>> update(nodes, attention, nodes).shape
-    torch.Size([1, 5, 2])
-    """
+    """Project what nodes attend to and what they are, and add both."""
 
     def __init__(self, in_features, out_features):
         super().__init__()

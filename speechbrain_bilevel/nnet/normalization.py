@@ -1,7 +1,7 @@
 """Layer normalization as the published V2 uses it, with its own backward pass.
 
 A backward pass of one's own serves the first, backward derivative only; all
-others are taken of a plain form of the function: ``has_tangent`` tells where,
+others are taken of a plain form of the function: ``has_tangent`` says where,
 ``plain_backward`` takes them.
 """
 

@@ -46,14 +46,7 @@ def full_precision(tensor):
 # --------------------------------------------------------------------- AASIST
 def sinc_filters(out_channels, kernel_size):
     """Band-pass filters side by side on the mel scale, from 0 Hz to 8 kHz:
-    [out_channels, kernel_size].
-
-    Arguments
-    ---------
-    out_channels : int
-        Number of filters.
-    kernel_size : int
-        Length of a filter in samples; odd.
+    [out_channels, kernel_size], an odd number of samples.
 
     Example
     -------

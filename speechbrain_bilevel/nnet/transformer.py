@@ -14,11 +14,6 @@ class Dropout(torch.nn.Dropout):
     keeps its mask as floats. The probability is rounded to a multiple of
     2 ** -16, and what is left is scaled by what it was rounded to.
 
-    Arguments
-    ---------
-    p : float
-        Probability of an element to be zeroed.
-
     Example
     -------
     >>> out = Dropout(0.25)(torch.ones(100, 100))

@@ -1,4 +1,4 @@
-"""A Checkpointer whose checkpoints are whole or not there at all."""
+"""A Checkpointer whose checkpoints are complete or not there at all."""
 
 import logging
 import pickle
@@ -36,7 +36,7 @@ class AtomicCheckpointer(Checkpointer):
     """
 
     def save_checkpoint(self, *args, verbosity=logging.INFO, **kwargs):
-        """As SpeechBrain's.
+        """Save one; see ``Checkpointer.save_checkpoint``.
 
         Raises
         ------
@@ -54,8 +54,8 @@ class AtomicCheckpointer(Checkpointer):
         except (OSError, RuntimeError) as error:
             raise InputError(
                 f"{self.checkpoints_dir}: the checkpoint could not be written "
-                f"({error}); make room and start again: training goes on from "
-                "the last checkpoint"
+                f"({error}); free some space and start again: training resumes "
+                "from the last checkpoint"
             ) from error
         # Every process has saved its part before the name becomes valid.
         ddp_barrier()
@@ -77,7 +77,7 @@ class AtomicCheckpointer(Checkpointer):
         return checkpoint
 
     def load_checkpoint(self, checkpoint):
-        """As SpeechBrain's.
+        """Load one; see ``Checkpointer.load_checkpoint``.
 
         Raises
         ------

@@ -67,7 +67,7 @@ def _read(path):
     tag = tree.tag.value or ""
     if not tag.startswith("!include:"):
         return tree
-    base = _read(path.with_name(tag.removeprefix("!include:")))
+    base = _read(path.parent / tag.removeprefix("!include:"))
     _merge(base, tree)
     return base
 

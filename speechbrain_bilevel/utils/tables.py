@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from speechbrain_bilevel.utils.errors import InputError, shorten
 
 # A file without line ends (audio, an archive) must not fill the memory.
 _MAX_LINE_BYTES = 1 << 16
 # Lines that exist as Python objects at the same time.
-_CHUNK = 1 << 15
+_CHUNK = 1 << 16
 _SHOWN = 5
 
 
@@ -172,6 +173,8 @@ def read_table(path, layout, parse, dtypes, expected):
                 bad.add(number, error)
         numbers.append(np.array(good, dtype=np.int64))
         for (name, dtype), values in zip(dtypes.items(), zip(*rows)):
+            if dtype == "str":
+                values = pa.array(values, pa.large_string())
             chunks[name].append(pd.Series(values, dtype=dtype))
     numbers = np.concatenate([[], *numbers]).astype(np.int64)
     bad.raise_if_any(len(numbers) + bad.count)
@@ -317,6 +320,8 @@ def repeated(column, numbers):
     [(4, 'a', 1)]
     """
     again = column.duplicated().to_numpy()
+    # That took as much memory as the column, which pyarrow would keep.
+    pa.default_memory_pool().release_unused()
     if not again.any():
         return []
     values = column[again]

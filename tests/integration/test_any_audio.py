@@ -27,12 +27,12 @@ finally:
 def folder(tmp_path_factory):
     """A detector that sees 4 s, and is quick."""
     sizes = {
-        "samples": 64600,
-        "sinc_filters": 4,
+        "num_samples": 64600,
+        "sinc_channels": 4,
         "encoder_channels": [4, 4, 4, 8],
     }
     folder = tmp_path_factory.mktemp("any") / "tiny"
-    return export(folder, tiny_network(**sizes), sizes=sizes)
+    return export(folder, tiny_network(**sizes))
 
 
 def noise(*shape):
@@ -103,7 +103,7 @@ def test_each_gets_a_verdict_or_a_reason(folder, tmp_path, options):
 
 
 def peak_of(folder, path, *options):
-    """Peak memory, in MiB, of judging a file."""
+    """Peak memory, in MiB, of scoring a file."""
     words = "classify", "--source", folder, path, *options
     result = subprocess.run(
         [sys.executable, "-c", MEASURED, *map(str, words)],

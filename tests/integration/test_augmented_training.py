@@ -19,10 +19,9 @@ HYPERPARAMETERS = "train_v2_small_hyperparameters"
 
 def with_augmentation(yaml, folder):
     """The path, without its ending, of a YAML that augments."""
-    text = (RECIPE / "hparams" / f"{yaml}.yaml").read_text()
-    assert "wav_augment" not in text
     path = folder / f"{yaml}_augmented"
-    path.with_suffix(".yaml").write_text(text + AUGMENTED)
+    include = f"--- !include:{RECIPE}/hparams/{yaml}.yaml\n"
+    path.with_suffix(".yaml").write_text(include + AUGMENTED)
     return path
 
 
@@ -35,7 +34,8 @@ def test_balanced_classes_and_random_crops(yaml, corpus, tmp_path):
         ("fixed", {"train_samples": 4000}),
         ("balanced", {"class_balanced": True}),
     ):
-        run(yaml, corpus, tmp_path / name, number_of_epochs=1, **options)
+        options = {"train_samples": 6000, "number_of_epochs": 1, **options}
+        run(yaml, corpus, tmp_path / name, **options)
         weights[name] = final_weights(tmp_path / name)
     first = weights.pop("first")["mel_encoder.convs.0.weight"]
     same = {
@@ -71,7 +71,6 @@ def test_originals_beside_augmented_clips(corpus, tmp_path, monkeypatch):
     run(yaml, corpus, tmp_path / "run", number_of_epochs=1)
     assert seen["TRAIN"] == (16, 8)
     assert seen["VALID"][0] == seen["VALID"][1]
-    assert seen["TEST"][0] == seen["TEST"][1]
 
 
 def test_a_crop_that_is_too_long_is_refused(corpus, tmp_path):

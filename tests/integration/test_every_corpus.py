@@ -61,7 +61,7 @@ def test_from_the_folder_to_the_figures(run, tmp_path, source, name):
     figures = []
     for known in (manifest, protocol):
         report = tmp_path / "report"
-        options = "--draws", 0, "--output", report
+        options = "--resamples", 0, "--output", report
         code, _, err = run("evaluate", scores, "--protocol", known, *options)
         assert code == 0, err
         figures.append(json.loads((report / "metrics.json").read_text()))

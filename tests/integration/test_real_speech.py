@@ -10,7 +10,7 @@ from speechbrain_bilevel.evaluation.score_files import read_cm_scores
 from speechbrain_bilevel.inference.detector import SpoofDetector
 
 
-def test_train_score_and_judge_a_recording(shared, tmp_path):
+def test_train_score_and_classify_a_recording(shared, tmp_path):
     corpus = shared / "data" / "MiniLA" / "LA"
     run(
         "train_v2_small_bilevel",

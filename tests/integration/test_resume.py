@@ -10,6 +10,7 @@ import train
 from recipe_runs import command, final_weights, run, run_apart
 
 from speechbrain_bilevel.evaluation.score_files import read_cm_scores
+from speechbrain_bilevel.inference.scoring import ResumableScoreFile
 
 # Small batches: an epoch of many steps, so that a kill falls within it.
 LONG = {"batch_size": 2, "number_of_epochs": 3, "training_steps": 45}
@@ -40,7 +41,10 @@ def test_interrupted_in_mid_epoch(yaml, corpus, tmp_path, monkeypatch):
     flags = ("--ckpt_interval_steps", 2)
     run(yaml, corpus, tmp_path / "unbroken", *flags, **LONG)
 
+    start = train.SpoofBrain.on_fit_batch_start
+
     def interrupt(brain, batch, should_step):
+        start(brain, batch, should_step)
         if brain.step == 6 and brain.optimizer_step > 10:
             raise Interrupted
 
@@ -50,11 +54,12 @@ def test_interrupted_in_mid_epoch(yaml, corpus, tmp_path, monkeypatch):
             run(yaml, corpus, tmp_path / "broken", *flags, **LONG)
     assert not (tmp_path / "broken" / "eval_scores.txt").exists()
     steps = []
-    monkeypatch.setattr(
-        train.SpoofBrain,
-        "on_fit_batch_start",
-        lambda brain, batch, should_step: steps.append(brain.step),
-    )
+
+    def note(brain, batch, should_step):
+        start(brain, batch, should_step)
+        steps.append(brain.step)
+
+    monkeypatch.setattr(train.SpoofBrain, "on_fit_batch_start", note)
     run(yaml, corpus, tmp_path / "broken", *flags, **LONG)
     assert steps[0] == 5, "it should go on after the checkpoint of step 4"
     assert_same_weights(tmp_path / "broken", tmp_path / "unbroken")
@@ -90,20 +95,20 @@ def test_killed_process(corpus, tmp_path):
     assert_same_weights(tmp_path / "killed", tmp_path / "unbroken")
 
 
-def test_scoring_goes_on_where_it_stopped(corpus, tmp_path, monkeypatch):
+def test_scoring_resumes_where_it_stopped(corpus, tmp_path, monkeypatch):
     arguments = "train_v2_small", corpus, tmp_path
     overrides = {"test_loader_kwargs": "{batch_size: 4}"}
     scored = []
-    original = train.ScoreFile.add
+    original = ResumableScoreFile.add
 
-    def add(scores, utts, values):
+    def add(scores, positions, values):
         if len(scored) == 3:
             raise Interrupted
-        scored.append(list(utts))
-        original(scores, utts, values)
+        scored.append(scores.trials.utt[positions].tolist())
+        original(scores, positions, values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.ScoreFile, "add", add)
+        patch.setattr(ResumableScoreFile, "add", add)
         with pytest.raises(Interrupted):
             run(*arguments, **overrides)
     done = {utt for utts in scored for utt in utts}
@@ -111,11 +116,11 @@ def test_scoring_goes_on_where_it_stopped(corpus, tmp_path, monkeypatch):
 
     again = []
 
-    def note(scores, utts, values):
-        again.extend(utts)
-        original(scores, utts, values)
+    def note(scores, positions, values):
+        again.extend(scores.trials.utt[positions])
+        original(scores, positions, values)
 
-    monkeypatch.setattr(train.ScoreFile, "add", note)
+    monkeypatch.setattr(ResumableScoreFile, "add", note)
     run(*arguments, **overrides)
     assert not done & set(again)
     scores = [

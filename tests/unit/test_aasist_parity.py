@@ -1,6 +1,9 @@
 """AASIST and AASIST-L: the published numbers, and gradients twice over."""
 
+from pathlib import Path
+
 import numpy as np
+import published_aasist
 import pytest
 import torch
 
@@ -18,6 +21,7 @@ TINY = {
     "stack_size": 2,
 }
 NAMES = sorted(SIZES)
+DATA = Path(__file__).parents[1] / "data" / "aasist.npz"
 
 
 def published(shared, name):
@@ -34,6 +38,13 @@ def imported(shared, name):
     network = AASIST(**SIZES[name]).eval()
     network.load_state_dict(aasist_state_dict(published(shared, name)))
     return network
+
+
+@pytest.fixture
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture
@@ -59,6 +70,21 @@ def tiny(**sizes):
     with torch.no_grad():
         network(torch.randn(4, 2000, dtype=torch.float64))
     return network
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_made_up_weights_give_known_outputs(double, name):
+    """In any clone; see ``published_aasist``."""
+    reference = np.load(DATA)
+    state = published_aasist.made_up_state(str(reference[f"{name}/shapes"]))
+    network = AASIST(**SIZES[name]).eval()
+    network.load_state_dict(aasist_state_dict(state))
+    with torch.no_grad():
+        embedding = network.embed(published_aasist.made_up_waveforms(2))
+        logits = network.classifier(embedding)
+    for ours, kind in (embedding, "embedding"), (logits, "logits"):
+        expected = torch.from_numpy(reference[f"{name}/{kind}"])
+        assert (ours - expected).abs().max() < 1e-9, kind
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,6 +154,21 @@ def test_window_after_window_is_the_whole(frames):
     whole = network(wavs)
     with torch.no_grad():
         assert torch.allclose(network(wavs), whole, rtol=0, atol=1e-12)
+
+
+def test_hooks_of_the_residual_blocks_fire():
+    """As those of summaries and Grad-CAM, with and without gradients."""
+    network, shapes = tiny().eval(), []
+    network.encoder[0].register_forward_hook(
+        lambda block, inputs, output: shapes.append(tuple(output.shape))
+    )
+    samples = TINY["sinc_kernel_size"] - 1 + POOL * (WINDOW + 3)
+    wavs = torch.randn(2, samples, dtype=torch.float64)
+    network(wavs)
+    with torch.no_grad():
+        network(wavs)
+    frames = (WINDOW + 3) // POOL
+    assert shapes == [(n, 2, 3, frames) for n in (2, 1, 1)]
 
 
 def test_too_short_is_refused():

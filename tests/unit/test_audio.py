@@ -183,7 +183,7 @@ BAD = {
     "no header": (
         "a.RAW",
         lambda path: path.write_bytes(b"hello" * 100),
-        "raw samples tell neither rate nor channels; expected a format",
+        "raw samples state neither rate nor channels; expected a format",
     ),
     "0 bytes": ("a.flac", lambda path: path.touch(), "cannot be read as audio"),
     "half a FLAC": (

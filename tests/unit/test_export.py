@@ -2,19 +2,25 @@
 with figures that are those of its own scores."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from speechbrain.utils.checkpoints import Checkpointer
-from tiny_detector import SAMPLES, export, tiny_network, training_yaml
+from tiny_detector import SAMPLES, export, tiny_network
 
+from speechbrain_bilevel.dataio import BONAFIDE
 from speechbrain_bilevel.evaluation.evaluate import evaluate
 from speechbrain_bilevel.evaluation.score_files import read_cm_scores
 from speechbrain_bilevel.inference.export import export as export_experiment
-from speechbrain_bilevel.inference.folder import read_folder
+from speechbrain_bilevel.inference.pretrained import (
+    CONFIG,
+    WEIGHTS,
+    DetectorConfig,
+    load,
+    read_config,
+)
 from speechbrain_bilevel.metrics.calibration import learn_fusion
 from speechbrain_bilevel.utils.errors import InputError
 
@@ -51,11 +57,14 @@ def experiment(tmp_path):
         checkpointer = Checkpointer(folder / "save", {"network": network})
         checkpointer.save_checkpoint(meta={"EER": eer}, name=f"n{number}")
         networks[number] = network.state_dict()
-    (folder / "hyperparams.yaml").write_text(
-        f"data_folder: {SECRET}\n{training_yaml()}as_published: False\n"
-        f"manifest_folder: {SECRET}/manifests\n"
-        "hypergradient: !new:speechbrain_bilevel.hypergradients.SOBA {}\n"
+    config = DetectorConfig.of(
+        tiny_network(),
+        "logit_difference",
+        method="Bi-level training: SOBA.",
+        manifest_folder=f"{SECRET}/manifests",
+        asv_scores=f"{SECRET}/asv.txt",
     )
+    (folder / CONFIG).write_text(config.to_json())
     write_scores(folder / "dev_scores.txt", 1)
     write_scores(folder / "eval_scores.txt", 2)
     return folder, networks
@@ -63,30 +72,31 @@ def experiment(tmp_path):
 
 def test_the_best_epoch_is_exported(experiment, tmp_path):
     folder, networks = experiment
-    parts = export_experiment(folder, tmp_path / "out")
-    written = read_folder(tmp_path / "out")
-    assert all(
-        torch.equal(networks[1][name], value)
-        for name, value in written.weights.items()
-    )
-    assert written.weights.keys() == networks[1].keys()
-    assert written.calibration == parts.calibration
-    assert written.samples == SAMPLES
+    out = tmp_path / "out"
+    exported, _ = export_experiment(folder, out)
+    config, network = load(out / CONFIG, out / WEIGHTS)
+    weights = network.state_dict()
+    assert weights.keys() == networks[1].keys()
+    for name, value in networks[1].items():
+        assert torch.equal(weights[name], value), name
+    assert config.calibration == exported.calibration
+    assert config.num_samples == SAMPLES
 
 
 def test_it_is_calibrated_on_dev_and_measured_on_eval(experiment, tmp_path):
     folder, _ = experiment
-    parts = export_experiment(folder, tmp_path / "out", licence="mit")
+    config, report = export_experiment(folder, tmp_path / "out", license="mit")
     dev = read_cm_scores(folder / "dev_scores.txt")
-    fusion = learn_fusion(dev.score[:, None], dev.is_bonafide)
-    assert parts.calibration == {
+    fusion = learn_fusion(dev[["score"]], dev.label == BONAFIDE)
+    assert config.calibration == {
         "weight": fusion.weights[0],
         "bias": fusion.bias,
     }
     scores = read_cm_scores(folder / "eval_scores.txt")
-    scores = replace(scores, score=fusion(scores.score[:, None]))
-    report = evaluate([scores], resample="utterances")
-    metrics = report.evaluations[0].metrics
+    scores["score"] = fusion(scores[["score"]])
+    expected = evaluate([scores], resample="utterances")
+    metrics = expected.evaluations[0].metrics
+    assert report.evaluations[0].metrics == metrics
     card = (tmp_path / "out" / "README.md").read_text()
     _, header, body = card.split("---\n", 2)
     header = yaml.safe_load(header)
@@ -103,50 +113,78 @@ def test_it_is_calibrated_on_dev_and_measured_on_eval(experiment, tmp_path):
 
 def test_the_card_tells_no_secrets_and_obeys_no_names(experiment, tmp_path):
     folder, _ = experiment
-    export_experiment(folder, tmp_path / "out", name="a\n# <b>", corpus="`x`|y")
+    # As somebody else has it.
+    export_experiment(folder, tmp_path / "first")
+    export_experiment(
+        tmp_path / "first",
+        tmp_path / "out",
+        name="a\n# <b>",
+        corpus="`x`|y",
+        eval_scores=folder / "eval_scores.txt",
+    )
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "mallory" not in card and str(folder) not in card
     assert re.search(r"^# a. ?\\# \\<b\\>$|^# a.\\# \\<b\\>$", card, re.M)
     assert r"| A0\<1\>\|x | 30 |" in card
-    yaml_text = (tmp_path / "out" / "hyperparams.yaml").read_text()
-    assert "mallory" not in yaml_text
+    assert "\\`x\\`\\|y" in card and "Bi-level training: SOBA." in card
+    for path in (tmp_path / "out").iterdir():
+        content = path.read_bytes()
+        assert b"mallory" not in content, path
+        assert str(folder).encode() not in content, path
 
 
 def test_what_dev_cannot_teach(experiment, tmp_path, caplog):
     folder, _ = experiment
     dev = write_scores(folder / "dev_scores.txt", 1, sign=-1)
-    parts = export_experiment(folder, tmp_path / "out")
-    assert parts.calibration is None
+    config, _ = export_experiment(folder, tmp_path / "out")
+    assert config.calibration is None
     card = (tmp_path / "out" / "README.md").read_text()
     assert "not calibrated" in card.replace("\n", " ")
-    with pytest.raises(InputError, match="dev_scores.txt: .*look negated"):
+    with pytest.raises(InputError, match=r"dev_scores.txt: .*look negated"):
         export_experiment(folder, tmp_path / "out", dev_scores=dev)
+
+
+def test_the_training_set_is_counted(experiment, tmp_path):
+    folder, _ = experiment
+    (folder / "manifests").mkdir()
+    (folder / "manifests" / "train.csv").write_text(
+        "ID,wav,speaker,attack,label\na,a.wav,s,-,bonafide\n"
+        "b,b.wav,s,A02,spoof\nc,c.wav,s,A01,spoof\n"
+    )
+    config, _ = export_experiment(folder, tmp_path / "out", corpus="LA")
+    assert config.training == {
+        "method": "Bi-level training: SOBA.",
+        "corpus": "LA",
+        "attacks": "A01, A02",
+        "num_bonafide": 1,
+        "num_spoof": 2,
+    }
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert (
+        "\nLA: 1 bona fide and 2 spoofed\nrecordings, attacks A01, A02.\n"
+        in card
+    )
 
 
 def test_calibrating_a_folder_twice_is_calibrating_it_once(tmp_path):
     source = export(tmp_path / "source", tiny_network())
     scores = write_scores(tmp_path / "dev.txt", 1)
-    once = export_experiment(source, tmp_path / "once", dev_scores=scores)
+    once, _ = export_experiment(source, tmp_path / "once", dev_scores=scores)
     # What the calibrated detector would score.
-    values = read_cm_scores(scores)
-    lines = [
-        f"{utt} {attack} {'bonafide' if real else 'spoof'} "
-        f"{once.calibration['weight'] * score + once.calibration['bias']!r}"
-        for utt, attack, real, score in zip(
-            values.utt,
-            values.attack,
-            values.is_bonafide,
-            values.score.tolist(),
+    weight, bias = once.calibration["weight"], once.calibration["bias"]
+    table = read_cm_scores(scores)
+    scores.write_text(
+        "\n".join(
+            f"{row.utt} {row.attack} {row.label} {weight * row.score + bias!r}"
+            for row in table.itertuples()
         )
-    ]
-    scores.write_text("\n".join(lines))
-    again = export_experiment(
+    )
+    again, _ = export_experiment(
         tmp_path / "once", tmp_path / "again", dev_scores=scores
     )
     for key, value in once.calibration.items():
         assert again.calibration[key] == pytest.approx(value, rel=1e-6)
     # Without dev scores, it stays as calibrated as it was.
-    kept = export_experiment(tmp_path / "again", tmp_path / "kept")
+    kept, _ = export_experiment(tmp_path / "again", tmp_path / "kept")
     assert kept.calibration == again.calibration
 
 
@@ -154,10 +192,23 @@ def test_what_is_no_experiment_is_refused(experiment, tmp_path):
     folder, _ = experiment
     (tmp_path / "empty").mkdir()
     for source in (tmp_path / "empty", tmp_path / "gone"):
-        with pytest.raises(InputError, match=f"^{source}: neither a network"):
+        with pytest.raises(InputError, match=f"^{source}: config.json: unus"):
             export_experiment(source, tmp_path / "out")
-    (folder / "hyperparams.yaml").write_text("samples: [")
-    with pytest.raises(InputError, match="hyperparams.yaml: is no YAML"):
+    (tmp_path / "empty" / CONFIG).write_text((folder / CONFIG).read_text())
+    with pytest.raises(InputError, match="nor checkpoints"):
+        export_experiment(tmp_path / "empty", tmp_path / "out")
+    (folder / CONFIG).write_text('{"network": [')
+    with pytest.raises(InputError, match=r"config.json: unusable"):
+        export_experiment(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_network_are_not_exported(experiment, tmp_path):
+    folder, _ = experiment
+    config = read_config(folder / CONFIG)
+    config.sizes["gru_hidden_size"] = 5
+    (folder / CONFIG).write_text(config.to_json())
+    with pytest.raises(InputError, match=f"^{tmp_path / 'out'}: .*gru.weight"):
         export_experiment(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -169,9 +220,9 @@ def test_the_command(run, experiment, tmp_path):
     assert code == 0 and text.startswith(f"{out}: calibrated; ")
     assert "\nLA" in (out / "README.md").read_text()
     code, _, err = run("export", folder, out)
-    assert code == 2 and f"{out}: is there already" in err
+    assert code == 2 and f"{out}: exists; choose" in err
     code, _, err = run("export", folder, folder)
-    assert code == 2 and "is there already" in err
+    assert code == 2 and "exists; choose" in err
     bad = tmp_path / "bad.txt"
     bad.write_text("a - bonafide nan\nb A01 spoof 1\n")
     code, _, err = run("export", folder, tmp_path / "o2", "--eval-scores", bad)

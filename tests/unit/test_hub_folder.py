@@ -1,6 +1,8 @@
 """A pretrained folder: what is in it, and who can load it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,25 +11,63 @@ import torch
 import yaml
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.interfaces import foreign_class
-from tiny_detector import SAMPLES, export, tiny_network
+from tiny_detector import SAMPLES, SIZES, export, tiny_network
 
 from speechbrain_bilevel.inference.detector import SpoofDetector
-from speechbrain_bilevel.inference.folder import FILES, parts_of, read_folder
+from speechbrain_bilevel.inference.pretrained import (
+    FILES,
+    DetectorConfig,
+    read_config,
+    write_folder,
+)
+from speechbrain_bilevel.lobes import NETWORKS, build
 from speechbrain_bilevel.utils.errors import InputError
 
 CALIBRATION = {"weight": 1e-05, "bias": -2.5}
+SMALL = {
+    "AASIST": {
+        "num_samples": 8000,
+        "sinc_channels": 9,
+        "channels": [2, 3],
+        "graph_size": 3,
+        "stack_size": 2,
+    },
+    "MelCNN": {"num_samples": 8000, "channels": [4, 8], "one_class": True},
+    "SSLAASIST": {
+        "front_end": {
+            "hidden_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 8,
+            "conv_dim": [4, 4],
+            "conv_kernel": [10, 4],
+            "conv_stride": [5, 4],
+            "num_conv_pos_embeddings": 4,
+            "num_conv_pos_embedding_groups": 2,
+        },
+        "num_samples": 8000,
+        "projection_size": 12,
+        "channels": [2],
+        "graph_size": 3,
+        "stack_size": 2,
+    },
+    "V2": SIZES,
+}
 
 
 @pytest.fixture(
     scope="module",
-    params=[(False, None), (True, None), (False, CALIBRATION)],
-    ids=["plain", "as published", "calibrated"],
+    params=[
+        ("logit_difference", None),
+        ("softmax", None),
+        ("bonafide_logit", CALIBRATION),
+    ],
+    ids=["plain", "softmax", "calibrated"],
 )
 def folder(request, tmp_path_factory):
     """A pretrained folder of each kind."""
-    as_published, calibration = request.param
     folder = tmp_path_factory.mktemp("hub") / "tiny"
-    return export(folder, tiny_network(), as_published, calibration)
+    return export(folder, tiny_network(), *request.param)
 
 
 @pytest.fixture
@@ -44,11 +84,11 @@ def test_speechbrain_loads_it_as_its_own(folder, audio):
     assert set(EncoderClassifier.MODULES_NEEDED) <= set(theirs.mods)
     wavs = torch.randn(4, 2 * SAMPLES)
     wav_lens = torch.tensor([1.0, 0.5, 0.3, 0.1])
-    for judge in (
+    for classify in (
         lambda detector: detector.classify_batch(wavs, wav_lens),
         lambda detector: detector.classify_file(str(audio)),
     ):
-        found, expected = judge(theirs), judge(ours)
+        found, expected = classify(theirs), classify(ours)
         torch.testing.assert_close(found[0], expected[0], atol=1e-6, rtol=0)
         assert torch.equal(found[2], expected[2])
         assert found[3] == expected[3]
@@ -57,66 +97,63 @@ def test_speechbrain_loads_it_as_its_own(folder, audio):
     )
 
 
-def test_foreign_class_gives_a_detector(folder, audio):
-    found = foreign_class(str(folder))
-    assert isinstance(found, SpoofDetector)
+def test_foreign_class_and_trusted_code_give_the_same(folder, audio):
     expected = SpoofDetector.from_hparams(folder).score_file(audio)
-    assert found.score_file(audio) == expected
+    for found in (
+        foreign_class(str(folder)),
+        SpoofDetector.from_hparams(folder, trust_code=True),
+    ):
+        assert isinstance(found, SpoofDetector)
+        assert found.score_file(audio) == expected
 
 
-def test_trusted_code_gives_the_same(folder, audio):
-    found = SpoofDetector.from_hparams(folder, trust_code=True)
-    expected = SpoofDetector.from_hparams(folder).score_file(audio)
-    assert found.score_file(audio) == expected
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_comes_back(tmp_path, name):
+    torch.manual_seed(0)
+    network = build(name, SMALL[name]).eval().requires_grad_(False)
+    config = DetectorConfig.of(network, "logit_difference")
+    write_folder(tmp_path / "it", config, network.state_dict(), "# It\n")
+    assert read_config(tmp_path / "it" / "config.json").sizes == network.sizes
+    wavs = torch.randn(2, network.num_samples)
+    for trust_code in (False, True):
+        detector = SpoofDetector.from_hparams(
+            tmp_path / "it", trust_code=trust_code
+        )
+        assert torch.equal(detector.mods.network(wavs), network(wavs))
+        assert detector.mods.network.sizes == network.sizes
 
 
-def test_it_is_read_back_as_it_was_written(folder):
-    parts = read_folder(folder)
-    network = tiny_network().state_dict()
-    assert parts.weights.keys() == network.keys()
-    assert all(torch.equal(parts.weights[k], network[k]) for k in network)
-    assert parts.samples == SAMPLES
-    assert parts.network == parts_of(folder / FILES[3], {}).network
-    assert parts.calibration in (None, CALIBRATION)
+def test_sizes_are_all_arguments_of_a_network():
+    """With their defaults, also those behind ``**graphs``."""
+    for name in NETWORKS:
+        network = build(name, SMALL[name])
+        assert json.loads(json.dumps(network.sizes)) == network.sizes
+        given = {k: v for k, v in SMALL[name].items() if k != "front_end"}
+        assert {k: network.sizes[k] for k in given} == given
+    assert build("AASIST", {"stack_ratio": 0.25}).sizes["stack_ratio"] == 0.25
+    assert build("AASIST", {}).sizes["temporal_ratio"] == 0.7
+
+
+def test_networks_are_imported_when_they_are_asked_for():
+    code = "import sys; from speechbrain_bilevel.lobes import NETWORKS\n"
+    code += "print('torch' in sys.modules); NETWORKS['AASIST']\n"
+    code += "print('torch' in sys.modules, 'transformers' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True", "False"], done.stderr
+
+
+def test_other_networks_cannot_be_described():
+    with pytest.raises(InputError, match="network is Linear; expected AASIST"):
+        DetectorConfig.of(torch.nn.Linear(1, 2), "softmax")
 
 
 def test_what_the_hub_reads_of_it(folder):
     assert set(FILES) <= {path.name for path in folder.iterdir()}
     config = json.loads((folder / "config.json").read_text())
-    assert config == {"speechbrain_interface": "EncoderClassifier"}
+    assert config["speechbrain_interface"] == "EncoderClassifier"
     header = (folder / "README.md").read_text().split("---\n")[1]
     header = yaml.safe_load(header)
     assert header["library_name"] == "speechbrain"
     assert header["pipeline_tag"] == "audio-classification"
     assert "model-index" not in header and "license" not in header
-
-
-@pytest.mark.parametrize(
-    "line, message",
-    [
-        ("samples: many", "samples, as_published or calibration: .*"),
-        ("samples: 0.5", "samples, as_published or calibration: .*"),
-        ("calibration: {weight: -1, bias: 0}", "expected a positive weight"),
-        ("calibration: {weight: .nan, bias: 0}", "expected a positive weight"),
-        ("calibration: 3", "samples, as_published or calibration: .*"),
-        ("as_published:", "as_published is None"),
-        ("as_published: 1", "as_published is 1"),
-        ("bonafide_logit: maybe", "bonafide_logit is maybe"),
-    ],
-)
-def test_nonsense_is_refused_by_name(tmp_path, line, message):
-    values = {"samples": "samples: 3", "as_published": "as_published: False"}
-    values[line.split(":")[0]] = line
-    path = tmp_path / "hyperparams.yaml"
-    path.write_text("\n".join([*values.values(), "network: !new:a.B {}"]))
-    with pytest.raises(InputError, match=f"^{path}: .*{message}"):
-        parts_of(path, {})
-
-
-@pytest.mark.parametrize("key", ["network", "samples", "as_published"])
-def test_a_missing_key_is_named(tmp_path, key):
-    lines = ["network: !new:a.B {}", "samples: 3", "as_published: False"]
-    path = tmp_path / "hyperparams.yaml"
-    path.write_text("\n".join(x for x in lines if not x.startswith(key)))
-    with pytest.raises(InputError, match=f"^{path}: no key {key}; expected"):
-        parts_of(path, {})

@@ -1,21 +1,56 @@
 """Published weights become folders that score as the published networks do."""
 
+from pathlib import Path
+
 import numpy as np
+import published_aasist
+import published_v2
 import pytest
 import torch
-from published_v2 import SIZES
 
-from speechbrain_bilevel.inference import importers as published
+from speechbrain_bilevel.inference import importers
 from speechbrain_bilevel.inference.detector import SpoofDetector
 from speechbrain_bilevel.lobes.aasist import AASIST
+from speechbrain_bilevel.lobes.v2 import V2
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def imported(run, name, weights, folder):
+    """The detector that the command makes of a published state dict."""
+    torch.save(weights, folder / "published.pth")
+    out = folder / "out"
+    code, text, err = run("import", name, folder / "published.pth", out)
+    assert code == 0, err
+    assert text == f"{out}: not calibrated; see its README.md\n"
+    return SpoofDetector.from_hparams(out)
+
+
+@pytest.mark.parametrize("name", ["AASIST", "AASIST-L"])
+def test_aasist_with_made_up_weights(run, tmp_path, name):
+    """In any clone; see ``published_aasist``."""
+    reference = np.load(DATA / "aasist.npz")
+    shapes = str(reference[f"{name}/shapes"])
+    weights = published_aasist.made_up_state(shapes)
+    weights = {key: value.float() for key, value in weights.items()}
+    for key, value in weights.items():
+        if key.endswith("num_batches_tracked"):
+            weights[key] = value.long()
+    detector = imported(run, name.lower(), weights, tmp_path)
+    wavs = published_aasist.made_up_waveforms(2)
+    score = detector.classify_batch(wavs)[1]
+    expected = torch.from_numpy(reference[f"{name}/logits"])[:, 1]
+    assert (score - expected).abs().max() < 1e-4
+    assert detector.settings["score"] == "bonafide_logit"
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "copyright NAVER Corp." in card
 
 
 @pytest.mark.parametrize("name", ["AASIST", "AASIST-L"])
 def test_aasist_scores_as_published(run, shared, tmp_path, name):
     weights, out = shared / "weights" / f"{name}.pth", tmp_path / "out"
-    code, text, err = run("import", name.lower(), weights, out)
+    code, _, err = run("import", name.lower(), weights, out)
     assert code == 0, err
-    assert text == f"{out}: not calibrated; see its README.md\n"
     reference = np.load(shared / "reference" / "aasist_outputs.npz")
     detector = SpoofDetector.from_hparams(out)
     folder = shared / "data/MiniLA/LA/ASVspoof2019_LA_eval/flac"
@@ -23,28 +58,29 @@ def test_aasist_scores_as_published(run, shared, tmp_path, name):
     for utt, expected in list(zip(reference["utt"], logits))[:3]:
         _, score, _, _ = detector.classify_file(folder / f"{utt}.flac")
         assert score.item() == pytest.approx(expected[1], abs=1e-4)
-    assert "copyright NAVER Corp." in (out / "README.md").read_text()
 
 
-def test_v2_scores_as_published(run, shared, tmp_path, monkeypatch):
+def test_v2_scores_as_published(run, tmp_path, monkeypatch):
+    """The published output, of the weights that the published training started
+    from, in single precision."""
     # The reference is of a reduced size.
-    small = published.PUBLISHED["v2"]._replace(sizes=SIZES)
-    monkeypatch.setitem(published.PUBLISHED, "v2", small)
-    reference = np.load(shared / "reference" / "v2_parity.npz")
-    prefix = "final_lower/"
+    small = importers.PUBLISHED["v2"]._replace(sizes=published_v2.SIZES)
+    monkeypatch.setitem(importers.PUBLISHED, "v2", small)
+    torch.set_default_dtype(torch.float64)
+    state = published_v2.initial_state(V2(**published_v2.SIZES))
+    torch.set_default_dtype(torch.float32)
     weights = {
-        name.removeprefix(prefix): torch.from_numpy(reference[name])
-        for name in reference.files
-        if name.startswith(prefix)
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in published_v2.published_names(state).items()
     }
-    torch.save(weights, tmp_path / "v2.pth")
-    out = tmp_path / "out"
-    code, _, err = run("import", "v2", tmp_path / "v2.pth", out)
-    assert code == 0, err
-    detector = SpoofDetector.from_hparams(out)
-    assert detector.decision.border == 0.5
-    _, score, _, _ = detector.classify_batch(torch.randn(2, 8000))
-    assert ((0 < score) & (score < 1)).all()
+    detector = imported(run, "v2", weights, tmp_path)
+    assert detector.decision.threshold == 0.5
+    reference = np.load(DATA / "v2_parity.npz")
+    wavs = torch.from_numpy(reference["eval/input"])
+    _, score, index, _ = detector.classify_batch(wavs)
+    expected = torch.from_numpy(reference["eval/output"])[:, 1]
+    assert (score - expected).abs().max() < 1e-5
+    assert index.tolist() == (expected > 0.5).long().tolist()
 
 
 @pytest.fixture
@@ -60,25 +96,36 @@ def test_other_weights_are_refused_by_name(run, foreign, tmp_path, name):
     assert code == 2
     assert err.startswith(f"error: {foreign}: 'layer.weight' is no tensor of")
     (tmp_path / "text.pth").write_text("hello")
-    for path in (tmp_path / "text.pth", tmp_path / "gone.pth"):
+    torch.save(torch.ones(3), tmp_path / "tensor.pth")
+    torch.save({"a": print}, tmp_path / "code.pth")
+    for file in ("text.pth", "tensor.pth", "code.pth", "gone.pth"):
+        path = tmp_path / file
         code, _, err = run("import", name, path, tmp_path / "out")
         assert code == 2 and err.startswith(f"error: {path}: ")
+        assert "weights_only" not in err
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_of_another_size_are_refused(run, shared, tmp_path):
-    weights = shared / "weights" / "AASIST.pth"
-    code, _, err = run("import", "aasist-l", weights, tmp_path / "out")
-    assert code == 2
-    assert f"error: {weights}: is not of the published aasist-l (" in err
+def test_weights_of_another_size_are_refused(run, tmp_path):
+    shapes = str(np.load(DATA / "aasist.npz")["AASIST/shapes"])
+    path = tmp_path / "AASIST.pth"
+    torch.save(published_aasist.made_up_state(shapes), path)
+    code, _, err = run("import", "aasist-l", path, tmp_path / "out")
+    assert code == 2 and err.startswith(f"error: {path}: ")
+    assert "size mismatch" in err and "state dict of aasist-l" in err
 
 
 def test_nothing_is_replaced(run, foreign, tmp_path):
     code, _, err = run("import", "aasist", foreign, tmp_path)
-    assert code == 2 and f"{tmp_path}: is there already" in err
+    assert code == 2 and f"{tmp_path}: exists; choose a new name" in err
 
 
-def test_sizes_reach_the_network():
-    sizes = published.PUBLISHED["aasist-l"].sizes
-    ours = sum(p.numel() for p in AASIST(**sizes).parameters())
-    assert ours < sum(p.numel() for p in AASIST().parameters()) / 3
+@pytest.mark.parametrize(
+    "name, published, unused",
+    [("aasist", 297_866, 512), ("aasist-l", 85_306, 272)],
+)
+def test_sizes_reach_the_network(name, published, unused):
+    """All of the published parameters, but those without effect."""
+    network = AASIST(**importers.PUBLISHED[name].sizes)
+    ours = sum(parameter.numel() for parameter in network.parameters())
+    assert ours == published - unused

@@ -1,17 +1,17 @@
 """A detector says the same after export as before, and of every file alike."""
 
-import errno
 import os
-import shutil
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_detector import SAMPLES, export, label_encoder, tiny_network
+from full_disk import disk_full_after
+from tiny_detector import SAMPLES, export, tiny_network
 
 from speechbrain_bilevel.inference.detector import SpoofDetector
-from speechbrain_bilevel.inference.folder import FILES
+from speechbrain_bilevel.inference.pretrained import FILES
+from speechbrain_bilevel.lobes.mel_cnn import MelCNN
 from speechbrain_bilevel.utils.errors import InputError
 
 
@@ -60,16 +60,24 @@ def test_an_exported_network_computes_the_same_bits(
     assert torch.equal(detector.encode_batch(wavs), network.embed(wavs))
     # No links or copies are left where one happens to work.
     assert os.listdir() == before
-    # Nothing of the training but the network is passed on.
-    assert "lr: " not in (folder / "hyperparams.yaml").read_text()
 
 
-def test_as_published_scores_are_the_softmax(network, tmp_path):
-    folder = export(tmp_path / "published", network, as_published=True)
+def test_scores_of_each_kind(network, tmp_path):
     wavs = torch.randn(5, SAMPLES)
-    _, score, _, _ = SpoofDetector.from_hparams(folder).classify_batch(wavs)
-    expected = network(wavs).double().softmax(dim=-1)[:, 1]
-    assert torch.equal(score, expected)
+    logits = network(wavs).double()
+    for kind, expected in (
+        ("softmax", logits.softmax(dim=-1)[:, 1]),
+        ("bonafide_logit", logits[:, 1]),
+    ):
+        folder = export(tmp_path / kind, network, kind)
+        detector = SpoofDetector.from_hparams(folder)
+        assert torch.equal(detector.classify_batch(wavs)[1], expected)
+        assert detector.settings == {
+            "num_samples": SAMPLES,
+            "score": kind,
+            "calibration": None,
+            "precision": "fp32",
+        }
 
 
 def test_the_verdict_on_a_file(detector, tmp_path):
@@ -85,11 +93,14 @@ def test_the_verdict_on_a_file(detector, tmp_path):
     assert torch.equal(detector.classify_batch(wav)[1], score)
 
 
-def test_a_silent_beginning_gets_no_verdict(detector, tmp_path):
-    wav = np.append(np.zeros(SAMPLES), speechlike(SAMPLES))
-    soundfile.write(tmp_path / "a.wav", wav, 16000)
-    with pytest.raises(InputError, match="its first 0.10 s are digital"):
-        detector.classify_file(tmp_path / "a.wav")
+def test_a_silent_beginning_is_skipped(detector, tmp_path):
+    wav = speechlike(2 * SAMPLES)
+    late = np.append(np.zeros(SAMPLES), wav)
+    scores = []
+    for name, samples in (("now.wav", wav), ("late.wav", late)):
+        soundfile.write(tmp_path / name, samples, 16000, subtype="FLOAT")
+        scores.append(detector.classify_file(tmp_path / name)[1])
+    assert torch.equal(*scores)
 
 
 def test_only_the_beginning_counts_and_short_files_repeat(detector, tmp_path):
@@ -134,17 +145,18 @@ class Fixed(torch.nn.Module):
         return self.logits[: len(wavs)]
 
 
-@pytest.mark.parametrize("as_published, border", [(False, 0.0), (True, 0.5)])
-def test_the_label_says_what_the_score_says(as_published, border):
+@pytest.mark.parametrize(
+    "kind, threshold", [("logit_difference", 0.0), ("softmax", 0.5)]
+)
+def test_the_label_says_what_the_score_says(kind, threshold):
     # The last two differ by less than their log posteriors can tell.
     logits = [[3.0, -2.0], [-40.0, 40.0], [0.0, 0.1], [1e-9, 2e-9]]
-    logits = torch.tensor(logits + [[2e-9, 1e-9]])
-    hparams = {"samples": SAMPLES, "as_published": as_published}
-    hparams["label_encoder"] = label_encoder("spoof", "bonafide")
+    logits = torch.tensor([*logits, [2e-9, 1e-9]])
+    hparams = {"num_samples": SAMPLES, "score": kind}
     detector = SpoofDetector({"network": Fixed(logits)}, hparams)
     _, score, index, label = detector.classify_batch(torch.ones(5, 10))
     assert index.tolist() == [0, 1, 1, 1, 0]
-    assert (score > border).tolist() == [False, True, True, True, False]
+    assert (score > threshold).tolist() == [False, True, True, True, False]
     assert label == [["spoof", "bonafide"][i] for i in index]
 
 
@@ -157,17 +169,27 @@ def test_bfloat16_scores_almost_the_same(folder, detector):
 
 
 def test_export_replaces_a_folder_whole(folder):
-    stopped = folder.with_name("pretrained.unfinished")
-    stopped.mkdir()
-    (stopped / "of an export that was stopped").touch()
     other = tiny_network().requires_grad_(False)
     other.classifier[2].bias += 1
     export(folder, other)
     assert sorted(os.listdir(folder)) == sorted(FILES)
-    assert not stopped.exists()
+    assert os.listdir(folder.parent) == [folder.name]
     wavs = torch.randn(2, SAMPLES)
     detector = SpoofDetector.from_hparams(folder)
     assert torch.equal(detector.mods.network(wavs), other(wavs))
+
+
+def test_any_length_where_the_network_takes_it():
+    network = MelCNN(num_samples=SAMPLES)
+    hparams = {"num_samples": SAMPLES, "score": "logit_difference"}
+    detector = SpoofDetector({"network": network}, hparams)
+    wavs = torch.randn(2, 3 * SAMPLES)
+    usual, whole = (
+        detector.classify_batch(wavs, num_samples=length)[1]
+        for length in (None, 3 * SAMPLES)
+    )
+    first = detector.classify_batch(wavs[:, :SAMPLES])[1]
+    assert torch.equal(usual, first) and not torch.equal(usual, whole)
 
 
 def test_export_spares_what_is_no_detector(folder, network, tmp_path):
@@ -176,90 +198,50 @@ def test_export_spares_what_is_no_detector(folder, network, tmp_path):
     file.touch()
     link = tmp_path / "link"
     link.symlink_to(folder)
+    part = export(tmp_path / "part", network)
+    (part / "config.json").write_text("{}")
     for target, message in (
         (folder, "has notes.txt in it"),
-        (file, "no folder"),
-        (link, "no folder"),
+        (file, "is no folder"),
+        (link, "is no folder"),
+        (part, "config.json: network is "),
     ):
+        before = sorted(tmp_path.rglob("*"))
         with pytest.raises(InputError, match=f"^{target}: .*{message}"):
             export(target, network)
-    assert len(os.listdir(folder)) == len(FILES) + 1
+        assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_failed_export_leaves_the_earlier_one(folder, network, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+def test_a_full_disk_leaves_the_earlier_one(folder, network):
     before = {name: (folder / name).read_bytes() for name in FILES}
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(InputError, match="pretrained: .*No space left"):
+    with (
+        disk_full_after(10_000),
+        pytest.raises(InputError, match="disk"),
+    ):
         export(folder, network)
     assert {name: (folder / name).read_bytes() for name in FILES} == before
-    assert not folder.with_name("pretrained.unfinished").exists()
+    assert os.listdir(folder.parent) == [folder.name]
 
 
-def save_weights(folder, weights):
-    """Puts other weights into a pretrained folder."""
-    torch.save(weights, folder / "network.ckpt")
-
-
-BAD_FOLDERS = {
-    "no folder": (shutil.rmtree, "no such folder"),
-    "no YAML": (
-        lambda folder: (folder / "hyperparams.yaml").unlink(),
-        r"no hyperparams\.yaml in it; expected a pretrained folder",
-    ),
-    "no weights": (
-        lambda folder: (folder / "network.ckpt").unlink(),
-        r"no network\.ckpt in it",
-    ),
-    "no labels": (
-        lambda folder: (folder / "label_encoder.ckpt").unlink(),
-        r"no label_encoder\.ckpt in it",
-    ),
-    "other shape": (
-        lambda folder: save_weights(folder, tiny_network(gru=5).state_dict()),
-        "network.ckpt does not fit .*size mismatch",
-    ),
-    "other names": (
-        lambda folder: save_weights(folder, {"gamma": torch.ones(2)}),
-        "network.ckpt does not fit .*Missing key",
-    ),
-    "cut weights": (
-        lambda folder: os.truncate(folder / "network.ckpt", 5000),
-        "network.ckpt: holds no weights that can be loaded",
-    ),
-    "no bytes": (
-        lambda folder: (folder / "network.ckpt").write_bytes(b""),
-        "network.ckpt: holds no weights",
-    ),
-    "code": (
-        lambda folder: (folder / "network.ckpt").write_bytes(b"cos\nx\n."),
-        "network.ckpt: holds no weights .*Nothing in it was run",
-    ),
-    "labels the other way round": (
-        lambda folder: label_encoder("bonafide", "spoof").save(
-            folder / "label_encoder.ckpt"
-        ),
-        "label_encoder: .*expected spoof as 0 and bonafide as 1",
-    ),
-    "not YAML": (
-        lambda folder: (folder / "hyperparams.yaml").write_text("a: ["),
-        "hyperparams.yaml: is no YAML .*line 1",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD_FOLDERS)
-def test_bad_folders_are_refused_by_name(folder, case):
-    spoil, message = BAD_FOLDERS[case]
-    spoil(folder)
-    with pytest.raises(InputError, match=f"(?s){message}") as error:
-        SpoofDetector.from_hparams(folder)
-    assert str(error.value).startswith(f"{folder}: ")
+def test_a_detector_that_cannot_be_loaded_is_not_written(folder, tmp_path):
+    before = {name: (folder / name).read_bytes() for name in FILES}
+    broken = tiny_network().requires_grad_(False)
+    broken.gru.bias_hh_l0[2] = float("nan")
+    for target in (folder, tmp_path / "new"):
+        with pytest.raises(InputError, match=f"^{target}: model.*bias_hh_l0"):
+            export(target, broken)
+    assert {name: (folder / name).read_bytes() for name in FILES} == before
+    assert os.listdir(tmp_path) == [folder.name]
 
 
 @pytest.mark.parametrize("source", ["gone", "./gone", "a/b/gone", "/gone"])
 def test_what_can_be_no_repository_is_not_looked_for(source):
     with pytest.raises(InputError, match=f"^{source}: no such folder"):
         SpoofDetector.from_hparams(source)
+
+
+def test_what_is_for_a_yaml_needs_trust(folder):
+    overrides = {"num_samples": 800}
+    for options in ({"overrides": overrides}, {"hparams_file": "other.yaml"}):
+        with pytest.raises(InputError, match="with trust_code=True only"):
+            SpoofDetector.from_hparams(folder, **options)

@@ -71,9 +71,7 @@ def test_a_loss_on_the_softmax_never_falls_below_its_floor():
 def test_gradients_of_extreme_logits_are_finite(loss_on):
     logits = torch.tensor([[300.0, -300.0], [-300.0, 300.0]] * 2)
     logits.requires_grad_()
-    SpoofLoss(loss_on=loss_on)(
-        logits, torch.tensor([0, 0, 1, 1])
-    ).backward()
+    SpoofLoss(loss_on=loss_on)(logits, torch.tensor([0, 0, 1, 1])).backward()
     assert logits.grad.isfinite().all()
 
 

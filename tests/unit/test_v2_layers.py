@@ -173,7 +173,7 @@ def test_dropout(p):
     (gradient,) = torch.autograd.grad(out.sum(), x)
     torch.testing.assert_close(gradient, (out != 0) / (1 - share))
     torch.testing.assert_close(out, x * gradient)
-    # Neighbours are dropped independently, also within a 64-bit number.
+    # Neighbors are dropped independently, also within a 64-bit number.
     zero = (out.flatten() == 0).double() - dropped
     for lag in (1, 2, 3, 4):
         correlation = (zero[lag:] * zero[:-lag]).mean() / (p * (1 - p))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_detector import SAMPLES, export, label_encoder, tiny_network
+from tiny_detector import SAMPLES, export, tiny_network
 
 from speechbrain_bilevel.dataio.audio import find_audio
 from speechbrain_bilevel.inference.detector import SpoofDetector
@@ -14,7 +14,7 @@ from speechbrain_bilevel.inference.verdicts import (
     LongVerdict,
     Segment,
     Verdict,
-    times,
+    likelihood_ratio_text,
 )
 from speechbrain_bilevel.utils.errors import InputError
 
@@ -41,8 +41,7 @@ class Level(torch.nn.Module):
 @pytest.fixture
 def by_level():
     """A detector whose score is the mean of the waveform; windows of 1000."""
-    hparams = {"samples": 1000, "as_published": False}
-    hparams["label_encoder"] = label_encoder("spoof", "bonafide")
+    hparams = {"num_samples": 1000, "score": "logit_difference"}
     return SpoofDetector({"network": Level()}, hparams)
 
 
@@ -119,7 +118,7 @@ def test_folders_and_patterns(tmp_path):
     assert find_audio(tmp_path) == [str(tmp_path / name) for name in names]
     assert find_audio(str(tmp_path / "?.wav")) == [str(tmp_path / "a.wav")]
     assert find_audio([tmp_path / "**/*.txt"]) == [str(tmp_path / "b/n.txt")]
-    # Kept, to be complained of by whoever opens it.
+    # Kept, for whoever opens it to report.
     for path in ("empty", "gone.wav", "gone/*.wav"):
         assert find_audio(tmp_path / path) == [str(tmp_path / path)]
     # A file whose name looks like a pattern is that file.
@@ -156,7 +155,7 @@ def test_windows_that_touch_are_one_span():
     assert spans(-1, -3, -2) == [Segment(0, 4, -3)]
     assert spans(-1, 2, 2, -3) == [Segment(0, 2, -1), Segment(3, 5, -3)]
     assert spans(-1, None, -2) == [Segment(0, 4, -2)]
-    # The border itself is taken for spoof.
+    # The threshold itself is taken for spoof.
     assert spans(0.0) == [Segment(0, 2, 0.0)]
 
 
@@ -168,9 +167,9 @@ def test_a_short_recording_is_one_window(by_level, tmp_path):
 
 def test_a_click_is_no_speech(by_level, tmp_path):
     path = save(tmp_path / "a.wav", 0.5, frames=399)
-    for judge in (by_level.score_file, by_level.segments):
-        with pytest.raises(InputError, match="a.wav: lasts 24.9 ms; expected"):
-            judge(path)
+    for score in (by_level.score_file, by_level.segments):
+        with pytest.raises(InputError, match=r"a.wav: lasts 24.9 ms; expected"):
+            score(path)
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 1, math.nan])
@@ -180,15 +179,15 @@ def test_an_impossible_overlap_is_refused(by_level, tmp_path, overlap):
         by_level.segments(path, overlap)
 
 
-def test_a_recording_that_cannot_be_judged(by_level, tmp_path):
+def test_a_recording_that_cannot_be_scored(by_level, tmp_path):
     silent = save(tmp_path / "a.wav", 0.0, 0.0, 0.0)
-    with pytest.raises(InputError, match="a.wav: digital silence throughout"):
+    with pytest.raises(InputError, match=r"a.wav: digital silence throughout"):
         by_level.segments(silent)
     late = save(tmp_path / "b.wav", 0.5, math.nan)
-    with pytest.raises(InputError, match="b.wav: holds NaN"):
+    with pytest.raises(InputError, match=r"b.wav: holds NaN"):
         by_level.segments(late)
     loud = save(tmp_path / "c.wav", 3e38)
-    with pytest.raises(InputError, match="c.wav: its score is"):
+    with pytest.raises(InputError, match=r"c.wav: its score is"):
         by_level.segments(loud)
 
 
@@ -205,7 +204,7 @@ def test_a_recording_that_cannot_be_judged(by_level, tmp_path):
     ],
 )
 def test_factors_in_words(score, words):
-    assert times(score) == words
+    assert likelihood_ratio_text(score) == words
 
 
 def test_meanings():
@@ -213,7 +212,7 @@ def test_meanings():
     assert "20 times as probable from bona fide as from spoof" in high.meaning
     low = Verdict("a", "spoof", -math.log(20), calibrated=True)
     assert "20 times as probable from spoof as from bona fide" in low.meaning
-    raw = Verdict("a", "spoof", 0.2, border=0.5)
+    raw = Verdict("a", "spoof", 0.2, threshold=0.5)
     assert "above 0.5 is bona fide" in raw.meaning
     assert "not calibrated" in raw.meaning
 
@@ -224,7 +223,7 @@ def test_gradients_reach_those_who_fine_tune(tmp_path):
     detector.classify_batch(torch.randn(2, SAMPLES))[1].sum().backward()
     grads = [p.grad for p in detector.mods.network.classifier.parameters()]
     assert all(grad is not None for grad in grads)
-    # But a file is only judged.
+    # But a file is only scored.
     path = noise(tmp_path / "a.wav", SAMPLES)
     assert not detector.classify_file(path)[1].requires_grad
 

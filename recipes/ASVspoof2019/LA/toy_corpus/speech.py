@@ -1,161 +1,179 @@
-"""Speech for the toy corpus, from a source-filter synthesiser.
+"""Synthetic speech for the toy corpus.
 
-Glottal pulses with a moving fundamental frequency, and breath, go through
-formants that glide along a random sequence of vowels and sonorants;
-fricatives and plosives are bursts of shaped noise in between. What comes out
-has the harmonics, formants, noise and pauses of speech, and no words.
+Pulses and noise are filtered frame by frame, with formants that glide along a
+random sequence of speech sounds. What comes out has the harmonics, formants,
+noise and pauses of speech, and no words.
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from scipy import signal
+from scipy import ndimage, signal
 
-from toy_corpus.signal import SAMPLE_RATE
-from toy_corpus.voice import (
-    FRAME,
-    glide,
-    glottal_source,
-    vocal_tract,
-)
+from speechbrain_bilevel.dataio import SAMPLE_RATE
 
-# The first three formants of an average vocal tract, Hz.
+#: Length and distance of the frames in samples, 32 ms and 8 ms.
+SIZE, HOP = 512, 128
+_FREQUENCIES = np.fft.rfftfreq(SIZE, 1 / SAMPLE_RATE)[:, None]
+# Of a sound: levels of voice and noise; in Hz, the lowest three formants of an
+# average vocal tract and the center of the noise.
 _VOWELS = np.array(
     [
-        [270, 2290, 3010],
-        [390, 1990, 2550],
-        [530, 1840, 2480],
-        [660, 1720, 2410],
-        [730, 1090, 2440],
-        [570, 840, 2410],
-        [440, 1020, 2240],
-        [300, 870, 2240],
-        [640, 1190, 2390],
-        [490, 1350, 1690],
-    ],
-    dtype=float,
+        [1.0, 0.0, 270, 2290, 3010, 4000],
+        [1.0, 0.0, 390, 1990, 2550, 4000],
+        [1.0, 0.0, 530, 1840, 2480, 4000],
+        [1.0, 0.0, 730, 1090, 2440, 4000],
+        [1.0, 0.0, 570, 840, 2410, 4000],
+        [1.0, 0.0, 300, 870, 2240, 4000],
+        [1.0, 0.0, 490, 1350, 2200, 4000],
+    ]
 )
-_SONORANTS = np.array([[250, 1050, 2200], [260, 1450, 2500], [360, 1150, 2700]])
-# Lower and upper edge in Hz, and level, of the fricatives' noise.
-_FRICATIVES = [(4500, 7600, 0.5), (2300, 6000, 0.5), (1200, 7500, 0.2)]
-_ONSETS = ["none", "fricative", "plosive", "sonorant", "pause"]
-_ONSET_ODDS = [0.18, 0.26, 0.2, 0.24, 0.12]
+_CONSONANTS = np.array(
+    [
+        [0.3, 0.0, 250, 1050, 2200, 4000],
+        [0.3, 0.0, 360, 1450, 2600, 4000],
+        [0.0, 0.4, 300, 1600, 2600, 6200],
+        [0.0, 0.4, 300, 1800, 2500, 3800],
+        [0.0, 0.2, 400, 1200, 2300, 2200],
+        [0.2, 0.2, 300, 1500, 2500, 5500],
+        [0.0, 0.0, 490, 1350, 2400, 4000],
+    ]
+)
+_UPPER_FORMANTS = (3650, 4500, 5400, 6300, 7200)
 
 
-def speak(talker, duration, rng):
-    """Says a random utterance.
+class Talker(NamedTuple):
+    """What stays the same in all that a synthetic talker says."""
+
+    pitch: float  # mean, Hz
+    tract: float  # factor on the formants
+    breath: float  # level of the noise in the voice
+    brightness: float  # Hz, above which the voice falls by 6 dB per octave
+
+    @classmethod
+    def draw(cls, rng):
+        """Draw a talker; high voices have short vocal tracts."""
+        height = rng.uniform()
+        return cls(
+            pitch=90 * 2.5**height,
+            tract=0.9 + 0.24 * height + rng.uniform(0, 0.04),
+            breath=rng.uniform(0.03, 0.15),
+            brightness=rng.uniform(700, 2000),
+        )
+
+
+def speak(talker, length, rng):
+    """Say a random utterance.
 
     Arguments
     ---------
     talker : Talker
-        Who speaks.
-    duration : float
-        Seconds, at least 1.
+    length : int
+        Samples at 16 kHz.
     rng : numpy.random.Generator
-        Draws what is said and how.
+        Draws what is said, and how.
 
     Returns
     -------
-    samples : numpy.ndarray
-        Dry speech at 16 kHz, at no particular level, [samples].
+    numpy.ndarray
+        [length]
 
     Example
     -------
-    >>> from toy_corpus.voice import Talker
     >>> rng = np.random.default_rng(0)
-    >>> speak(Talker.draw(rng), 1.0, rng).shape
+    >>> speak(Talker.draw(rng), 16000, rng).shape
     (16000,)
     """
-    length = int(duration * SAMPLE_RATE)
-    frames = -(-length // FRAME)
-    voicing, formants, bursts = _compose(talker, frames, rng)
-    source = np.repeat(voicing, FRAME) * glottal_source(talker, frames, rng)
-    speech = vocal_tract(source, formants, talker)
-    speech /= np.sqrt(np.mean(speech**2)) + 1e-9
-    for start, samples, low, high, level in bursts:
-        noise = _noise_burst(samples, low, high, rng)
-        speech[start : start + samples] += level * noise
-    return speech[:length]
+    pulses = pulse_train(_intonation(talker, length, rng))
+    breath = talker.breath * rng.standard_normal(length)
+    source = stft(pulses + breath)
+    noise = stft(rng.standard_normal(length))
+    voiced, noisy, *formants, center = _sounds(source.shape[1], rng)
+    squares = _FREQUENCIES**2
+    power = 1 / (1 + squares / talker.brightness**2)
+    for number, formant in enumerate([*formants, *_UPPER_FORMANTS]):
+        peak = (formant * talker.tract) ** 2
+        width = (60 + 45 * number) ** 2 / peak
+        power = power / ((1 - squares / peak) ** 2 + width * squares / peak)
+    band = np.exp(-(((_FREQUENCIES - center) / 1500) ** 2))
+    spectrum = voiced * source * unit_power(np.sqrt(power))
+    return istft(spectrum + noisy * noise * unit_power(band), length)
 
 
-def record(speech, rng):
-    """Puts dry speech into a small room and through a microphone.
+def record(clip, rng):
+    """Draw a microphone and its noise; make all clips equally loud.
 
     Arguments
     ---------
-    speech : numpy.ndarray
+    clip : numpy.ndarray
         [samples]
     rng : numpy.random.Generator
-        Draws the room and the microphone.
 
     Returns
     -------
-    samples : numpy.ndarray
-        [samples]
+    numpy.ndarray
+        [samples], a root mean square of -26 dB at a full scale of 1.
 
     Example
     -------
-    >>> record(np.ones(1600), np.random.default_rng(0)).shape
-    (1600,)
+    >>> rng = np.random.default_rng(0)
+    >>> clip = record(rng.standard_normal(16000), rng)
+    >>> round(20 * np.log10(clip.std()))
+    -26
     """
-    time = np.arange(int(0.25 * SAMPLE_RATE)) / SAMPLE_RATE
-    decay = rng.uniform(0.1, 0.3)
-    room = rng.standard_normal(len(time)) * np.exp(-6.9 * time / decay)
-    room *= rng.uniform(0.1, 0.35) / np.sqrt(np.sum(room**2))
-    room[0] += 1
-    tilt = rng.uniform(-0.4, 0.4)
-    reverberant = signal.fftconvolve(speech, room)[: len(speech)]
-    return signal.lfilter([1, tilt], [1], reverberant)
+    clip = signal.lfilter([1, rng.uniform(-0.4, 0.4)], [1], clip)
+    # Neither rumble nor a constant offset may tell the classes apart.
+    highpass = signal.butter(2, 50, "highpass", fs=SAMPLE_RATE, output="sos")
+    clip = signal.sosfilt(highpass, clip)
+    noise = 10 ** (rng.uniform(-60, -42) / 20) * rng.standard_normal(len(clip))
+    clip = clip / clip.std() + noise
+    clip = 10 ** (-26 / 20) * (clip - clip.mean()) / clip.std()
+    return np.clip(clip, -0.99, 0.99)
 
 
-def _compose(talker, frames, rng):
-    """Draws a sequence of speech sounds that fills the frames."""
-    voicing = np.zeros(frames)
-    formants = np.tile(_VOWELS[-2], (frames, 1))
-    bursts = []
-
-    def length(shortest, longest):
-        """A duration in frames, drawn between two numbers of seconds."""
-        return round(rng.uniform(shortest, longest) * SAMPLE_RATE / FRAME)
-
-    def hold(target, frames_held, level):
-        """Voices a sound; the formants stay there until the next one."""
-        formants[now:] = target
-        voicing[now : min(now + frames_held, end)] = level
-
-    end = frames - length(0.05, 0.15)
-    now = length(0.05, 0.15)
-    while now < end - length(0.05, 0.1):
-        onset = rng.choice(_ONSETS, p=_ONSET_ODDS)
-        if onset == "fricative":
-            lasting = length(0.06, 0.13)
-            band = _FRICATIVES[rng.integers(len(_FRICATIVES))]
-            bursts.append((now * FRAME, lasting * FRAME, *band))
-            now += lasting
-        elif onset == "plosive":
-            now += length(0.04, 0.07)
-            centre = rng.uniform(800, 4500)
-            band = (centre / 1.5, centre * 1.5, 0.8)
-            bursts.append((now * FRAME, 3 * FRAME, *band))
-            now += length(0.01, 0.05)
-        elif onset == "sonorant":
-            lasting = length(0.045, 0.09)
-            hold(_SONORANTS[rng.integers(len(_SONORANTS))], lasting, 0.35)
-            now += lasting
-        elif onset == "pause":
-            now += length(0.08, 0.25)
-        vowel = _VOWELS[rng.integers(len(_VOWELS))]
-        # No talker hits a vowel's formants twice in the same place.
-        vowel = vowel * (1 + 0.06 * rng.standard_normal(3))
-        lasting = round(length(0.07, 0.19) * talker.rate)
-        hold(vowel, lasting, rng.uniform(0.6, 1.0))
-        now += lasting
-    bursts = [burst for burst in bursts if sum(burst[:2]) <= end * FRAME]
-    return glide(voicing, 5), glide(formants, 9), bursts
+def _sounds(frames, rng):
+    """Draw a sequence of sounds: the columns of their tables, by frame."""
+    rows = []
+    while len(rows) < frames:
+        for table, shortest, longest in (
+            (_CONSONANTS, 5, 15),
+            (_VOWELS, 9, 25),
+        ):
+            # No talker makes a sound twice in the same way.
+            sound = rng.choice(table) * rng.uniform(0.9, 1.1, 6)
+            rows += [sound] * rng.integers(shortest, longest)
+    track = np.array(rows[:frames])
+    before, after = rng.integers(6, 19, 2)
+    track[:before, :2] = track[-after:, :2] = 0
+    return ndimage.gaussian_filter1d(track, 1.5, axis=0).T
 
 
-def _noise_burst(length, low, high, rng):
-    """Band-limited noise of unit power that swells and fades."""
-    edges = [low, high]
-    band = signal.butter(2, edges, "bandpass", fs=SAMPLE_RATE, output="sos")
-    noise = signal.sosfilt(band, rng.standard_normal(length))
-    noise /= np.sqrt(np.mean(noise**2)) + 1e-9
-    return noise * signal.get_window(("tukey", 0.7), length, fftbins=False)
+def _intonation(talker, length, rng):
+    """Declining pitch with random accents every 150 ms, Hz, [length]."""
+    count = length // 2400 + 2
+    accents = np.linspace(1.5, -1.5, count) + rng.normal(0, 2, count)
+    places = np.linspace(0, count - 1, length)
+    semitones = np.interp(places, np.arange(count), accents)
+    return talker.pitch * 2 ** (semitones / 12)
+
+
+def pulse_train(pitch):
+    """Pulses of unit power at a pitch in Hz, [samples] -> [samples]."""
+    cycles = np.floor(np.cumsum(pitch / SAMPLE_RATE))
+    return np.diff(cycles, prepend=0) * np.sqrt(SAMPLE_RATE / pitch)
+
+
+def unit_power(spectrum):
+    """Scale every frame to a mean square of 1, [257, frames]."""
+    return spectrum / np.sqrt(np.mean(np.abs(spectrum) ** 2, axis=0) + 1e-9)
+
+
+def stft(samples):
+    """Short-time spectrum of a signal, [257, frames]."""
+    return signal.stft(samples, nperseg=SIZE, noverlap=SIZE - HOP)[2]
+
+
+def istft(spectrum, length):
+    """Signal with about the given short-time spectrum, [length]."""
+    samples = signal.istft(spectrum, nperseg=SIZE, noverlap=SIZE - HOP)[1]
+    return samples[:length]
