@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing in turns, peak memory, rows with targets."""
+"""Shared by the benchmarks: timing in turns, peak memory, rows with targets."""
 
 import contextlib
 import ctypes
@@ -121,7 +121,7 @@ def resident(key):
 
 
 def matrix_peak():
-    """Operations a second of the largest matrix product, the machine's bound."""
+    """Operations a second of a large matrix product, the machine's bound."""
     a, b = torch.randn(2, 2048, 2048)
     seconds = in_turns({"product": lambda: a @ b}, 9, show=False)["product"]
     return 2 * 2048**3 / min(seconds)

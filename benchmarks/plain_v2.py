@@ -4,6 +4,7 @@ One step after the other on the whole batch. Its parameters have the names and
 shapes of ours, so that either can take the other's.
 """
 
+import itertools
 import math
 
 import torch
@@ -59,7 +60,7 @@ class SincBranch(nn.Module):
         self.to_tokens = nn.Sequential(
             *(
                 layer
-                for before, after in zip(sizes, sizes[1:])
+                for before, after in itertools.pairwise(sizes)
                 for layer in (nn.Linear(before, after), nn.LayerNorm(after))
             )
         )

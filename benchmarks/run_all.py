@@ -4,9 +4,9 @@
 > python benchmarks/run_all.py                # make bench
 > python benchmarks/run_all.py reading memory
 
-Each table is printed when it is there; docs/performance.md is written at the end,
-if all benchmarks were run and none failed. Of those with targets, the rows are
-gathered in a table at the top.
+Each table is printed when it is there; docs/performance.md is written at the
+end, if all benchmarks were run and none failed. Of those with targets, the rows
+are gathered in a table at the top.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """A hypergradient strategy of one's own: T1-T2 for a plain SGD step.
 
-A YAML chooses it like any other, ``hypergradient: !new:own_strategy.OneSGDStep``
-(the file has to be importable), and the ``BilevelMixin`` of any Brain calls it.
-All that it may use is described in ``hypergradients.base.Step``.
+A YAML chooses it like any other, ``hypergradient:
+!new:own_strategy.OneSGDStep`` (the file has to be importable), and the
+``BilevelMixin`` of any Brain calls it. All that it may use is described in
+``hypergradients.base.Step``.
 """
 
 from speechbrain_bilevel.hypergradients import Hypergradient

@@ -1,4 +1,4 @@
-"""A toy task for ``hyper_cleaning.py``, and a Brain for it: eight keywords, each
+"""A toy task for ``hyper_cleaning.py`` and a Brain for it: eight keywords, each
 a melody of four tones in noise. All of it is synthetic."""
 
 from itertools import permutations

@@ -335,7 +335,7 @@ class BilevelMixin:
             stats[f"{level}lr"] = optimizer.param_groups[0]["lr"]
         return stats
 
-    # ------------------------------------------------- SpeechBrain's other hooks
+    # ------------------------------------------------ SpeechBrain's other hooks
     def make_dataloader(self, dataset, stage, *args, **loader_kwargs):
         """As SpeechBrain's; ``set_epoch`` of a given sampler is called too."""
         loader = super().make_dataloader(dataset, stage, *args, **loader_kwargs)

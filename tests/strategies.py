@@ -200,7 +200,7 @@ class Saving(SmallBrain):
 
 
 def saving_run(name, folder=None, interrupt_at=None, save_after=sb.Stage.VALID):
-    """Trains with dropout and Adam, on from the last checkpoint if there is one.
+    """Train with dropout and Adam, from the last checkpoint if there is one.
 
     Returns the optimizer step at which it began, and all weights and states.
     """

@@ -90,8 +90,8 @@ def run(args):
     from speechbrain_bilevel.evaluation import score_files
     from speechbrain_bilevel.evaluation.bootstrap import default_resampling
     from speechbrain_bilevel.evaluation.evaluate import evaluate
+    from speechbrain_bilevel.evaluation.format import format_report
     from speechbrain_bilevel.evaluation.report import check_report, write_report
-    from speechbrain_bilevel.evaluation.text import format_report
 
     _refuse_idle_options(args)
     inputs = [*args.scores, args.protocol, args.asv_scores, args.asv_protocol]

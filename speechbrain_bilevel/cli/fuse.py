@@ -191,9 +191,8 @@ def _read_systems(paths, protocol, partition, default, need_keys=False):
 
 def _table(name, fused, paths, scores, title):
     """Lines of a table: each system alone, then what came of them."""
-    from speechbrain_bilevel.evaluation.format import eer_warning
+    from speechbrain_bilevel.evaluation.format import eer_warning, shout
     from speechbrain_bilevel.evaluation.score_files import split_classes
-    from speechbrain_bilevel.evaluation.text import shout
     from speechbrain_bilevel.metrics.asvspoof5 import act_dcf, cllr, min_dcf
     from speechbrain_bilevel.metrics.eer import eer
 

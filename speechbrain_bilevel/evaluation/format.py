@@ -1,5 +1,7 @@
-"""Figures, intervals and warnings in words, for every kind of report."""
+"""Figures, intervals, warnings and whole evaluations as text."""
 
+import itertools
+import textwrap
 from typing import NamedTuple
 
 from speechbrain_bilevel.utils.errors import printable
@@ -137,3 +139,192 @@ def eer_warning(name, rate, rate_negated):
         "Nothing was flipped: if the sign is wrong, correct it in the score "
         "file.",
     )
+
+
+def format_report(report):
+    """Write all figures of an evaluation as a text to print.
+
+    Arguments
+    ---------
+    report : Report
+        See ``evaluation.evaluate``.
+
+    Returns
+    -------
+    str
+        Of one system, the figures with all digits; of several, a column each
+        and the comparisons.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> from speechbrain_bilevel.evaluation.evaluate import evaluate
+    >>> scores = pd.DataFrame({
+    ...     "utt": ["b1", "b2", "s1", "s2", "s3"],
+    ...     "label": ["bonafide"] * 2 + ["spoof"] * 3,
+    ...     "attack": ["-", "-", "A07", "A07", "A08"],
+    ...     "score": [2.0, 3.0, 0.0, 2.5, 1.0],
+    ... })
+    >>> print(format_report(evaluate([scores], names=["mine"])))
+    mine: 2 bona fide and 3 spoofed trials
+    EER %               41.666666667  threshold 2.0
+    minDCF, ASVspoof 5   0.333333333  threshold 1.0
+    actDCF, ASVspoof 5   1.000000000  if scores are log-likelihood ratios
+    Cllr, bits           1.165835045  if scores are log-likelihood ratios
+    <BLANKLINE>
+    attack  trials  EER %
+    A07          2  50.00  <- worst
+    A08          1   0.00
+    <BLANKLINE>
+    min t-DCF not computed: it needs the ASV scores
+    """
+    if len(report.evaluations) == 1:
+        parts = _one_system(report.evaluations[0])
+    else:
+        parts = [_side_by_side(report.evaluations)]
+    if report.comparisons:
+        parts.append(_comparisons(report.comparisons))
+    parts += [shout(*each.warning) for each in report.evaluations]
+    parts.append(_notes(report))
+    return "\n\n".join(filter(None, parts))
+
+
+def shout(title, text):
+    """Make a warning stand out among other text; "" without a title.
+
+    Example
+    -------
+    >>> print(shout("mine: the scores look negated", "Nothing was flipped."))
+    !!! WARNING: mine: the scores look negated !!!
+        Nothing was flipped.
+    """
+    if not title:
+        return ""
+    lines = textwrap.wrap(text, 76)
+    return "\n    ".join([f"!!! WARNING: {title} !!!", *lines])
+
+
+def _one_system(system):
+    figures = []
+    for name, estimate in system.metrics.items():
+        value = format_number(name, estimate.value, 9)
+        ends = format_interval(name, estimate)
+        figures.append([METRICS[name].title, value, ends, _note(system, name)])
+    attacks = [["attack", "trials", "EER %", "", ""]]
+    worst = max(attack.eer.value for attack in system.attacks.values())
+    for name, attack in system.attacks.items():
+        is_worst = attack.eer.value == worst > 0 and len(system.attacks) > 1
+        attacks.append(
+            [
+                printable(name, 40),
+                str(attack.trials),
+                format_number("eer", attack.eer.value),
+                format_interval("eer", attack.eer),
+                "<- worst" if is_worst else "",
+            ]
+        )
+    return [
+        f"{printable(system.name, 60)}: {system.n_bonafide} bona fide and "
+        f"{system.n_spoof} spoofed trials\n" + _align(figures, left=(0, 2, 3)),
+        _align(attacks, left=(0, 3, 4)),
+    ]
+
+
+def _note(system, metric):
+    if metric in ("act_dcf", "cllr"):
+        return "if scores are log-likelihood ratios"
+    # Both forms of the t-DCF have the same; what is left is at the given one.
+    where = metric.removesuffix("_legacy").removesuffix("_revised")
+    threshold = system.thresholds.get(where, system.thresholds.get("given"))
+    return f"threshold {threshold!r}"
+
+
+def _side_by_side(systems):
+    """A column for each; "-" where a system has no such figure."""
+    rows = [
+        ["", *(printable(system.name, 40) for system in systems)],
+        ["bona fide", *(str(system.n_bonafide) for system in systems)],
+        ["spoof", *(str(system.n_spoof) for system in systems)],
+    ]
+    for name, metric in METRICS.items():
+        estimates = [system.metrics.get(name) for system in systems]
+        if any(estimates):
+            cells = (_cell(name, estimate) for estimate in estimates)
+            rows.append([metric.title, *cells])
+    rows += [[], ["EER % by attack"]]
+    for attack in sorted(set().union(*(system.attacks for system in systems))):
+        results = [system.attacks.get(attack) for system in systems]
+        cells = (_cell("eer", result and result.eer) for result in results)
+        rows.append([printable(attack, 40), *cells])
+    return _align(rows, left=(0,))
+
+
+def _cell(metric, estimate):
+    return "-" if estimate is None else format_estimate(metric, estimate)
+
+
+def _comparisons(comparisons):
+    rows = [["difference", "", "", "95 % interval", "p"]]
+    for found in comparisons:
+        value = found.difference.value
+        rows.append(
+            [
+                f"{printable(found.first, 40)} - {printable(found.second, 40)}",
+                METRICS[found.metric].title,
+                "+" * (value > 0) + format_number(found.metric, value),
+                format_interval(found.metric, found.difference),
+                format_p(found.p_value),
+            ]
+        )
+    return _align(rows, left=(0, 1, 3))
+
+
+def _notes(report):
+    notes = []
+    if len(report.evaluations) > 1:
+        notes.append(
+            "actDCF and Cllr hold only for scores that are log-likelihood "
+            "ratios"
+        )
+    if report.resampled:
+        notes.append(
+            f"95 % intervals: {report.n_resamples} resamples over "
+            f"{report.resampled}, seed {report.seed}"
+        )
+    notes += [f"caution: {text}" for text in report.cautions]
+    if len(report.groups) > 1:
+        groups = (
+            ", ".join(printable(report.evaluations[i].name, 40) for i in group)
+            for group in report.groups
+        )
+        notes.append(
+            "caution: these have different trials, so that their figures "
+            "cannot be compared: " + " | ".join(groups)
+        )
+    if report.asv_rates is None:
+        notes.append("min t-DCF not computed: it needs the ASV scores")
+        return "\n".join(notes)
+    notes.append(
+        f"t-DCF: ASV EER {100 * report.asv_rates.eer:.5f} % at threshold "
+        f"{report.asv_rates.threshold!r}"
+    )
+    if report.asv_rates.eer > 0.5:
+        notes.append(
+            shout("ASV EER above 50 %: the ASV scores look negated", "")
+        )
+    return "\n".join(notes)
+
+
+def _align(rows, left):
+    """Rows of cells as lines; the given columns are flush left."""
+    columns = itertools.zip_longest(*rows, fillvalue="")
+    widths = [max(map(len, column)) for column in columns]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
+            if width
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

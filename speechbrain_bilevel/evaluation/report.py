@@ -15,8 +15,8 @@ from speechbrain_bilevel.evaluation.format import (
     format_interval,
     format_number,
     format_p,
+    format_report,
 )
-from speechbrain_bilevel.evaluation.text import format_report
 from speechbrain_bilevel.utils.errors import printable
 from speechbrain_bilevel.utils.files import (
     check_target,

@@ -48,7 +48,8 @@ def check(brain, step):
         found += _compiled(brain)
     mode = strategy.hvp_mode
     if mode is not None and mode not in hvp.MODES:
-        found.append(f'hvp_mode: "{mode}"; expected one of {", ".join(hvp.MODES)}')
+        modes = ", ".join(hvp.MODES)
+        found.append(f'hvp_mode: "{mode}"; expected one of {modes}')
     if mode in ("reverse", "forward"):
         found += _differentiable_once(brain)
         _log_slower_kernels(brain)

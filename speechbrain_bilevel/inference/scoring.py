@@ -609,9 +609,9 @@ def measure_lengths(paths, num_samples):
         unit="file",
         disable=not if_main_process(),
     )
-    share = np.fromiter((_length(path, longest) for path in mine), np.int32)
+    own = np.fromiter((_length(path, longest) for path in mine), np.int32)
     lengths = np.empty(len(paths), np.int32)
-    for number, share in enumerate(all_gather(share)):
+    for number, share in enumerate(all_gather(own)):
         lengths[number :: world_size()] = share
     return lengths
 

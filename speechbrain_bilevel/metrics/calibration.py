@@ -156,9 +156,9 @@ def learn_fusion(scores, is_bonafide, names=None):
         raise InputError(
             f"{names[0]}: the learned weight is {weights[0]:.4g}, not "
             "positive: these scores look negated (or carry no information, or "
-            "hold an extreme outlier). Expected a higher score for bona fide than for "
-            "spoof. Nothing was flipped: if the sign is wrong, correct it in "
-            "the score files"
+            "hold an extreme outlier). Expected a higher score for bona fide "
+            "than for spoof. Nothing was flipped: if the sign is wrong, "
+            "correct it in the score files"
         )
     return LinearFusion(tuple(weights.tolist()), float(bias - center @ weights))
 

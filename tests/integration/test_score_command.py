@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from speechbrain_bilevel.inference.card import model_card
+from speechbrain_bilevel.inference.folder import parts_of, write_folder
 from tiny_detector import SAMPLES, export, tiny_network
 
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
 from speechbrain_bilevel.evaluation.score_files import read_cm_scores
 from speechbrain_bilevel.inference import scoring as trial_batches
-from speechbrain_bilevel.inference.card import model_card
 from speechbrain_bilevel.inference.detector import SpoofDetector
-from speechbrain_bilevel.inference.folder import parts_of, write_folder
 from speechbrain_bilevel.inference.scoring import LONGEST, bucket_lengths
 from speechbrain_bilevel.lobes.mel_cnn import MelCNN
 

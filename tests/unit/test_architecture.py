@@ -85,9 +85,7 @@ def test_every_file_is_in_a_room():
 
 def test_size():
     files = [
-        path
-        for path in PACKAGE.rglob("*")
-        if path.suffix in (".py", ".jinja")
+        path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".jinja")
     ]
     lines = sum(len(p.read_text("utf-8").splitlines()) for p in files)
     assert len(files) <= 75

@@ -180,7 +180,7 @@ def damaged(content):
         damaged(None),
         damaged(b"PK\3\4" + bytes(5000)),
     ],
-    ids="other-shape other-part text code empty cut zeros".split(),
+    ids=["other-shape", "other-part", "text", "code", "empty", "cut", "zeros"],
 )
 def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, change):
     AtomicCheckpointer(tmp_path, {"network": network()}).save_checkpoint()

@@ -62,7 +62,7 @@ def test_asvspoof5(tmp_path):
             "dev",
         ),
     ]
-    # Whatever the file is called, and whatever whitespace separates the columns.
+    # Whatever the file is called, and whatever whitespace is between columns.
     for content in (ASV5, ASV5.replace(" ", "\t")):
         assert (
             rows(read_protocol(write(tmp_path / "x.tsv", content))) == expected

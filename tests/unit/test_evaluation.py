@@ -8,9 +8,9 @@ from made_up_scores import cm_scores
 from official_scores import FIGURES, official_scores
 
 from speechbrain_bilevel.evaluation.evaluate import evaluate
+from speechbrain_bilevel.evaluation.format import format_report
 from speechbrain_bilevel.evaluation.report import as_dict
 from speechbrain_bilevel.evaluation.score_files import ASVScores, split_classes
-from speechbrain_bilevel.evaluation.text import format_report
 from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
 from speechbrain_bilevel.utils.errors import InputError
 

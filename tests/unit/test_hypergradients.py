@@ -1,5 +1,7 @@
 """Hypergradients against closed forms."""
 
+import itertools
+
 import pytest
 import torch
 from closed_forms import (
@@ -68,7 +70,7 @@ def test_a_warm_start_goes_on_where_the_last_step_stopped():
     errors = [
         relative_error(upper_gradient(brain, NOTHING), exact) for _ in range(6)
     ]
-    assert all(new < old / 3 for old, new in zip(errors, errors[1:]))
+    assert all(new < old / 3 for old, new in itertools.pairwise(errors))
 
 
 def test_conjugate_gradients_stop_before_negative_curvature():

@@ -17,7 +17,7 @@ from conftest import ROOT
 from speechbrain_bilevel.hypergradients import Hypergradient, OneStepUnrolled
 
 sys.path.append(str(ROOT / "examples"))
-from own_strategy import OneSGDStep  # noqa: E402
+from own_strategy import OneSGDStep
 
 X, Y, V, ELSEWHERE = (random(4, seed=seed) for seed in (1, 2, 3, 4))
 

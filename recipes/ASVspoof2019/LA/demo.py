@@ -6,7 +6,7 @@ To run it:
 
 A toy corpus is written, the small log-mel CNN is trained on it plainly and
 bi-level, eval is scored by both, and two files are classified. A second run
-with the same folder goes on where the first one stopped. Its numbers mean
+with the same folder resumes where the first one stopped. Its numbers mean
 nothing but that the software works: speech and attacks are synthetic, and the
 attacks have a trace in common that makes the task easy; see LA/README.txt.
 """
@@ -121,7 +121,7 @@ def main(folder):
     print("\n5/5  Two files of eval, classified by the bi-level detector\n")
     classify(folder)
     print(f"""
-Where things lie
+Where to find what
   {folder}/LA                 the corpus; README.txt says what it is
   {folder}/plain, bilevel     trainings: console.txt, log.txt, train_log.txt,
   {" " * len(str(folder))}                     eval_scores.txt, eval_report.txt

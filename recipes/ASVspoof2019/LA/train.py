@@ -24,8 +24,8 @@ from speechbrain_bilevel.dataio.audio import fit_length, read_audio
 from speechbrain_bilevel.dataio.batch import PairedBatch
 from speechbrain_bilevel.dataio.prepare import join_paths
 from speechbrain_bilevel.dataio.protocols import read_protocol
+from speechbrain_bilevel.evaluation.format import format_report
 from speechbrain_bilevel.evaluation.score_files import read_asv_scores
-from speechbrain_bilevel.evaluation.text import format_report
 from speechbrain_bilevel.inference.export import export
 from speechbrain_bilevel.inference.pretrained import DetectorConfig
 from speechbrain_bilevel.inference.scoring import score_trials
