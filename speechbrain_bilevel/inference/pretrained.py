@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-import yaml
 from safetensors import safe_open
 from safetensors.torch import save_file
 from speechbrain.utils.fetching import fetch
@@ -409,16 +408,18 @@ def write_folder(folder, config, state_dict, card):
     """
     folder = Path(folder)
     check_folder(folder)
+    # A value of JSON is one of YAML.
     hparams, sizes = (
-        yaml.safe_dump(part, default_flow_style=flow, sort_keys=False).strip()
-        for part, flow in ((config.hparams, False), (config.sizes, None))
+        [f"{name}: {json.dumps(value)}" for name, value in part.items()]
+        for part in (config.hparams, config.sizes)
     )
-    sizes = sizes.replace("\n", "\n        ")
     texts = {
         "README.md": card,
         CONFIG: config.to_json(),
         "custom.py": _CUSTOM,
-        "hyperparams.yaml": _YAML.format(hparams, config.network, sizes),
+        "hyperparams.yaml": _YAML.format(
+            "\n".join(hparams), config.network, "\n        ".join(sizes)
+        ),
     }
     weights = {name: value.cpu().clone() for name, value in state_dict.items()}
     unfinished, earlier = (

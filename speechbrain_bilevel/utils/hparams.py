@@ -34,8 +34,8 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
     Raises
     ------
     InputError
-        If a file cannot be read, a ``!PLACEHOLDER`` has no value, or a key is
-        unknown.
+        If a file cannot be read or includes itself, a ``!PLACEHOLDER`` has no
+        value, or a key is unknown.
 
     Example
     -------
@@ -52,12 +52,18 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
     """
     try:
         text = _as_text(_read(Path(path)))
-        hparams = load_hyperpyyaml(text, overrides)
-    except (OSError, ValueError, YAMLError) as error:
+        text = resolve_references(text, overrides, True).read()
+        # HyperPyYAML 1.2.3 leaves a reference to an entry further down that
+        # is itself a reference for the next time.
+        for _ in range(text.count("!ref <")):
+            text = resolve_references(text).read()
+        hparams = load_hyperpyyaml(text)
+    except (OSError, KeyError, ValueError, YAMLError) as error:
         # A !PLACEHOLDER without a value, an unknown key, no such file.
         raise InputError(f"{path}: {error}") from error
-    resolved = resolve_references(text, overrides).read()
-    save = {"hyperparams.yaml": f"# From {path}\n{resolved}"}
+    except RecursionError:
+        raise InputError(f"{path}: includes itself") from None
+    save = {"hyperparams.yaml": f"# From {path}\n{text}"}
     write_atomically(hparams[save_folder_key], save)
     return hparams
 

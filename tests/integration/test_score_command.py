@@ -10,21 +10,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from speechbrain_bilevel.inference.card import model_card
-from speechbrain_bilevel.inference.folder import parts_of, write_folder
 from tiny_detector import SAMPLES, export, tiny_network
 
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
 from speechbrain_bilevel.evaluation.score_files import read_cm_scores
-from speechbrain_bilevel.inference import scoring as trial_batches
+from speechbrain_bilevel.inference import scoring
 from speechbrain_bilevel.inference.detector import SpoofDetector
 from speechbrain_bilevel.inference.scoring import LONGEST, bucket_lengths
 from speechbrain_bilevel.lobes.mel_cnn import MelCNN
 
 TRIALS = 37
 # Some of the recordings are shorter, most are longer.
-WHOLE_FROM = 8000
-WHOLE = {"source": "mel_cnn"}
+ANY_FROM = 8000
+FULL = {"source": "mel_cnn"}
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone")
 TWO_PROCESSES += ("--nproc_per_node", "2", "-m", "speechbrain_bilevel.cli")
 KILLED = """
@@ -32,31 +30,24 @@ import os, signal, sys
 from speechbrain_bilevel import cli
 from speechbrain_bilevel.inference import scoring
 
-add, added = scoring.ScoreFile.add, []
+add, added = scoring.ResumableScoreFile.add, []
 
-def add_and_die(self, utts, scores):
-    add(self, utts, scores)
-    added.append(utts)
+def add_and_die(self, positions, scores):
+    add(self, positions, scores)
+    added.append(positions)
     if len(added) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-scoring.ScoreFile.add = add_and_die
+scoring.ResumableScoreFile.add = add_and_die
 cli.main(sys.argv[1:])
 """
 
 
 def export_mel_cnn(folder):
-    """Writes a detector that takes recordings of any length."""
-    yaml = folder.parent / "mel_cnn.yaml"
-    yaml.write_text(
-        "network: !new:speechbrain_bilevel.lobes.mel_cnn.MelCNN\n"
-        f"    samples: {WHOLE_FROM}\n    bands: 8\n    channels: [4, 4]\n"
-        f"    hidden: 8\nsamples: {WHOLE_FROM}\nas_published: False\n"
-    )
+    """Write a detector that takes recordings of any length."""
     torch.manual_seed(0)
-    network = MelCNN(WHOLE_FROM, bands=8, channels=[4, 4], hidden=8)
-    parts = parts_of(yaml, network.state_dict())
-    write_folder(folder, parts, model_card("mel_cnn", parts))
+    network = MelCNN(ANY_FROM, n_mels=8, channels=[4, 4], embedding_size=8)
+    export(folder, network.eval())
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +79,15 @@ def words(folder, scores, *more, trials="list.csv", source="pretrained"):
 @pytest.fixture
 def score(run, monkeypatch):
     """Runs the command here; returns exit code, errors and the files read."""
-    read_window, read = trial_batches.read_window, []
+    read_audio, read = scoring.read_audio, []
 
     def listen(path, *arguments):
         read.append(os.path.basename(path))
-        return read_window(path, *arguments)
+        return read_audio(path, *arguments)
 
     def score(*arguments, **trials):
         read.clear()
-        monkeypatch.setattr(trial_batches, "read_window", listen)
+        monkeypatch.setattr(scoring, "read_audio", listen)
         code, out, err = run(*words(*arguments, **trials))
         if code == 0:
             assert out.endswith(" trials\n")
@@ -141,14 +132,14 @@ def test_scores_are_those_of_classify_file(folder, tmp_path, score):
         detector.classify_file(folder / f"{n}.flac")[1].item()
         for n in range(TRIALS)
     ]
-    # A network's sums are rounded otherwise for a batch of another size.
+    # A network's sums are rounded differently for a batch of another size.
     np.testing.assert_allclose(scores.score, alone, rtol=0, atol=1e-5)
     lines = (tmp_path / "scores.txt").read_text().splitlines()
     assert lines[4].startswith("4.flac A04 spoof ")
     assert lines[5].startswith("5.flac - bonafide ")
 
 
-def test_a_killed_run_is_gone_on_with(folder, tmp_path, score):
+def test_a_killed_run_is_resumed(folder, tmp_path, score):
     scores, whole = tmp_path / "a.txt", tmp_path / "whole.txt"
     assert score(folder, whole)[0] == 0
     code, err = launch(["-c", KILLED], words(folder, scores))
@@ -195,7 +186,7 @@ def test_trimmed_silence_has_scores_of_its_own(folder, tmp_path, score):
     trimmed = read_cm_scores(scores).score
     assert (np.abs(trimmed - whole) > 1e-3).all()
     detector = SpoofDetector.from_hparams(folder / "pretrained")
-    wav = trial_batches.read_window(folder / "3.flac", SAMPLES, True)
+    wav = read_audio(folder / "3.flac", SAMPLES, trim_silence=True)
     expected = detector.classify_batch(wav)[1].item()
     assert trimmed[3] == pytest.approx(expected, abs=1e-5)
     assert score(folder, scores, "--trim-silence")[2] == []
@@ -208,7 +199,7 @@ def test_audio_may_lie_elsewhere(folder, tmp_path, score, root):
     trials.write_text("\n".join(["ID,wav,label", *lines]))
     code, err, read = score(folder, scores, trials=trials)
     assert code == 2 and read == []
-    assert f"the first not at {tmp_path}/0.flac; tell by --data-fol" in err
+    assert f"{tmp_path}/0.flac; pass --data-folder" in err
     there = ["--data-folder", str(folder)]
     code, err, read = score(folder, scores, *there, trials=trials)
     assert code == 0 and read == ["0.flac", "1.flac", "2.flac"]
@@ -221,7 +212,7 @@ def test_audio_may_lie_elsewhere(folder, tmp_path, score, root):
         (["--batch-size", "4.5"], "'4.5' is not a whole number from 1"),
         (["--num-workers", "-1"], "'-1' is not a whole number from 0"),
         (["--device", "gpu"], "--device gpu: no device; expected cpu, cuda or"),
-        (["--device", "cuda:99"], "this would be GPU number 99"),
+        (["--device", "cuda:99"], "would be GPU number 99"),
         (["--source", "/gone"], "/gone: no such folder"),
     ],
 )
@@ -235,7 +226,7 @@ def test_wrong_use_ends_with_2(folder, tmp_path, score, arguments, message):
 def test_the_list_itself_is_not_overwritten(folder, score):
     before = (folder / "list.csv").read_bytes()
     code, err, _ = score(folder, folder / "list.csv")
-    assert code == 2 and "is there already, and not with these" in err
+    assert code == 2 and "exists but holds scores of another network" in err
     assert (folder / "list.csv").read_bytes() == before
 
 
@@ -257,23 +248,23 @@ def test_a_protocol_finds_its_audio_where_the_corpus_has_it(
     assert read == [f"DF_E_{n}.flac" for n in range(4)]
 
 
-def test_a_whole_recording_has_the_score_of_itself_alone(
+def test_a_recording_in_full_length_has_the_score_of_itself_alone(
     folder, tmp_path, score
 ):
-    assert score(folder, tmp_path / "a.txt", "--whole", **WHOLE)[0] == 0
+    assert score(folder, tmp_path / "a.txt", "--full-length", **FULL)[0] == 0
     scores = read_cm_scores(tmp_path / "a.txt").score
     detector = SpoofDetector.from_hparams(folder / "mel_cnn")
     expected = []
     for n in range(TRIALS):
         wav = read_audio(folder / f"{n}.flac", LONGEST)
-        buckets = bucket_lengths(WHOLE_FROM)
+        buckets = bucket_lengths(ANY_FROM)
         length = int(buckets[buckets >= len(wav)][0])
-        detector.windows.samples = length
         wav = fit_length(wav, length)
-        expected.append(detector.classify_batch(wav)[1].item())
+        found = detector.classify_batch(wav, num_samples=length)
+        expected.append(found[1].item())
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
     # The scores of the beginnings are others.
-    code, _, read = score(folder, tmp_path / "b.txt", **WHOLE)
+    code, _, read = score(folder, tmp_path / "b.txt", **FULL)
     assert code == 0 and len(read) == TRIALS
     beginnings = read_cm_scores(tmp_path / "b.txt").score
     assert (np.abs(beginnings - scores) > 1e-4).sum() > TRIALS / 2
@@ -283,57 +274,57 @@ def test_a_whole_recording_has_the_score_of_itself_alone(
     some = folder / "some.csv"
     some.write_text("\n".join([header, *lines[::-2]]))
     there = tmp_path / "c.txt"
-    assert score(folder, there, "--whole", trials=some, **WHOLE)[0] == 0
+    assert score(folder, there, "--full-length", trials=some, **FULL)[0] == 0
     again = read_cm_scores(there).score
     np.testing.assert_allclose(again, scores[::-2], rtol=0, atol=1e-6)
 
 
-def test_two_processes_write_the_bytes_of_one_of_whole_recordings(
+def test_two_processes_write_the_bytes_of_one_in_full_length(
     folder, tmp_path, score
 ):
     one, two = tmp_path / "one.txt", tmp_path / "two.txt"
-    code, err, read = score(folder, one, "--whole", **WHOLE)
+    code, err, read = score(folder, one, "--full-length", **FULL)
     assert code == 0 and len(read) == TRIALS
     assert f"Measuring: 100%|██████████| {TRIALS}/{TRIALS}" in err
     told = re.search(r"\npadding: ([0-9.]+) % of what the network", err)
     # Some last less than the 0.5 s that the network was trained on.
     assert 0 < float(told[1]) < 20
-    arguments = words(folder, two, "--whole", "--num-workers", "1", **WHOLE)
+    arguments = words(folder, two, "--full-length", "--num-workers", "1", **FULL)
     code, err = launch(TWO_PROCESSES, arguments)
     assert code == 0, err[-5000:]
     assert two.read_bytes() == one.read_bytes()
 
 
-def test_a_killed_run_of_whole_recordings_is_gone_on_with(
+def test_a_killed_run_in_full_length_is_resumed(
     folder, tmp_path, score
 ):
     scores, whole = tmp_path / "a.txt", tmp_path / "whole.txt"
-    assert score(folder, whole, "--whole", **WHOLE)[0] == 0
-    arguments = words(folder, scores, "--whole", **WHOLE)
+    assert score(folder, whole, "--full-length", **FULL)[0] == 0
+    arguments = words(folder, scores, "--full-length", **FULL)
     code, err = launch(["-c", KILLED], arguments)
     assert code == -signal.SIGKILL, err[-5000:]
     (part,) = tmp_path.glob("a.txt.*.part0")
     done = [line.split()[0] for line in part.read_text().splitlines()]
-    code, _, read = score(folder, scores, "--whole", **WHOLE)
+    code, _, read = score(folder, scores, "--full-length", **FULL)
     assert code == 0 and len(done) >= 3
     everything = [f"{n}.flac" for n in range(TRIALS)]
     assert sorted(done + read) == sorted(everything)
     assert scores.read_bytes() == whole.read_bytes()
-    code, err, read = score(folder, scores, "--whole", **WHOLE)
+    code, err, read = score(folder, scores, "--full-length", **FULL)
     assert (code, read) == (0, []) and "Measuring" not in err
     # Scores of the beginnings only are not mixed with them.
-    code, err, _ = score(folder, scores, **WHOLE)
-    assert code == 2 and "is there already, and not with these" in err
+    code, err, _ = score(folder, scores, **FULL)
+    assert code == 2 and "exists but holds scores of another network" in err
 
 
-def test_an_unreadable_file_among_whole_recordings_is_named(
+def test_an_unreadable_file_in_full_length_is_named(
     folder, tmp_path, score
 ):
     lines = (folder / "list.csv").read_text().splitlines()
     (folder / "gone.csv").write_text("\n".join([*lines, "gone.flac,real,-"]))
     scores = tmp_path / "a.txt"
     code, err, read = score(
-        folder, scores, "--whole", trials="gone.csv", **WHOLE
+        folder, scores, "--full-length", trials="gone.csv", **FULL
     )
     assert code == 2 and len(read) == TRIALS + 1
     assert f"1 of {TRIALS + 1} trials have no score:\n" in err
@@ -344,14 +335,14 @@ def test_an_unreadable_file_among_whole_recordings_is_named(
     "source, more, message",
     [
         ("pretrained", [], "V2: takes recordings of one length only"),
-        ("mel_cnn", ["--trim-silence"], "not allowed with argument --whole"),
+        ("mel_cnn", ["--trim-silence"], "full length and trimmed silence: how"),
     ],
 )
-def test_whole_recordings_cannot_always_be_scored(
+def test_full_length_cannot_always_be_scored(
     folder, tmp_path, score, source, more, message
 ):
     code, err, read = score(
-        folder, tmp_path / "a.txt", "--whole", *more, source=source
+        folder, tmp_path / "a.txt", "--full-length", *more, source=source
     )
     assert code == 2 and read == [] and message in err
     assert "Traceback" not in err and os.listdir(tmp_path) == []

@@ -1,0 +1,82 @@
+"""YAMLs that include one another."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.hparams import load_hparams
+
+BASE = """\
+output_folder: !ref <root>/run
+root: results
+lr: 0.1
+net: !new:torch.nn.Linear
+    in_features: 2
+    out_features: !ref <size>
+size: 3
+sizes: [1, 2]
+"""
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Write YAMLs by name and load the last one, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def load(overrides=None, **texts):
+        for name, text in {"base": BASE, **texts}.items():
+            Path(f"{name}.yaml").write_text(text)
+        return load_hparams(Path(f"{[*texts][-1]}.yaml"), overrides)
+
+    return load
+
+
+def test_what_differs_is_merged_or_replaces(load):
+    hparams = load(
+        wide="--- !include:base.yaml\nnet: {in_features: 9}\nsizes: [7]\n",
+        other="--- !include:wide.yaml\n"
+        "lr: 0.2\nnet: !new:torch.nn.Identity\nmore: !ref <size>\n",
+    )
+    assert hparams["lr"] == 0.2 and hparams["sizes"] == [7]
+    assert isinstance(hparams["net"], torch.nn.Identity)
+    assert hparams["more"] == 3
+    hparams = load(wide="--- !include:base.yaml\nnet: {in_features: 9}\n")
+    assert hparams["net"].weight.shape == (3, 9)
+
+
+def test_overrides_reach_what_the_base_refers_to(load):
+    hparams = load("{size: 5, root: there}", small="--- !include:base.yaml\n{}")
+    assert hparams["net"].out_features == 5
+    assert hparams["output_folder"] == "there/run"
+    saved = Path("there/run/hyperparams.yaml")
+    # What was trained can be read and built without the files it came from.
+    assert "!include" not in saved.read_text()
+    assert load_hparams(saved)["net"].out_features == 5
+
+
+def test_a_reference_to_a_reference_further_down(load):
+    text = "--- !include:base.yaml\nroot: !ref <first>\nfirst: !ref <second>\n"
+    hparams = load(chain=text + "second: !ref <third>\nthird: end\n")
+    assert hparams["output_folder"] == "end/run"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("--- !include:gone.yaml\n", "bad.yaml: .*gone.yaml"),
+        ("--- !include:bad.yaml\n", "bad.yaml: includes itself"),
+        ("a: !ref <output_folder>\noutput_folder: !ref <a>\n", "bad.yaml: "),
+        ("output_folder: a\nb: !PLACEHOLDER\n", "bad.yaml: .*PLACEHOLDER"),
+        ("output_folder: [", "bad.yaml: "),
+    ],
+)
+def test_what_cannot_be_loaded_is_named(load, text, message):
+    with pytest.raises(InputError, match=message):
+        load(bad=text)
+
+
+def test_unknown_keys_on_the_command_line(load):
+    with pytest.raises(InputError, match="learning_rate"):
+        load("learning_rate: 0.2", small="--- !include:base.yaml\n{}")
