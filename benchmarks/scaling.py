@@ -56,7 +56,7 @@ TINY = {
     "gru_hidden_size": 4,
 }
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node")
-SCORE = ("-m", "speechbrain_bilevel.cli", "score")
+COMMAND = Path(sys.executable).with_name("speechbrain-bilevel")
 
 
 # ----------------------------------------------------------------- in processes
@@ -153,8 +153,9 @@ def write_list(path, n_trials):
 
 
 def scoring(trials, scores, detector):
-    """The command's words, behind Python's or torchrun's."""
-    return [*SCORE, trials, scores, "--source", detector, "--device", "cpu"]
+    """The command's words."""
+    arguments = trials, scores, "--source", detector, "--device", "cpu"
+    return [COMMAND, "score", *arguments]
 
 
 def score(trials, scores, detector, processes, threads):

@@ -22,14 +22,16 @@ def shared():
 
 @pytest.fixture
 def run(capsys):
-    """Runs the command; returns its exit code, output and errors."""
+    """Run the command; returns its exit code, output and errors."""
 
     from speechbrain_bilevel import cli
 
     def run(*arguments):
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(argument) for argument in arguments])
-        return end.value.code, *capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        return code or 0, *capsys.readouterr()
 
     logger = logging.getLogger("speechbrain")
     level = logger.level

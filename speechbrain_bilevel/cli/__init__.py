@@ -29,12 +29,17 @@ _COMMANDS = (
 
 
 def main(arguments=None):
-    """Run the command; exit code 2 when some input could not be used.
+    """Run the command; exits with code 2 on input that cannot be used.
 
     Arguments
     ---------
-    arguments : list of str
+    arguments : list of str, optional
         What follows the command's name; by default ``sys.argv``'s.
+
+    Returns
+    -------
+    int or None
+        The exit code.
     """
     # Names of files may have letters that the terminal cannot show.
     sys.stdout.reconfigure(errors="backslashreplace")
@@ -51,7 +56,7 @@ def main(arguments=None):
     with exit_on_input_error(), _closed_output():
         code = args.run(args)
         sys.stdout.flush()
-    sys.exit(code)
+    return code
 
 
 @contextlib.contextmanager

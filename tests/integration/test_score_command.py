@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,12 +20,13 @@ from speechbrain_bilevel.inference.detector import SpoofDetector
 from speechbrain_bilevel.inference.scoring import LONGEST, bucket_lengths
 from speechbrain_bilevel.lobes.mel_cnn import MelCNN
 
+COMMAND = Path(sys.executable).with_name("speechbrain-bilevel")
 TRIALS = 37
 # Some of the recordings are shorter, most are longer.
 ANY_FROM = 8000
 FULL = {"source": "mel_cnn"}
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone")
-TWO_PROCESSES += ("--nproc_per_node", "2", "-m", "speechbrain_bilevel.cli")
+TWO_PROCESSES += ("--nproc_per_node", "2", "--no-python", COMMAND)
 KILLED = """
 import os, signal, sys
 from speechbrain_bilevel import cli
@@ -39,7 +41,7 @@ def add_and_die(self, positions, scores):
         os.kill(os.getpid(), signal.SIGKILL)
 
 scoring.ResumableScoreFile.add = add_and_die
-cli.main(sys.argv[1:])
+sys.exit(cli.main(sys.argv[1:]))
 """
 
 
@@ -289,15 +291,15 @@ def test_two_processes_write_the_bytes_of_one_in_full_length(
     told = re.search(r"\npadding: ([0-9.]+) % of what the network", err)
     # Some last less than the 0.5 s that the network was trained on.
     assert 0 < float(told[1]) < 20
-    arguments = words(folder, two, "--full-length", "--num-workers", "1", **FULL)
+    arguments = words(
+        folder, two, "--full-length", "--num-workers", "1", **FULL
+    )
     code, err = launch(TWO_PROCESSES, arguments)
     assert code == 0, err[-5000:]
     assert two.read_bytes() == one.read_bytes()
 
 
-def test_a_killed_run_in_full_length_is_resumed(
-    folder, tmp_path, score
-):
+def test_a_killed_run_in_full_length_is_resumed(folder, tmp_path, score):
     scores, whole = tmp_path / "a.txt", tmp_path / "whole.txt"
     assert score(folder, whole, "--full-length", **FULL)[0] == 0
     arguments = words(folder, scores, "--full-length", **FULL)
@@ -317,9 +319,7 @@ def test_a_killed_run_in_full_length_is_resumed(
     assert code == 2 and "exists but holds scores of another network" in err
 
 
-def test_an_unreadable_file_in_full_length_is_named(
-    folder, tmp_path, score
-):
+def test_an_unreadable_file_in_full_length_is_named(folder, tmp_path, score):
     lines = (folder / "list.csv").read_text().splitlines()
     (folder / "gone.csv").write_text("\n".join([*lines, "gone.flac,real,-"]))
     scores = tmp_path / "a.txt"

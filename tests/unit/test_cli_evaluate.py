@@ -347,10 +347,10 @@ def test_untrusted_names_do_not_steer_the_terminal(evaluate):
 
 def start(*arguments, **options):
     """The command in a process of its own."""
-    command = [sys.executable, "-m", "speechbrain_bilevel.cli", "evaluate"]
+    command = Path(sys.executable).with_name("speechbrain-bilevel")
     return subprocess.Popen(
-        [*command, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        [command, "evaluate", *arguments],
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stderr=subprocess.PIPE,
         text=True,
         **options,

@@ -22,6 +22,7 @@ import pandas as pd
 from toy_corpus import write_toy_corpus
 from tqdm import tqdm
 
+from speechbrain_bilevel import cli
 from speechbrain_bilevel.dataio.protocols import asvspoof2019_protocol_path
 from speechbrain_bilevel.inference.detector import SpoofDetector
 from speechbrain_bilevel.utils.errors import exit_on_input_error
@@ -80,13 +81,15 @@ def epochs_done(output):
 def evaluate(folder):
     """Print the report of both runs, and write it with its plots."""
     asv = folder / "LA" / "ASVspoof2019_LA_asv_scores"
-    command = [sys.executable, "-m", "speechbrain_bilevel.cli", "evaluate"]
-    command += [folder / name / "eval_scores.txt" for name in RUNS]
+    command = [
+        "evaluate",
+        *(folder / name / "eval_scores.txt" for name in RUNS),
+    ]
     command += ["--protocol", asvspoof2019_protocol_path(folder / "LA", "eval")]
     command += ["--asv-scores"]
     command += [asv / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"]
     command += ["--output", folder / "report"]
-    subprocess.run(command, check=True)
+    cli.main([str(word) for word in command])
 
 
 def classify(folder):
