@@ -7,8 +7,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from toy_keywords import CLEAN, TRAIN, KeywordBrain, NoisyKeywords, f1, network
 
-from speechbrain_bilevel.core import BilevelMixin
+from speechbrain_bilevel import BilevelMixin
 from speechbrain_bilevel.dataio import sampling
+from speechbrain_bilevel.dataio.batch import PairedBatch
 from speechbrain_bilevel.hypergradients import OneStepUnrolled
 from speechbrain_bilevel.nnet.losses import LossWeights
 
@@ -36,7 +37,7 @@ def train(task, seed, hypergradient, trials=TRAIN):
     folds, sizes = [sampling.Fold(trials, CLEAN)], (50, len(CLEAN))
     loader = {
         "batch_sampler": sampling.PairedBatchSampler(folds, *sizes, seed),
-        "collate_fn": sampling.PairedBatch(sizes[0]),
+        "collate_fn": PairedBatch(sizes[0]),
     }
     brain.fit(range(1, 41), task.trials, train_loader_kwargs=loader)
     return brain.hparams.accuracies, brain.modules.weights

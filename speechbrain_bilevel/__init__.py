@@ -13,7 +13,7 @@ __all__ = ["BilevelMixin", "LevelBatch", "SpoofDetector", "__version__"]
 
 
 def __getattr__(name):
-    # Imported when they are asked for: torch and SpeechBrain take seconds.
+    # Imported on first use: torch and SpeechBrain take seconds to import.
     if name in _HOMES:
         home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
         return getattr(home, name)

@@ -24,7 +24,7 @@ logger = get_logger(__name__)
 
 
 class BilevelMixin:
-    """Goes in front of a Brain: ``class MyBrain(BilevelMixin, TheirBrain)``.
+    """Make a Brain bi-level: ``class MyBrain(BilevelMixin, TheirBrain)``.
 
     It reads these keys of ``hparams``:
 
@@ -37,18 +37,18 @@ class BilevelMixin:
     lower_steps : int, optional
         Lower steps on each batch, 1 by default.
     upper_every : int, optional
-        An upper step follows each so many batches, 1 by default.
+        Number of batches for each upper step, 1 by default.
     lr_schedule, upper_lr_schedule : callable, optional
-        Take an optimizer, return a torch scheduler, stepped with it.
+        Take an optimizer and return a torch scheduler, stepped with it.
 
     A training batch is then a ``LevelBatch``. The Brain's ``compute_forward``
     and ``compute_objectives`` serve both levels, unless ``lower_objectives`` or
-    ``upper_objectives`` are overridden; ``self.level`` says which one is being
-    computed ("lower" or "upper", None outside bi-level training).
+    ``upper_objectives`` are overridden. ``self.level`` is the level that is
+    being computed: "lower", "upper", or None outside bi-level training.
 
     After ``sb.utils.seed.seed_everything`` the random numbers of a bi-level
-    step depend on the seed, the step and the process only, so that a resumed
-    run draws what the unbroken one would have drawn.
+    step depend only on the seed, the step and the process, so that a resumed
+    run draws the same ones as an uninterrupted run.
     """
 
     def __init__(self, *args, **kwargs):
@@ -89,29 +89,18 @@ class BilevelMixin:
 
     # ------------------------------------------------------------------ losses
     def lower_objectives(self, predictions, batch, stage):
-        """The lower loss; by default the Brain's ``compute_objectives``."""
+        """Return the lower loss; by default by ``compute_objectives``."""
         return self.compute_objectives(predictions, batch, stage)
 
     def upper_objectives(self, predictions, batch, stage):
-        """The upper loss; by default the Brain's ``compute_objectives``."""
+        """Return the upper loss; by default by ``compute_objectives``."""
         return self.compute_objectives(predictions, batch, stage)
 
     def evaluate_level(self, level, batch, full_precision=False):
-        """A level's predictions and loss on its batch.
+        """Return the predictions and the scalar loss of a level on its batch.
 
-        Arguments
-        ---------
-        level : str
-            "lower" or "upper"
-        batch : object
-        full_precision : bool
-            Whatever ``--precision`` says.
-
-        Returns
-        -------
-        predictions : object
-        loss : torch.Tensor
-            A scalar.
+        ``level`` is "lower" or "upper"; ``full_precision`` overrides
+        ``--precision``.
         """
         precision = self.training_ctx
         if full_precision:
@@ -129,13 +118,13 @@ class BilevelMixin:
 
     # -------------------------------------------------------------------- step
     def fit_batch(self, batch):
-        """One step of both levels, or a plain one without a hypergradient.
+        """Make a step of both levels, or a plain one without a hypergradient.
 
         Arguments
         ---------
         batch : LevelBatch
-            Without a hypergradient, its lower batch is the Brain's; a batch of
-            another type is passed on as it is.
+            Without a hypergradient, the Brain gets its lower batch; a batch of
+            another type is passed on unchanged.
 
         Returns
         -------
@@ -158,8 +147,8 @@ class BilevelMixin:
         seed_step(rank(), self.optimizer_step, self.step)
         self.on_fit_batch_start(batch, should_step)
         step, strategy = self.bilevel_step, self.hypergradient
-        # The upper gradient is taken where the lower steps end, so the batches
-        # of an accumulated step wait for it.
+        # The upper gradient is computed after the lower steps, so the batches
+        # of an accumulated step are kept until then.
         micro_batch = step.add(batch)
         strategy.lower_gradient(step, micro_batch)
         predictions, loss = (
@@ -202,15 +191,10 @@ class BilevelMixin:
         return level in self.freeze_optimizers(self.optimizers_dict)
 
     def apply_gradients(self, level):
-        """Average, clip and apply the gradients of one level.
+        """Average, clip and apply the gradients of a level ("lower", "upper").
 
-        All of the level's parameters are clipped together. A step whose
-        gradients are not finite is left out, on every process alike.
-
-        Arguments
-        ---------
-        level : str
-            "lower" or "upper"
+        All of its parameters are clipped together. A step with gradients that
+        are not finite is skipped, on all processes.
         """
         if level not in self.optimizers_dict:
             return
@@ -234,7 +218,7 @@ class BilevelMixin:
 
     # -------------------------------------------------------------- optimizers
     def init_optimizers(self):
-        """An optimizer for each level, and the schedules."""
+        """Make an optimizer for each level, and the schedules."""
         if self.hypergradient is None:
             super().init_optimizers()
         else:
@@ -271,7 +255,7 @@ class BilevelMixin:
 
     # ------------------------------------------------------------------ epochs
     def on_stage_start(self, stage, epoch=None):
-        """Reset what belongs to an epoch."""
+        """Reset the state of an epoch."""
         if stage == sb.Stage.TRAIN:
             self._begin_epoch()
         super().on_stage_start(stage, epoch)
@@ -302,26 +286,19 @@ class BilevelMixin:
             )
 
     def record(self, name, value):
-        """Keep a number of this step for ``level_stats``.
-
-        Arguments
-        ---------
-        name : str
-        value : torch.Tensor
-            A scalar.
-        """
+        """Store a number of this step, a scalar tensor, for ``level_stats``."""
         self.records.setdefault(name, []).append(value.detach())
 
     def level_stats(self):
-        """For the train log: means since the epoch began.
+        """Return statistics since the epoch began, for the train log.
 
         Returns
         -------
         dict of str to float
-            The upper loss and both levels' gradient norms (before clipping;
-            steps that were left out do not count), the norm of the
-            hypergradient's implicit term relative to the direct one (where
-            there is one), and the learning rates.
+            Means of the upper loss, of both levels' gradient norms (before
+            clipping, without skipped steps) and of the norm of the
+            hypergradient's implicit term relative to the direct one, if there
+            is one; and the learning rates.
         """
         stats = {}
         for name, values in self.records.items():
@@ -337,7 +314,7 @@ class BilevelMixin:
 
     # ------------------------------------------------ SpeechBrain's other hooks
     def make_dataloader(self, dataset, stage, *args, **loader_kwargs):
-        """As SpeechBrain's; ``set_epoch`` of a given sampler is called too."""
+        """Make SpeechBrain's loader; a given sampler gets ``set_epoch`` too."""
         loader = super().make_dataloader(dataset, stage, *args, **loader_kwargs)
         if stage == sb.Stage.TRAIN and self.train_sampler is None:
             self.train_sampler = loader_kwargs.get(
@@ -346,7 +323,7 @@ class BilevelMixin:
         return loader
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
-        # What a step has begun, gradients and batches, is not saved.
+        # Gradients and batches of an unfinished step are not saved.
         if self.since_upper or self.step % self.grad_accumulation_factor:
             return False
         return super()._should_save_intra_epoch_ckpt(
@@ -358,8 +335,8 @@ class BilevelMixin:
         if self.hypergradient is not None and (
             any(options) or "torch._dynamo" in sys.modules
         ):
-            # Compiled code would not notice that the levels take turns at
-            # requiring gradients, and leave those of one level out.
+            # Compiled code would not notice which level requires gradients,
+            # and leave out those of one level.
             dynamo = importlib.import_module("torch._dynamo")
             dynamo.config.skip_tensor_guards_with_matching_dict_tags = False
         super()._compile()

@@ -14,7 +14,6 @@ RECIPE = Path(train.__file__).resolve().parent
 OVERRIDES = {
     "num_samples": 4000,
     "batch_size": 8,
-    "upper_batch_size": 8,
     "number_of_epochs": 2,
     "training_steps": 12,
     "num_workers": 0,
@@ -42,6 +41,7 @@ def arguments(yaml, corpus, output, *flags, **overrides):
         **overrides,
     }
     overrides.setdefault("train_samples", overrides["num_samples"])
+    overrides.setdefault("upper_batch_size", overrides["batch_size"])
     words = [str(RECIPE / "hparams" / f"{yaml}.yaml"), "--device", "cpu"]
     for key, value in overrides.items():
         words += [f"--{key}", str(value)]

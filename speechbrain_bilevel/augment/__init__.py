@@ -1,1 +1,1 @@
-"""Augmentations of training audio, one of them of a learned strength."""
+"""Augmentations of training audio, one of them with a learned strength."""

@@ -20,10 +20,11 @@ EDGE = 1e-3  # Least distance of a notch from 0 Hz and half the rate, in Hz.
 
 
 class RawBoost(torch.nn.Module):
-    """Distort each waveform by noise drawn anew from torch's generator.
+    """Distort each waveform by random noise, as RawBoost does.
 
-    Convolution and impulses scale what exceeds a peak of 1 down to 1, colored
-    noise does not; so it was published. In evaluation mode nothing changes.
+    As published, convolution and impulses scale waveforms that exceed a peak of
+    1 down to it; colored noise does not. Random numbers are torch's. In
+    evaluation mode nothing changes.
 
     Arguments
     ---------
@@ -37,19 +38,17 @@ class RawBoost(torch.nn.Module):
         Powers of the waveform that are filtered and summed (N_f).
     notches : int
         Notch filters in series for each power, and for colored noise.
-    frequency_min, frequency_max : float
-        Range of a notch's center, in Hz.
-    bandwidth_min, bandwidth_max : float
-        Range of a notch's width, in Hz.
+    frequency_min, frequency_max, bandwidth_min, bandwidth_max : float
+        Ranges of a notch's center and width, in Hz.
     taps_min, taps_max : int
         Range of a notch filter's length, in samples, from 2. An even length is
         raised by one; taps_max itself is not drawn.
     gain_min, gain_max : float
         Range of the filters' peak gain for the first power, in dB.
     bias_min, bias_max : float
-        How far these two lie lower for the higher powers, in dB.
+        How far these two are lower for the higher powers, in dB.
     impulse_percent : float
-        Most samples that impulses change, in percent (P).
+        Maximum share of samples that impulses change, in percent (P).
     impulse_gain : float
         Largest impulse, as a multiple of the sample it is added to (g_sd).
     snr_min, snr_max : float
@@ -116,8 +115,10 @@ class RawBoost(torch.nn.Module):
         self.snr = snr_min, snr_max
 
     def forward(self, waveforms):
-        """Distort waveforms, [batch, samples], in training mode, in single
-        precision and without a gradient."""
+        """Distort waveforms, [batch, samples], in training mode.
+
+        The result is in single precision and has no gradient.
+        """
         if not self.training:
             return waveforms
         with torch.no_grad():
@@ -145,7 +146,7 @@ class RawBoost(torch.nn.Module):
         return limit_peak(filtered - filtered.mean(dim=-1, keepdim=True))
 
     def add_impulses(self, waveforms):
-        """Add multiples of few samples to themselves (ISD), algorithm 2."""
+        """Add multiples of a few samples to themselves (ISD), algorithm 2."""
         batch, samples = waveforms.shape
         percent = draw((0.0, self.impulse_percent), (batch, 1), waveforms)
         most = int(samples * self.impulse_percent / 100)
@@ -159,7 +160,7 @@ class RawBoost(torch.nn.Module):
         return limit_peak(waveforms.scatter_add(1, places, impulses))
 
     def add_colored_noise(self, waveforms):
-        """Add filtered white noise at a drawn ratio (SSI), algorithm 3."""
+        """Add filtered white noise at a random ratio (SSI), algorithm 3."""
         noise = torch.randn_like(waveforms).unsqueeze(1)
         # The noise is scaled to the ratio, so a gain would cancel.
         filters = self._draw_filters((len(waveforms), 1), waveforms)
@@ -169,7 +170,7 @@ class RawBoost(torch.nn.Module):
         return waveforms + noise * (scale / noise.norm(dim=-1, keepdim=True))
 
     def _draw_filters(self, shape, like):
-        """Filters of several notches and peak gain 1: [*shape, taps]."""
+        """Draw filters of several notches, of peak gain 1: [*shape, taps]."""
         shape = *shape, self.notches
         center = draw(self.frequency, shape, like)
         half = draw(self.bandwidth, shape, like) / 2
@@ -193,11 +194,11 @@ def limit_peak(waveforms):
 
 
 def notch(low, high, taps, longest):
-    """Symmetric band-stop filters: a Hamming window over the ideal response.
+    """Design symmetric band-stop filters with a Hamming window.
 
     The edges, low and high, are fractions of half the sample rate. An even
-    number of taps is raised by one. Each filter is padded to the longest, and
-    is positive at 0 Hz; its gain is left to cascade().
+    number of taps is raised by one. Each filter is padded to the longest and
+    positive at 0 Hz; cascade() sets its gain.
     """
     reach = longest // 2
     time = torch.arange(-reach, reach + 1, device=low.device)
@@ -206,12 +207,12 @@ def notch(low, high, taps, longest):
     ideal -= high * torch.sinc(high * time)
     window = 0.54 + 0.46 * torch.cos(torch.pi * time / half)
     filters = ideal * window * (time.abs() <= half)
-    # Of the usual scaling to gain 1 at 0 Hz, only the sign outlives cascade().
+    # Only the sign of the usual scaling to gain 1 at 0 Hz survives cascade().
     return filters * (1 - 2 * (filters.sum(dim=-1, keepdim=True) < 0).float())
 
 
 def cascade(filters):
-    """Filters in series, [..., filters, taps], as one of peak gain 1."""
+    """Join filters in series, [..., filters, taps], into one of peak gain 1."""
     length = filters.shape[-2] * (filters.shape[-1] - 1) + 1
     # A power of two, of at least the 512 frequencies of the published code.
     size = max(1024, 1 << (length - 1).bit_length())
@@ -223,11 +224,11 @@ def cascade(filters):
 def filter_and_sum(signals, filters):
     """Sum filtered signals: [batch, signals, samples] to [batch, samples].
 
-    The filters, [batch, signals, taps], are symmetric and of an odd length.
-    What comes out is one sample early, as it is in the published code.
+    The filters, [batch, signals, taps], are symmetric and of odd length. As in
+    the published code, the output is one sample early.
     """
     samples, taps = signals.shape[-1], filters.shape[-1]
-    # Overlapping blocks stay in the cache, unlike a transform of the whole.
+    # Overlapping blocks stay in the cache, unlike one long transform.
     size = max(4096, 1 << (4 * taps).bit_length())
     step = size - taps + 1
     before = taps // 2 - 1

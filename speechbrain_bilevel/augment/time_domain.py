@@ -1,4 +1,4 @@
-"""Additive noise of a learned strength."""
+"""Additive noise of a learned strength, and random crops."""
 
 import torch
 
@@ -6,14 +6,14 @@ import torch
 class LearnedNoise(torch.nn.Module):
     """White noise at a signal-to-noise ratio that is a parameter.
 
-    The waveform that comes out can be differentiated by the ratio, so an upper
-    level can learn how much noise the lower one should train in. Without such a
-    level it would only learn to leave the noise out.
+    The output can be differentiated by the ratio, so an upper level can learn
+    how much noise the lower level should train with. Without an upper level, it
+    would only learn to leave out the noise.
 
     Arguments
     ---------
     snr : float
-        Signal-to-noise ratio to begin with, in dB.
+        Initial signal-to-noise ratio, in dB.
 
     Example
     -------
@@ -28,25 +28,14 @@ class LearnedNoise(torch.nn.Module):
         self.snr = torch.nn.Parameter(torch.tensor(float(snr)))
 
     def forward(self, waveforms):
-        """Add noise to each waveform, relative to its own power.
-
-        Arguments
-        ---------
-        waveforms : torch.Tensor
-            [batch, samples]
-
-        Returns
-        -------
-        torch.Tensor
-            [batch, samples]
-        """
+        """Add noise to waveforms, [batch, samples], relative to their power."""
         power = waveforms.pow(2).mean(dim=-1, keepdim=True)
         noise = torch.randn_like(waveforms) * power.sqrt()
         return waveforms + noise * 10 ** (-self.snr / 20)
 
 
 class RandomCrop(torch.nn.Module):
-    """Cut a piece out of each waveform, at a random place of its own.
+    """Cut a piece out of each waveform, at its own random place.
 
     Arguments
     ---------
@@ -64,22 +53,9 @@ class RandomCrop(torch.nn.Module):
         self.num_samples = num_samples
 
     def forward(self, waveforms):
-        """Cut the pieces.
+        """[batch, time] -> [batch, num_samples]
 
-        Arguments
-        ---------
-        waveforms : torch.Tensor
-            [batch, time], time at least ``num_samples``.
-
-        Returns
-        -------
-        torch.Tensor
-            [batch, num_samples]
-
-        Raises
-        ------
-        ValueError
-            If the waveforms are shorter.
+        Raise a ``ValueError`` if the waveforms are shorter.
         """
         spare = waveforms.shape[1] - self.num_samples
         if spare < 0:

@@ -29,19 +29,12 @@ _COMMANDS = (
 
 
 def main(arguments=None):
-    """Run the command; exits with code 2 on input that cannot be used.
+    """Run the command and return its exit code.
 
-    Arguments
-    ---------
-    arguments : list of str, optional
-        What follows the command's name; by default ``sys.argv``'s.
-
-    Returns
-    -------
-    int or None
-        The exit code.
+    It exits with code 2 on input that cannot be used. ``arguments`` are those
+    after the command's name; by default ``sys.argv``'s.
     """
-    # Names of files may have letters that the terminal cannot show.
+    # File names may have characters that the terminal cannot show.
     sys.stdout.reconfigure(errors="backslashreplace")
     parser = Parser(
         prog="speechbrain-bilevel",
@@ -61,10 +54,10 @@ def main(arguments=None):
 
 @contextlib.contextmanager
 def _closed_output():
-    """End the program when nobody reads its output, as in ``| head``."""
+    """End the program when nothing reads its output, as in ``| head``."""
     try:
         yield
     except BrokenPipeError:
-        # What is still buffered has to go somewhere at the end.
+        # Buffered output must go somewhere at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)

@@ -17,12 +17,7 @@ _FIELDS = ("path", "label", "score", "calibrated", "error")
 
 
 def add_classify(commands):
-    """Add the command to the parser.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-    """
+    """Add the command to the argparse subparsers."""
     parser = commands.add_parser(
         "classify",
         help="score audio files",
@@ -108,7 +103,7 @@ def _explanation(decision):
 
 
 def _score_whole(detector, paths, batch_size, draw):
-    """The verdict on all of each recording, drawn where it is wanted."""
+    """Score all of each recording, and draw the verdict if requested."""
     from speechbrain_bilevel.dataio.audio import find_audio
     from speechbrain_bilevel.inference.verdicts import Verdict
 
@@ -123,7 +118,7 @@ def _score_whole(detector, paths, batch_size, draw):
 
 
 class _Plots:
-    """Draws verdicts into a folder, each under a name of its own."""
+    """Draws verdicts into a folder, each under its own name."""
 
     def __init__(self, folder):
         from speechbrain_bilevel.evaluation.plots import require_matplotlib
@@ -146,7 +141,7 @@ class _Plots:
 
 
 def _table(verdicts):
-    """A line for each verdict, and for each suspicious span."""
+    """Print a line for each verdict, and for each suspicious span."""
     for verdict in verdicts:
         if verdict.error is None:
             print(f"{verdict.label:8} {verdict.score:+10.4f}  {verdict.path}")
@@ -160,7 +155,7 @@ def _table(verdicts):
 
 
 def _json(verdicts):
-    """A list of objects; a line each, as soon as it is there."""
+    """Print a list of objects, one per line, as soon as they are available."""
     start = "["
     for verdict in verdicts:
         print(start + "\n" + json.dumps(_as_dict(verdict)), end="", flush=True)

@@ -52,7 +52,7 @@ def add_evaluate(commands):
 
 
 def add_arguments(parser):
-    """Add to an argparse parser what an evaluation of any corpus takes."""
+    """Add the arguments for an evaluation of any corpus to a parser."""
     parser.add_argument("scores", nargs="+", metavar="SCORES")
     parser.add_argument(
         "--output",
@@ -99,7 +99,7 @@ def run(args):
         check_report(args.output, inputs)
     asv = None
     if args.asv_scores:
-        # As of the countermeasure, the official figures are those of eval.
+        # As for the countermeasure, official figures are those of eval.
         asv = score_files.read_asv_scores(
             args.asv_scores, args.asv_protocol, args.partition or "eval"
         )
@@ -127,7 +127,7 @@ def run(args):
 
 
 def _refuse_idle_options(args):
-    """An option that does nothing was meant to do something."""
+    """Refuse options that would have no effect."""
     if args.asv_protocol and not args.asv_scores:
         raise InputError("--asv-protocol belongs to --asv-scores; leave it out")
     if args.partition and not (args.protocol or args.asv_protocol):
@@ -138,22 +138,13 @@ def _refuse_idle_options(args):
 
 
 def system_names(paths):
-    """Find the shortest names that distinguish the score files.
+    """Return the shortest names that distinguish the score files.
 
-    Arguments
-    ---------
-    paths : list of str
-
-    Returns
-    -------
-    list of str
-        File names without ending; where these are equal, what is in front of
-        them.
+    These are file names without ending; if they are equal, parts of the path in
+    front of them.
 
     Example
     -------
-    >>> system_names(["run1/plain.txt", "run1/bilevel.txt"])
-    ['plain', 'bilevel']
     >>> system_names(["plain/eval_scores.txt", "bilevel/eval_scores.txt"])
     ['plain', 'bilevel']
     """
@@ -170,6 +161,6 @@ def system_names(paths):
 
 
 def _without_ending(path):
-    # What looks like one may be part of the name, as in lr_0.1.
+    # A part of the name, as in lr_0.1, may look like an ending.
     is_ending = path.suffix in (".txt", ".csv", ".tsv")
     return path.with_suffix("") if is_ending else path

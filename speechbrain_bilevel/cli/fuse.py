@@ -102,7 +102,7 @@ def _fuse(args):
 
 
 def _apply(args, title):
-    """Find the weights, write the sums, then say how good they are."""
+    """Find the weights, write the sums, and print how good they are."""
     from speechbrain_bilevel.evaluation.score_files import write_cm_scores
 
     check_target(args.output)
@@ -140,7 +140,7 @@ def _take_weights(args):
 
 
 def _learn(args, trials, title):
-    """The weights that dev teaches, and the table of dev."""
+    """Return the weights learned on dev, and the table of dev."""
     from speechbrain_bilevel.dataio import BONAFIDE
     from speechbrain_bilevel.metrics.calibration import learn_fusion
 
@@ -169,7 +169,7 @@ def _check_count(option, values, paths):
 
 
 def _read_systems(paths, protocol, partition, default, need_keys=False):
-    """The trials, in the first file's order, and a column for each system."""
+    """Return trials in the first file's order, and a column for each system."""
     from speechbrain_bilevel.dataio.protocols import read_protocol
     from speechbrain_bilevel.evaluation.score_files import (
         align_scores,
@@ -190,7 +190,7 @@ def _read_systems(paths, protocol, partition, default, need_keys=False):
 
 
 def _table(name, fused, paths, scores, title):
-    """Lines of a table: each system alone, then what came of them."""
+    """Return lines of a table: each system alone, then the result."""
     from speechbrain_bilevel.evaluation.format import eer_warning, shout
     from speechbrain_bilevel.evaluation.score_files import split_classes
     from speechbrain_bilevel.metrics.asvspoof5 import act_dcf, cllr, min_dcf

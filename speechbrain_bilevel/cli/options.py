@@ -8,13 +8,7 @@ from speechbrain_bilevel.utils.errors import InputError
 
 
 def whole_number(least):
-    """Make a type for ``argparse``: a whole number of at least ``least``.
-
-    Example
-    -------
-    >>> whole_number(1)("16")
-    16
-    """
+    """Return a type for ``argparse``: a whole number of at least ``least``."""
 
     def number(text):
         if not re.fullmatch("[0-9]+", text) or int(text) < least:
@@ -27,13 +21,7 @@ def whole_number(least):
 
 
 def finite_number(text):
-    """A finite number, as a type for ``argparse``.
-
-    Example
-    -------
-    >>> finite_number("-1e-3")
-    -0.001
-    """
+    """Convert to a finite number, as a type for ``argparse``."""
     try:
         number = float(text)
     except ValueError:
@@ -44,12 +32,7 @@ def finite_number(text):
 
 
 def add_detector_arguments(parser):
-    """Add which detector a command uses, and how it computes.
-
-    Arguments
-    ---------
-    parser : argparse.ArgumentParser
-    """
+    """Add the options for the detector of a command and its device."""
     parser.add_argument(
         "--source",
         required=True,
@@ -75,27 +58,12 @@ def add_detector_arguments(parser):
 
 
 def run_options(args):
-    """Collect what SpeechBrain calls run_opts.
-
-    Arguments
-    ---------
-    args : argparse.Namespace
-        See ``add_detector_arguments``.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    InputError
-        If there is no such device.
-    """
+    """Return SpeechBrain's run_opts; refuse a device that does not exist."""
     return {"device": _device(args.device), "precision": args.precision}
 
 
 def _device(name):
-    """The device of this process, as SpeechBrain wants it named."""
+    """Return the device of this process, as SpeechBrain names it."""
     import torch
     from speechbrain.utils.distributed import get_local_rank, infer_device
 
@@ -119,11 +87,11 @@ def _device(name):
 
 
 class Parser(argparse.ArgumentParser):
-    """Take ``-1e-3`` for a number and not for an option."""
+    """A parser that takes ``-1e-3`` for a number, not for an option."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        # argparse itself knows -1 and -.5 only.
+        # argparse itself recognizes only -1 and -.5.
         self._negative_number_matcher = re.compile(
             r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE
         )

@@ -1,13 +1,8 @@
-"""``speechbrain-bilevel prepare``: from a corpus to a manifest."""
+"""``speechbrain-bilevel prepare``: write the manifest of a corpus."""
 
 
 def add_prepare(commands):
-    """Add the command to the parser.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-    """
+    """Add the command to the argparse subparsers."""
     parser = commands.add_parser(
         "prepare",
         help="check a corpus and write a manifest of it",

@@ -12,12 +12,7 @@ from speechbrain_bilevel.utils.errors import InputError
 
 
 def add_score(commands):
-    """Add the command to the parser.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-    """
+    """Add the command to the argparse subparsers."""
     parser = commands.add_parser(
         "score",
         help="score a list of trials",
@@ -100,18 +95,18 @@ def _score(args):
 
 
 def _start_process_group():
-    """Under torchrun, let the processes talk to each other."""
+    """Connect the processes if torchrun started them."""
     import torch
 
     if "RANK" in os.environ:
-        # They exchange little, so gloo will do for GPUs too, and they do so at
-        # the end, for which the fastest has to wait.
+        # They exchange little data, so gloo is enough for GPUs too; they do so
+        # at the end, when the fastest process has to wait.
         timeout = datetime.timedelta(days=365)
         torch.distributed.init_process_group("gloo", timeout=timeout)
 
 
 def _read_trials(path, data_folder):
-    """The trials, with paths that lead to the audio from here."""
+    """Return the trials, with paths relative to the working directory."""
     from speechbrain_bilevel.dataio.prepare import join_paths, locate_audio
     from speechbrain_bilevel.dataio.protocols import read_protocol, recognize
 

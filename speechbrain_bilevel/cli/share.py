@@ -6,12 +6,7 @@ from speechbrain_bilevel.utils.errors import InputError
 
 
 def add_export(commands):
-    """Add the command to the parser.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-    """
+    """Add the command to the argparse subparsers."""
     parser = commands.add_parser(
         "export",
         help="write a trained detector as a folder to share",
@@ -75,12 +70,7 @@ def _refuse_existing(folder):
 
 
 def add_push(commands):
-    """Add the command to the parser.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-    """
+    """Add the command to the argparse subparsers."""
     parser = commands.add_parser(
         "push",
         help="upload a detector to the Hugging Face hub",
@@ -103,12 +93,7 @@ def _push(args):
 
 
 def add_import(commands):
-    """Add the command to the parser.
-
-    Arguments
-    ---------
-    commands : argparse subparsers
-    """
+    """Add the command to the argparse subparsers."""
     parser = commands.add_parser(
         "import",
         help="make a detector of weights published elsewhere",

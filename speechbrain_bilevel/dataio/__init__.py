@@ -1,4 +1,4 @@
-"""Audio, corpora, lists of trials, and what every room shares about them."""
+"""Audio, corpora, lists of trials, and constants that all modules share."""
 
 #: Sample rate of every waveform that a network sees, in Hz.
 SAMPLE_RATE = 16000

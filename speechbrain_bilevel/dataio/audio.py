@@ -16,26 +16,26 @@ from numpy.lib.stride_tricks import sliding_window_view
 from speechbrain_bilevel.dataio import SAMPLE_RATE
 from speechbrain_bilevel.utils.errors import InputError
 
-#: Rates outside are broken headers; the resampler's filter grows with them.
+#: In Hz. Other rates are broken headers; the resampling filter grows with them.
 LOWEST_RATE, HIGHEST_RATE = 1_000, 400_000
-#: libsndfile reports at least so many frames where a header states no length,
-#: as in a stream. FLAC counts in 36 bits.
+#: libsndfile reports at least this many frames if a header states no length, as
+#: in a stream. FLAC counts in 36 bits.
 NO_LENGTH = 2**36
-#: File name endings that are taken of a folder. libsndfile cannot read the last
-#: ones: they are taken too, so that they are refused by name, not skipped.
+#: Endings of the files to take from a folder. libsndfile cannot read those in
+#: the last line; they are taken too, so that an error names them.
 ENDINGS = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"),
     *(".aifc", ".au", ".caf", ".w64", ".rf64", ".sph"),
     *(".m4a", ".mp4", ".aac", ".wma", ".amr", ".webm"),
 )
 
-# Channels are averaged in blocks of so many values.
+# Channels are averaged in blocks of this many values.
 _BLOCK = 1 << 18
-# What the resampling filter sees beyond a frame at most, in seconds.
+# The longest reach of the resampling filter to either side, in seconds.
 _MARGIN = 0.05
-# At least so many frames are resampled at once.
+# At least this many frames are resampled at once.
 _STEP = 1 << 17
-# Frames in which silence is looked for, in seconds.
+# Length and distance of the frames that are tested for silence, in seconds.
 _FRAME, _HOP = 0.025, 0.010
 # 40 dB below the loudest frame, as a ratio of powers.
 _SILENT = 1e-4
@@ -48,21 +48,18 @@ _INAUDIBLE = 1e-20
 def read_audio(path, num_samples, trim_silence=False):
     """Read the beginning of an audio file as mono at 16 kHz.
 
-    Only what is needed is decoded, so a file of hours costs no more than one
-    of seconds, unless silence is trimmed: that takes decoding all of it, a
-    block at a time. Other rates are resampled, channels are averaged. Where all
-    that was asked for is digital silence, the waveform starts at the first
-    sound instead.
+    Channels are averaged, other rates resampled. Only the part that is needed
+    is decoded; ``trim_silence`` decodes the complete file, block by block. If
+    it is digital silence, the waveform starts at the first sound instead.
 
     Arguments
     ---------
     path : str or Path
         Any format that soundfile reads.
     num_samples : int
-        Maximum length of the result, at 16 kHz.
+        Maximum length of the result, in samples at 16 kHz.
     trim_silence : bool
-        Leave out the silence before and behind the speech; see
-        ``speech_bounds``.
+        Cut the silence before and after the speech; see ``speech_bounds``.
 
     Returns
     -------
@@ -72,8 +69,8 @@ def read_audio(path, num_samples, trim_silence=False):
     Raises
     ------
     InputError
-        If the file is missing, not audio, truncated, empty or silent
-        throughout, or what was read holds NaN or infinite values.
+        If the file is missing, not audio, truncated, empty or all silent, or
+        the part that was read holds NaN or infinite values.
 
     Example
     -------
@@ -115,7 +112,7 @@ def _read_mono(file, num_samples, trim_silence, path):
 
 
 def _first_sound(blocks, count):
-    """So many samples from the first one that is not zero."""
+    """Return up to ``count`` samples, from the first one that is not zero."""
     heard, length = [], 0
     for block in blocks:
         if not heard:
@@ -135,30 +132,10 @@ def _join(blocks):
 
 @contextlib.contextmanager
 def open_audio(path):
-    """Open an audio file, to be read from its beginning on.
+    """Open an audio file as a ``soundfile.SoundFile``, to be read forward only.
 
-    Arguments
-    ---------
-    path : str or Path
-        Any format that soundfile reads.
-
-    Yields
-    ------
-    soundfile.SoundFile
-
-    Raises
-    ------
-    InputError
-        If the file is missing, not audio, or of an impossible sample rate; and
-        if what is read within is damaged.
-
-    Example
-    -------
-    >>> path = getfixture("tmpdir") / "a.wav"
-    >>> soundfile.write(path, [0.5, -0.5], 8000)
-    >>> with open_audio(path) as file:
-    ...     file.samplerate, file.frames
-    (8000, 2)
+    Raise an ``InputError`` if the file is missing, not audio or has an
+    impossible sample rate, or if reading in the context finds it damaged.
     """
     path = Path(path)
     # Unlike Path's methods, these never raise, e.g. on a name too long.
@@ -187,38 +164,23 @@ def open_audio(path):
 
 
 class _Stream(soundfile.SoundFile):
-    """An audio file that is read from its beginning on.
+    """An audio file that is only read forward.
 
-    Of files that can seek, soundfile seeks after every block to where it is
-    already. Behind silence, that distorts the next 30 ms of an MP3.
+    In a file that can seek, soundfile seeks to the current position after each
+    block. After silence, that distorts the next 30 ms of an MP3.
     """
 
     def seekable(self):
-        """Not needed, so not to be done."""
+        """Return False, so that soundfile does not seek."""
         return False
 
 
 def mono_blocks(file, start, stop, path):
-    """Yield the mean over channels of some frames, a block at a time.
+    """Yield the mean over channels of the frames from ``start`` to ``stop``.
 
-    Arguments
-    ---------
-    file : soundfile.SoundFile
-        Positioned at the first of them; see ``open_audio``.
-    start, stop : int
-        Which frames.
-    path : str or Path
-        For messages.
-
-    Yields
-    ------
-    numpy.ndarray
-        [frames], float32.
-
-    Raises
-    ------
-    InputError
-        If the file ends before, or samples are NaN or infinite.
+    ``file`` must be positioned at ``start``. The blocks are float32, [frames].
+    Raise an ``InputError`` with ``path`` in its message if the file ends early
+    or holds NaN or infinite samples.
     """
     while start < stop:
         size = min(stop - start, max(1, _BLOCK // file.channels))
@@ -238,7 +200,7 @@ def mono_blocks(file, start, stop, path):
 
 
 def resampling_factors(rate):
-    """By what to multiply and to divide a rate in Hz to get 16 kHz.
+    """Return (up, down), with which ``rate * up / down`` is 16 kHz.
 
     Example
     -------
@@ -250,12 +212,12 @@ def resampling_factors(rate):
 
 
 def empty(path):
-    """The error for a file without samples."""
+    """Return the error for a file without samples."""
     return InputError(f"{path}: holds no audio; expected at least a sample")
 
 
 def silent(path):
-    """The error for a file of zeros."""
+    """Return the error for a file of zeros."""
     return InputError(
         f"{path}: digital silence throughout, all channels together; nothing "
         "to hear"
@@ -263,18 +225,7 @@ def silent(path):
 
 
 def fit_length(wav, num_samples):
-    """Cut a waveform, or repeat it where it is too short.
-
-    Arguments
-    ---------
-    wav : torch.Tensor
-        [time]
-    num_samples : int
-
-    Returns
-    -------
-    torch.Tensor
-        [num_samples]
+    """Cut or repeat a waveform, [time], to exactly ``num_samples`` samples.
 
     Example
     -------
@@ -288,33 +239,11 @@ def fit_length(wav, num_samples):
 
 # ------------------------------------------------------------------ as a stream
 def read_blocks(path):
-    """Yield an audio file as mono at 16 kHz, a block at a time.
+    """Yield an audio file as mono float32 blocks at 16 kHz, each [time].
 
-    Memory does not depend on the length of the file. The blocks together are
-    what ``read_audio`` reads of a file that starts with sound.
-
-    Arguments
-    ---------
-    path : str or Path
-        Any format that soundfile reads.
-
-    Yields
-    ------
-    numpy.ndarray
-        [time], float32; blocks differ in length.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, not audio, truncated or empty, or holds NaN or
-        infinite values; for some faults, when the reading gets there.
-
-    Example
-    -------
-    >>> path = getfixture("tmpdir") / "a.wav"
-    >>> soundfile.write(path, np.random.rand(30000), 8000)
-    >>> sum(len(block) for block in read_blocks(path))
-    60000
+    Memory does not depend on the length of the file. The joined blocks equal
+    what ``read_audio`` reads from a file that starts with sound. Raise its
+    errors, except the one for silence, some of them only during the reading.
     """
     with open_audio(path) as file:
         blocks = mono_blocks(file, 0, file.frames, path)
@@ -330,8 +259,8 @@ def read_blocks(path):
 
 
 def _resample(blocks, up, down, rate):
-    """Blocks at 16 kHz, each resampled with what lies beside it."""
-    # Multiples of down, after which a frame falls on a sample again.
+    """Yield blocks at 16 kHz, each resampled together with its neighbors."""
+    # In multiples of down frames, a frame coincides with a sample again.
     margin = down * math.ceil(_MARGIN * rate / down)
     step = max(down * math.ceil(_STEP / down), 4 * margin)
     pending, before = np.empty(0, dtype=np.float32), 0
@@ -349,41 +278,11 @@ def _resample(blocks, up, down, rate):
 
 
 def read_windows(path, num_samples, hop):
-    """Yield overlapping windows of an audio file, mono at 16 kHz.
+    """Yield (start, window) for overlapping windows of a file, mono at 16 kHz.
 
-    The last window ends where the file ends; it overlaps more than the others.
-    Memory does not depend on the length of the file.
-
-    Arguments
-    ---------
-    path : str or Path
-        Any format that soundfile reads.
-    num_samples : int
-        Length of a window; a shorter file is one window.
-    hop : int
-        From the start of one to the start of the next, at most ``num_samples``.
-
-    Yields
-    ------
-    start : int
-        The window's first sample in the file at 16 kHz.
-    window : numpy.ndarray
-        [time], float32.
-
-    Raises
-    ------
-    InputError
-        See ``read_blocks``.
-
-    Example
-    -------
-    >>> path = getfixture("tmpdir") / "a.wav"
-    >>> soundfile.write(path, np.arange(7) / 8, 16000, subtype="FLOAT")
-    >>> for start, window in read_windows(path, num_samples=4, hop=2):
-    ...     print(start, 8 * window)
-    0 [0. 1. 2. 3.]
-    2 [2. 3. 4. 5.]
-    3 [3. 4. 5. 6.]
+    ``start`` is in samples; ``window`` is float32, [num_samples]. Windows start
+    ``hop`` <= ``num_samples`` samples apart, but the last one ends with the
+    file. A shorter file is one window. See ``read_blocks`` for errors.
     """
     held, start, window = np.empty(0, dtype=np.float32), 0, None
     for block in read_blocks(path):
@@ -395,7 +294,7 @@ def read_windows(path, num_samples, hop):
     if window is None:
         yield 0, held
         return
-    # The samples behind the last window.
+    # The samples after the last window.
     rest = held[num_samples - hop :]
     if len(rest):
         last = np.concatenate([window, rest])[-num_samples:]
@@ -404,32 +303,21 @@ def read_windows(path, num_samples, hop):
 
 # ------------------------------------------------------------------- the rest
 def speech_bounds(blocks, rate):
-    """Where a recording's leading silence ends and its trailing one begins.
+    """Return the first sample of the speech, and one more than its last.
 
-    The recording is seen in frames of 25 ms, one every 10 ms; the last may be
-    shorter, by less than 10 ms. A frame is silent if its power, the variance of
-    its samples, is more than 40 dB below that of the loudest frame. Leading and
-    trailing silent frames are cut, to within 10 ms; pauses in between stay.
-    Nothing is cut of digital silence, whatever its offset, or of less than a
-    frame.
+    A frame lasts 25 ms, the last one up to 10 ms less; one starts every 10 ms.
+    It is silent if its power, the variance of its samples, is more than 40 dB
+    below that of the loudest frame. Silent frames at both ends are cut, to
+    within 10 ms; pauses stay. Recordings of less than a frame, or of digital
+    silence with or without an offset, are not cut.
 
-    In ASVspoof's corpora, bona fide and spoofed utterances differ in how much
-    silence surrounds them, and a countermeasure may learn just that (Müller et
-    al., "Speech is Silver, Silence is Golden: What do ASVspoof-trained Models
-    Really Learn?", ASVspoof workshop, 2021).
+    In ASVspoof's corpora the silence around bona fide and spoofed utterances
+    differs in length, and a countermeasure may learn just that (Müller et al.,
+    "Speech is Silver, Silence is Golden: What do ASVspoof-trained Models Really
+    Learn?", ASVspoof workshop, 2021).
 
-    Arguments
-    ---------
-    blocks : iterable of numpy.ndarray
-        The recording in pieces of [time], finite values; they need not fit into
-        memory together.
-    rate : int
-        Samples per second.
-
-    Returns
-    -------
-    start, stop : int
-        The first sample to keep, and one more than the last.
+    ``blocks`` are successive pieces of the recording, each [time]; ``rate`` is
+    in Hz.
 
     Example
     -------
@@ -446,7 +334,7 @@ def speech_bounds(blocks, rate):
             frames = sliding_window_view(rest, frame)[::hop]
             powers.append(frames.var(axis=1))
             rest = rest[len(frames) * hop :]
-    # The last whole frame ends so far into the rest.
+    # The last full frame ends frame - hop samples into the rest.
     if len(rest) > frame - hop:
         powers.append([rest.var()])
     if not powers:
@@ -463,27 +351,9 @@ def speech_bounds(blocks, rate):
 def find_audio(paths):
     """List the audio files that paths, folders and patterns stand for.
 
-    Arguments
-    ---------
-    paths : str, Path or list of str or Path
-        Files, as they are; folders, of which all files with an audio file's
-        ending are taken, sorted, those in folders within them too; and
-        patterns with ``*``, ``?`` or ``**``. What leads nowhere is kept, for
-        whoever opens it to report.
-
-    Returns
-    -------
-    list of str
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> for name in ("b.wav", "a.FLAC", "notes.txt"):
-    ...     (folder / name).touch()
-    >>> [os.path.basename(path) for path in find_audio(folder)]
-    ['a.FLAC', 'b.wav']
-    >>> [os.path.basename(path) for path in find_audio(folder / "*.txt")]
-    ['notes.txt']
+    A folder stands for all files in it and below that have one of ``ENDINGS``,
+    sorted. Patterns have ``*``, ``?`` or ``**``. A path that does not exist is
+    kept, so that whoever opens it reports it.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]

@@ -10,10 +10,8 @@ class LevelBatch(NamedTuple):
 
     Arguments
     ---------
-    lower : object
-        The batch that the lower level learns on.
-    upper : object
-        The batch that the upper level learns on.
+    lower, upper : object
+        The batch that each level is trained on.
 
     Example
     -------
@@ -39,7 +37,7 @@ class PairedBatch:
     Arguments
     ---------
     lower_size : int
-        How many of the examples are the lower level's.
+        Number of examples, from the first, that are for the lower level.
 
     Example
     -------

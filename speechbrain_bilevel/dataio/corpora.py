@@ -1,8 +1,8 @@
-"""The corpora whose protocols can be read, and where they keep what.
+"""The corpora whose protocols can be read, and where they keep their files.
 
-To add a corpus, describe it by a ``Corpus`` and put that in ``CORPORA``: its
-protocol is then recognized, read and found in a data folder, and its audio
-checked, like those of all others.
+To add a corpus, describe it by a ``Corpus`` and put that in ``CORPORA``. Its
+protocol is then recognized, read and found in a data folder, and its audio is
+checked.
 """
 
 import dataclasses
@@ -15,29 +15,26 @@ _SUBSETS = ("progress", "eval", "hidden")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-    """What sets a corpus apart from the others.
+    """The columns of a corpus' protocol, and where protocol and audio lie.
 
     Arguments
     ---------
     name : str
-        As its authors call it.
+        The name that its authors use.
     layout : str
-        Names of its protocol's columns, separated as the columns are: by
-        whitespace, or by commas if the protocol is a list with a header. Of
-        the former, ``speaker``, ``utterance`` and ``label`` are required, a
-        column ``subset`` holds the partition, and ``-`` stands for a column
-        that holds nothing else. No two have equally many columns.
-    protocols : dict of str to tuple of str
-        Where the protocol of each partition may lie in the data folder.
-    audio : dict of str to tuple of str
-        Where the FLAC files of each partition may lie, the usual place first;
-        of a list nothing, because it names its files.
-    attack : str
-        Name of the column that holds the kind of spoof.
-    example : str
-        What may stand in that column.
+        Names of the protocol's columns: separated by commas if the protocol is
+        a list with a header, else by spaces. In the latter case ``speaker``,
+        ``utterance`` and ``label`` are required, ``subset`` is the partition,
+        ``-`` is a column of dashes, and no two corpora may have the same number
+        of columns.
+    protocols, audio : dict of str to tuple of str
+        Possible places of the protocol, and of the FLAC files, of each
+        partition in the data folder; the usual one first. Lists need no
+        ``audio``, because they name their files.
+    attack, example : str
+        The column that holds the kind of spoof, and a typical value.
     prefixes : dict of str to str
-        The partition of each beginning of an utterance's name, if it has one.
+        Partition by the prefix of an utterance's name, if it shows it.
 
     Example
     -------
@@ -66,7 +63,7 @@ class Corpus:
 
     @property
     def n_columns(self):
-        """Columns of a protocol without header; of a list, which has one, 1."""
+        """Number of whitespace-separated columns; 1 for a list."""
         return len(self.layout.split())
 
 
@@ -106,9 +103,8 @@ ASVSPOOF2021_LA = Corpus(
     audio=dict.fromkeys(_SUBSETS, ("ASVspoof2021_LA_eval/flac", "flac")),
 )
 
-#: The same paper. Its kind of spoof is the category of the vocoder, because
-#: that is what the official evaluation breaks results down by: the spoofs are
-#: by more than a hundred systems.
+#: The same paper. Its kind of spoof is the category of the vocoder, as in the
+#: official breakdown of results: more than a hundred systems made the spoofs.
 ASVSPOOF2021_DF = Corpus(
     name="ASVspoof2021 DF",
     layout="speaker utterance codec source system label trim subset vocoder "
@@ -127,7 +123,7 @@ ASVSPOOF2021_DF = Corpus(
         (
             "ASVspoof2021_DF_eval/flac",
             "flac",
-            # As the four parts of the download unpack.
+            # Where the four parts of the download unpack to.
             *(
                 f"ASVspoof2021_DF_eval_part0{i}/ASVspoof2021_DF_eval/flac"
                 for i in range(4)
@@ -162,7 +158,7 @@ ASVSPOOF5 = Corpus(
     prefixes={"T_": "train", "D_": "dev", "E_": "eval"},
 )
 
-#: As it was given to the participants of the challenge, before the evaluation.
+#: As the participants of the challenge got it, before the evaluation.
 ASVSPOOF5_CHALLENGE = dataclasses.replace(
     ASVSPOOF5,
     name="ASVspoof5 (challenge)",
@@ -179,7 +175,7 @@ IN_THE_WILD = Corpus(
     protocols={"eval": ("meta.csv", "release_in_the_wild/meta.csv")},
 )
 
-#: A list of one's own.
+#: A user's own list.
 LIST = Corpus(name="list", layout="path,label", protocols={})
 
 CORPORA = (

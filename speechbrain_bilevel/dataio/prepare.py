@@ -1,4 +1,4 @@
-"""From a corpus' data folder to a checked manifest that SpeechBrain reads."""
+"""Make a checked manifest for SpeechBrain from a corpus' data folder."""
 
 import array
 import collections
@@ -34,7 +34,7 @@ from speechbrain_bilevel.utils.files import (
 COLUMNS = ("ID", "duration", "wav", "speaker", "attack", "label")
 
 _SHOWN = 5
-# Lines of a manifest that are written at once.
+# Lines of a manifest to write at once.
 _LINES = 1 << 14
 
 
@@ -42,15 +42,13 @@ _LINES = 1 << 14
 def find_trials(data_folder, partition="eval", protocol=None):
     """Read a partition's trials from the data folder of any known corpus.
 
-    The protocol in the folder says which corpus it is. Audio is looked for
-    where the corpus may have it; a file that is nowhere gets the usual place as
-    its path.
+    The protocol in the folder identifies the corpus.
 
     Arguments
     ---------
     data_folder : str or Path
-        A corpus' folder; or a list of trials, with paths relative to its own
-        folder (see ``protocols.read_protocol``).
+        A corpus' folder; or a list of trials (see ``protocols.read_protocol``)
+        whose paths are relative to its own folder.
     partition : str
         "train", "dev", "eval" or another partition of the corpus.
     protocol : str or Path, optional
@@ -60,14 +58,15 @@ def find_trials(data_folder, partition="eval", protocol=None):
     Returns
     -------
     pandas.DataFrame
-        A table of trials (see ``dataio.protocols``), paths relative to
-        ``audio_root(data_folder)``.
+        A table of trials (see ``dataio.protocols``). Paths are relative to
+        ``audio_root(data_folder)``; a file that is in none of the corpus'
+        places gets the usual one.
 
     Raises
     ------
     InputError
-        If there is no such folder, no protocol of a known corpus in it or those
-        of several, no such partition, or the protocol has bad lines.
+        If there is no such folder, it has the protocols of no or of several
+        corpora, the partition is unknown, or the protocol has bad lines.
 
     Example
     -------
@@ -100,24 +99,7 @@ def find_trials(data_folder, partition="eval", protocol=None):
 
 
 def join_paths(trials, folder):
-    """The same trials, with paths that start at another folder.
-
-    Arguments
-    ---------
-    trials : pandas.DataFrame
-    folder : str or Path
-        Joined in front of every path that is not absolute.
-
-    Returns
-    -------
-    pandas.DataFrame
-
-    Example
-    -------
-    >>> trials = pd.DataFrame({"path": ["a.wav", "/data/b.wav"]})
-    >>> join_paths(trials, "LA").path.tolist()
-    ['LA/a.wav', '/data/b.wav']
-    """
+    """Return the trials with ``folder`` in front of every relative path."""
     paths = trials.path
     if str(folder) != ".":
         paths = paths.where(paths.str.startswith("/"), f"{folder}/" + paths)
@@ -125,29 +107,10 @@ def join_paths(trials, folder):
 
 
 def audio_root(data_folder):
-    """What the paths that ``find_trials`` returns are relative to.
+    """Return the folder that the paths of ``find_trials`` are relative to.
 
-    Arguments
-    ---------
-    data_folder : str or Path
-        A corpus' folder or a list.
-
-    Returns
-    -------
-    Path
-        The folder; of a list, the one it is in.
-
-    Raises
-    ------
-    InputError
-        If there is neither.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> (folder / "list.csv").touch()
-    >>> audio_root(folder / "list.csv") == audio_root(folder) == folder
-    True
+    It is ``data_folder``, or the folder of that file if it is a list. Raise an
+    ``InputError`` if there is neither.
     """
     data_folder = Path(data_folder)
     if data_folder.is_dir():
@@ -161,30 +124,10 @@ def audio_root(data_folder):
 
 
 def find_protocol(data_folder, partition="eval"):
-    """Find the protocol that a corpus' folder has of a partition.
+    """Return the path of a partition's protocol in a corpus' folder.
 
-    Arguments
-    ---------
-    data_folder : str or Path
-        A corpus' folder; a file is taken for a list and returned as it is.
-    partition : str
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    InputError
-        If there is no such folder, no protocol of a known corpus in it or those
-        of several, or no such partition.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "meta.csv").write_text("file,speaker,label\\n")
-    >>> find_protocol(folder).name
-    'meta.csv'
+    If ``data_folder`` is a file, it is a list and returned as it is. Raise an
+    ``InputError`` in the cases of ``find_trials``.
     """
     folder = audio_root(data_folder)
     if folder != Path(data_folder):
@@ -223,7 +166,7 @@ def find_protocol(data_folder, partition="eval"):
 
 
 def _protocols_in(folder, partition):
-    """The protocols in a folder, by corpus and then by partition."""
+    """Return the protocols in a folder, by corpus and then by partition."""
     found, errors = {}, {}
     places = dict.fromkeys(
         (part, place)
@@ -239,47 +182,26 @@ def _protocols_in(folder, partition):
         except InputError as error:
             errors.setdefault(part, error)
             continue
-        # A list of somebody's own may have any name.
+        # A user's own list may have any name.
         if corpus in CORPORA:
             found.setdefault(corpus, {}).setdefault(part, folder / place)
-    # An unreadable protocol only matters where nothing else was found.
+    # An unreadable protocol only matters if nothing else was found.
     if errors and not any(partition in parts for parts in found.values()):
         raise errors.get(partition) or next(iter(errors.values()))
     return found
 
 
 def locate_audio(trials, root, corpus):
-    """Find each audio file in one of the places where a corpus may have it.
+    """Return the trials with the path of each audio file, relative to ``root``.
 
-    Arguments
-    ---------
-    trials : pandas.DataFrame
-        Of a corpus whose protocol is no list.
-    root : str or Path
-        The data folder.
-    corpus : Corpus
-
-    Returns
-    -------
-    pandas.DataFrame
-        With the paths of the files, relative to the data folder; a file that is
-        nowhere gets the usual place.
-
-    Example
-    -------
-    >>> from speechbrain_bilevel.dataio.corpora import ASVSPOOF5
-    >>> root = getfixture("tmp_path")
-    >>> (root / "flac_E").mkdir()
-    >>> (root / "flac_E" / "E_1.flac").touch()
-    >>> trials = pd.DataFrame({"utt": ["E_1"], "partition": ["eval"]})
-    >>> locate_audio(trials, root, ASVSPOOF5).path[0]
-    'flac_E/E_1.flac'
+    Each file is looked for in all places that the ``corpus``, which must not be
+    a list, may have it; a file that is in none of them gets the usual one.
     """
     paths = []
     for part, group in trials.groupby("partition", observed=True).utt:
         places, files = corpus.audio[part], group + ".flac"
         chosen = f"{places[0]}/" + files
-        # Backwards, so that the usual place wins; one listing of each folder,
+        # In reverse, so that the usual place wins; each folder is listed once,
         # because there may be a million files.
         for place in reversed(places) if len(places) > 1 else ():
             names = _list_folder(Path(root) / place)
@@ -298,34 +220,11 @@ def _list_folder(folder):
 
 # ------------------------------------------------------------- check the audio
 def measure_durations(data_folder, paths, any_format=False):
-    """Check audio files, on all cores, and measure how long they are.
+    """Check audio files, on all cores, and return their durations in seconds.
 
-    Arguments
-    ---------
-    data_folder : str or Path
-        What the paths are relative to.
-    paths : collection of str
-        Mono FLAC files at 16 kHz.
-    any_format : bool
-        Accept any format, rate and number of channels.
-
-    Returns
-    -------
-    numpy.ndarray
-        Seconds of each file, float64, [n_paths].
-
-    Raises
-    ------
-    InputError
-        If any file cannot be used (see ``check_audio``); every file is checked
-        before any is refused, and the message counts them by kind of fault.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> soundfile.write(folder / "a.flac", [0.0] * 8000, SAMPLE_RATE)
-    >>> measure_durations(folder, ["a.flac"])
-    array([0.5])
+    ``paths`` are relative to ``data_folder``; the result is float64, [n_paths].
+    Raise an ``InputError`` if ``check_audio`` finds a fault; all files are
+    checked first, and the message counts them by kind of fault.
     """
     results = parallel_map(
         functools.partial(check_audio, any_format=any_format),
@@ -367,21 +266,11 @@ def measure_durations(data_folder, paths, any_format=False):
 
 
 def check_audio(path, any_format=False):
-    """Look for faults of an audio file that show without decoding it.
+    """Look for faults of an audio file without decoding all of it.
 
-    Arguments
-    ---------
-    path : str
-    any_format : bool
-        Accept any format, rate and number of channels, not only mono FLAC at
-        16 kHz.
-
-    Returns
-    -------
-    seconds : float
-        Duration that the header states, 0 if it is unreadable.
-    faults : list of (str, str)
-        Kind and detail of each; empty for a usable file.
+    With ``any_format``, other formats, rates and numbers of channels than mono
+    FLAC at 16 kHz are accepted. Return the duration in seconds by the header, 0
+    if it is unreadable, and a list of faults, each a kind and a detail.
 
     Example
     -------
@@ -395,8 +284,8 @@ def check_audio(path, any_format=False):
             return 0.0, [("unreadable", "raw samples, without rate and length")]
         with soundfile.SoundFile(path) as audio:
             faults = _format_faults(audio, any_format)
-            # Of other formats libsndfile reports what is left of a truncated
-            # file as its length, so that its end proves nothing.
+            # For a truncated file of another format, libsndfile reports the
+            # length of what is left, so a readable end proves nothing.
             if audio.format == "FLAC":
                 faults += _length_faults(audio)
             elif any_format and not _can_read(audio, 0):
@@ -437,7 +326,7 @@ def _length_faults(audio):
 
 
 def _can_read(audio, frame):
-    """Whether one sample can be read; of FLAC, that checks its block's CRC."""
+    """Whether one sample can be read; in FLAC, that checks its block's CRC."""
     try:
         audio.seek(frame)
         return len(audio.read(1, dtype="int16")) == 1
@@ -449,29 +338,23 @@ def _can_read(audio, frame):
 def write_manifest(data_folder, out_csv, partition="eval", protocol=None):
     """Check the audio of a partition and write its manifest.
 
-    Every file has to exist, to have a readable header and to hold audio. Of
-    ASVspoof's corpora it has to be mono FLAC at 16 kHz; of In-the-Wild and of
-    lists it may be anything that soundfile reads. Truncated FLAC is found by
-    its last sample; a WAV cut short may look complete.
+    Every file must exist, have a readable header and hold audio. ASVspoof's
+    corpora must be mono FLAC at 16 kHz; In-the-Wild and lists may have any
+    format that soundfile reads. Truncated FLAC is detected by reading its last
+    sample; a truncated WAV may look complete.
 
     Arguments
     ---------
-    data_folder : str or Path
-        A corpus' folder, or a list of trials with paths relative to its own
-        folder.
+    data_folder, partition, protocol
+        See ``find_trials``.
     out_csv : str or Path
         The manifest, with the columns ``ID,duration,wav,speaker,attack,label``:
         ``duration`` is in seconds, ``wav`` an absolute path.
-    partition : str
-        "train", "dev", "eval" or another partition of the corpus.
-    protocol : str or Path, optional
-        A protocol or list instead of the one in the folder; its paths are
-        relative to the data folder.
 
     Returns
     -------
     str
-        What was written, in words.
+        A summary in words.
 
     Raises
     ------
@@ -516,27 +399,10 @@ def write_manifest(data_folder, out_csv, partition="eval", protocol=None):
 
 
 def manifest_lines(trials, durations):
-    """Yield the text of a manifest, some lines at a time.
+    """Yield the text of a manifest, many lines at a time.
 
-    Arguments
-    ---------
-    trials : pandas.DataFrame
-        A table of trials, with the paths that the manifest is to have.
-    durations : array_like
-        Seconds of each trial, [n_trials].
-
-    Yields
-    ------
-    str
-
-    Example
-    -------
-    >>> row = {"utt": "u1", "path": "a, b.wav", "speaker": "s"}
-    >>> trials = pd.DataFrame([row | {"attack": "A07", "label": "spoof"}])
-    >>> print(*manifest_lines(trials, [0.5]), sep="")
-    ID,duration,wav,speaker,attack,label
-    u1,0.5,"a, b.wav",s,A07,spoof
-    <BLANKLINE>
+    ``trials`` is a table of trials, ``path`` as it is to be written, and
+    ``durations`` are in seconds, [n_trials].
     """
     names = {"utt": "ID", "path": "wav"}
     table = trials.rename(columns=names).assign(duration=durations)

@@ -1,18 +1,18 @@
-"""Lists of trials ("protocols") of any corpus -> one table.
+"""Read the trials of any corpus' protocol, or of a list, as one table.
 
 A table of trials is a ``pandas.DataFrame`` with a row for each utterance:
 
 * ``utt``: its name, without whitespace, unique in its partition;
 * ``path``: the audio file, relative to the data folder, with forward slashes;
-  of a list or a manifest it may be absolute;
+  in a list or a manifest it may be absolute;
 * ``speaker``: the (target) speaker, "-" if unknown;
 * ``attack``: the spoofing attack, "-" for bona fide speech;
 * ``label``: "bonafide" or "spoof";
 * ``partition``: "train", "dev" or "eval"; ASVspoof2021 has "progress", "eval"
-  and "hidden", a list whatever it says.
+  and "hidden", a list may have others.
 
-The first two are text (kept by pyarrow), the others categories. Whatever comes
-after a reader does not know which corpus a trial is from.
+The first two are text (kept by pyarrow), the others categories. Code that uses
+a table does not need to know which corpus a trial is from.
 """
 
 import os
@@ -47,7 +47,7 @@ DTYPES = {
     "partition": "category",
 }
 
-#: What corpora and people call the two labels, in lower case.
+#: Names of the two labels in corpora and lists, in lower case.
 LABEL_WORDS = {
     "bonafide": BONAFIDE,
     "bona-fide": BONAFIDE,
@@ -58,7 +58,7 @@ LABEL_WORDS = {
     "fake": SPOOF,
 }
 
-#: What a list has to have, for messages.
+#: What a list must have, for messages.
 LIST_HEADER = (
     "a header, separated by commas or tabs, with path (or wav or file) and "
     "label, and if known id, speaker, attack and partition"
@@ -75,7 +75,7 @@ _EXPECTED_ROW = (
     "fake), and an id or path that no other line has; correct these lines"
 )
 
-# What a column of a list may be called, and what it is here.
+# What a column of a list may be called -> its name here.
 _LIST_COLUMNS = {
     "path": "path",
     "wav": "path",
@@ -93,11 +93,10 @@ _NAME = re.compile(r"[\w.-]+")
 
 
 def read_protocol(path):
-    """Read the trials of any known corpus, or of a list of one's own.
+    """Read the trials of any known corpus, or of your own list.
 
-    The first line decides which it is: a header, or the number of columns (see
-    ``dataio.corpora``). Of a list, columns are separated by commas or tabs, may
-    be in any order, and others than these are ignored:
+    The first line identifies the corpus, see ``recognize``. The columns of a
+    list are separated by commas or tabs and may be in any order:
 
     * ``path``, ``wav`` or ``file``: the audio;
     * ``label``: see ``LABEL_WORDS``;
@@ -106,23 +105,23 @@ def read_protocol(path):
     * ``attack``: by default "spoof" for a spoof;
     * ``partition``: by default "eval".
 
-    So are SpeechBrain's manifests (``ID,duration,wav,speaker,attack,label``)
-    and the list of In-the-Wild (``file,speaker,label``). Whitespace in names
-    becomes "_", because it separates the columns of score files.
+    Others are ignored. SpeechBrain's manifests and In-the-Wild's ``meta.csv``
+    are such lists. Whitespace in names becomes "_", because it separates the
+    columns of score files.
 
     Arguments
     ---------
     path : str or Path
-        The protocol. Of ASVspoof2019 LA, its name states the partition
-        (".train.", ".dev." or ".eval."), else its first utterance's (LA_T_,
-        LA_D_ or LA_E_).
+        The protocol. ASVspoof2019 LA's partition follows from its name
+        (".train.", ".dev." or ".eval."), else from the name of its first
+        utterance (LA_T_, LA_D_ or LA_E_).
 
     Returns
     -------
     pandas.DataFrame
-        All partitions of the file, in its order; see the head of this module.
-        Paths of a list are as they are written there, but without the
-        ``$data_root/`` of SpeechBrain's manifests.
+        All partitions of the file, in its order; see the top of this module.
+        Paths of a list are as in the file, but without the ``$data_root/`` of
+        SpeechBrain's manifests.
 
     Raises
     ------
@@ -132,11 +131,6 @@ def read_protocol(path):
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "trial_metadata.txt"
-    >>> line = "LA_0009 LA_E_9332881 alaw ita_tx A07 spoof notrim eval"
-    >>> _ = path.write_text(line)
-    >>> read_protocol(path).path[0]
-    'ASVspoof2021_LA_eval/flac/LA_E_9332881.flac'
     >>> path = getfixture("tmp_path") / "mine.csv"
     >>> _ = path.write_text("label,path\\nreal,my call.wav\\nfake,b.wav\\n")
     >>> read_protocol(path)[["utt", "path", "label", "attack"]]
@@ -151,7 +145,7 @@ def read_protocol(path):
 
 
 def _read_columns(corpus, path, partition):
-    """Read a protocol whose columns are separated by whitespace."""
+    """Read a protocol in whitespace-separated columns."""
     layout = Layout(tuple(corpus.layout.split()))
     expected = (
         f"Expected on every line {corpus.n_columns} columns, "
@@ -176,27 +170,9 @@ def _read(path, layout, parse, expected):
 def recognize(path):
     """Recognize a corpus by the first line of its protocol.
 
-    Arguments
-    ---------
-    path : str or Path
-        The protocol.
-
-    Returns
-    -------
-    Corpus
-        One of ``corpora.CORPORA``, or ``corpora.LIST``.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, empty or no known protocol.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "meta.csv"
-    >>> _ = path.write_text("file,speaker,label\\n0.wav,Alec Guinness,spoof\\n")
-    >>> recognize(path).name
-    'In-the-Wild'
+    It is a header, or decides by its number of columns. Return one of
+    ``corpora.CORPORA`` or ``corpora.LIST``. Raise an ``InputError`` if the file
+    is missing, empty or no known protocol.
     """
     if os.path.exists(path) and not (
         os.path.isfile(path) or os.path.isdir(path)
@@ -232,7 +208,7 @@ def _first_line(path):
 
 
 def _partition_of(path):
-    """The partition that a file's name tells, or its first utterance's."""
+    """Return the partition that the name of the file or utterance states."""
     for partition in PARTITIONS:
         if f".{partition}." in Path(path).name:
             return partition
@@ -244,7 +220,7 @@ def _partition_of(path):
 
 
 def _column_parser(corpus, partition):
-    """A function that makes a row of trials from the cells of a line."""
+    """Return a function that makes a row of trials from the cells of a line."""
     folders = {part: places[0] for part, places in corpus.audio.items()}
     # A protocol has many lines, but few speakers and attacks.
     checked = set()
@@ -268,7 +244,7 @@ def _column_parser(corpus, partition):
 
 
 def _attack_of(utt, attack, label):
-    """The attack of a trial; corpora write that of bona fide differently."""
+    """Return the attack of a trial; corpora write none in different ways."""
     none = attack in (NO_ATTACK, BONAFIDE)
     if label == BONAFIDE:
         if none:
@@ -327,7 +303,7 @@ def _separator(header):
 
 
 def _list_layout(header):
-    """The layout of a list, by its header."""
+    """Return the layout of a list, by its header."""
     names = split_line(header, _separator(header))
     columns = [_list_column(name) for name in names]
     for column in filter(None, columns):
@@ -341,7 +317,7 @@ def _list_layout(header):
 
 
 def _parse_list_row(cells):
-    # SpeechBrain's name for the data folder, to which paths are relative.
+    # Paths of SpeechBrain's manifests start with this name of the data folder.
     path = cells["path"].removeprefix("$data_root/")
     if not path:
         raise InputError("no path")
@@ -387,29 +363,10 @@ def _list_attack(utt, attack, label):
 
 
 def asvspoof2019_protocol_path(data_folder, partition):
-    """Where ASVspoof2019 LA keeps a partition's countermeasure protocol.
+    """Return the path of a CM protocol in an ASVspoof2019 ``LA`` folder.
 
-    Arguments
-    ---------
-    data_folder : str or Path
-        The corpus' ``LA`` folder.
-    partition : str
-        "train", "dev" or "eval".
-
-    Returns
-    -------
-    Path
-        The protocol; the file need not exist.
-
-    Raises
-    ------
-    InputError
-        If the partition is none of the three.
-
-    Example
-    -------
-    >>> asvspoof2019_protocol_path("/data/LA", "dev").name
-    'ASVspoof2019.LA.cm.dev.trl.txt'
+    The file need not exist. Raise an ``InputError`` unless the partition is
+    "train", "dev" or "eval".
     """
     if partition not in PARTITIONS:
         raise InputError(
@@ -420,38 +377,11 @@ def asvspoof2019_protocol_path(data_folder, partition):
 
 
 def read_asvspoof2019_protocol(data_folder, partition):
-    """Read a partition's trials from an ASVspoof2019 LA folder.
+    """Read a partition's trials from an ASVspoof2019 ``LA`` folder.
 
-    The protocol has five columns a line, ``speaker utterance - attack label``
-    (README of the corpus, https://doi.org/10.7488/ds/2555).
-
-    Arguments
-    ---------
-    data_folder : str or Path
-        The corpus' ``LA`` folder, with ``ASVspoof2019_LA_cm_protocols`` in it.
-    partition : str
-        "train", "dev" or "eval".
-
-    Returns
-    -------
-    pandas.DataFrame
-        In the order of the protocol, both labels; see the head of this module.
-
-    Raises
-    ------
-    InputError
-        If the protocol cannot be used (see ``read_protocol``), or lacks one of
-        the two labels, so that it can be neither learned nor evaluated.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> protocol = asvspoof2019_protocol_path(folder, "train")
-    >>> protocol.parent.mkdir()
-    >>> lines = "S1 T1 - - bonafide", "S1 T2 - A01 spoof"
-    >>> _ = protocol.write_text("\\n".join(lines), encoding="utf-8")
-    >>> read_asvspoof2019_protocol(folder, "train").path[1]
-    'ASVspoof2019_LA_train/flac/T2.flac'
+    The protocol's columns are ``speaker utterance - attack label`` (README of
+    the corpus, https://doi.org/10.7488/ds/2555). See ``read_protocol`` for the
+    result and the errors; a protocol that lacks a label is refused too.
     """
     protocol = asvspoof2019_protocol_path(data_folder, partition)
     trials = _read_columns(ASVSPOOF2019_LA, protocol, partition)

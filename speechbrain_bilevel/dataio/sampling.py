@@ -1,4 +1,4 @@
-"""Which trials each level sees: folds over attacks, and paired batches."""
+"""Which trials each level trains on: folds over attacks, and paired batches."""
 
 from typing import NamedTuple
 
@@ -10,37 +10,31 @@ from speechbrain_bilevel.utils.errors import InputError
 
 
 class Fold(NamedTuple):
-    """The trials of each level, as indices into the training set.
-
-    Arguments
-    ---------
-    lower : numpy.ndarray
-    upper : numpy.ndarray
-    """
+    """The trials of each level, as arrays of indices into the training set."""
 
     lower: np.ndarray
     upper: np.ndarray
 
 
 def group_folds(attacks, num_folds=3, seed=1234, leaky=False):
-    """Split a training set by attack: each fold holds some attacks out for the
-    upper level, and the lower level learns on all others.
+    """Split a training set into folds that hold out different attacks.
 
-    Bona fide trials are dealt out evenly, so that those of the two levels are
-    disjoint as well.
+    The upper level trains on the attacks that a fold holds out, the lower level
+    on all others. Bona fide trials are divided evenly among the attacks, so
+    that the levels share none.
 
     Arguments
     ---------
     attacks : array_like of str
         The attack of each trial; "-" is bona fide.
     num_folds : int
-        Each attack is held out in exactly one.
+        Number of folds; each attack is held out in exactly one of them.
     seed : int
         Decides which attacks share a fold and which bona fide trials they get.
     leaky : bool
-        Split as the published code of V2 does: bona fide in the order of the
-        protocol, and the lower level always has the first two attacks, held out
-        or not, in place of the first two that it should have.
+        Split as the published code of V2 does: bona fide trials in the order of
+        the protocol, and the first two attacks always in the lower level, even
+        if held out, in place of the first two that belong there.
 
     Returns
     -------
@@ -102,11 +96,11 @@ def group_folds(attacks, num_folds=3, seed=1234, leaky=False):
 
 
 class PairedBatchSampler(Sampler):
-    """Batches of a lower and an upper part, in one list of indices.
+    """Yield batches of a lower and an upper part, each as one list of indices.
 
-    Each epoch takes the next fold. Both streams are shuffled, and shuffled
-    again whenever they run out, until the epoch has its number of batches,
-    which is the same in each. ``PairedBatch`` takes the two parts apart.
+    Each epoch takes the next fold. The trials of each level are shuffled, and
+    shuffled again when they run out, until the epoch has its number of batches,
+    the same in every epoch. ``PairedBatch`` separates the two parts.
 
     Arguments
     ---------
@@ -115,14 +109,14 @@ class PairedBatchSampler(Sampler):
     lower_size, upper_size : int
         Batch size of each level.
     seed : int
-        The order depends on this and the epoch.
+        The order depends on the seed and the epoch.
     epoch_ends : str
-        "lower": with the lower stream (on average over the folds). "shorter":
-        with the shorter stream of any fold, as in the published code of V2.
+        "lower": an epoch has as many batches as the lower level fills, on
+        average over the folds. "shorter": as many as the smallest level of any
+        fold fills, as in the published code of V2.
     weights : numpy.ndarray, optional
-        How often each trial of the training set is drawn, with replacement,
-        beside the others of its stream; see ``class_weights``. By default the
-        streams are shuffled.
+        Draw with replacement instead, each trial of the training set in
+        proportion to its weight; see ``class_weights``.
 
     Raises
     ------
@@ -168,7 +162,7 @@ class PairedBatchSampler(Sampler):
             )
 
     def set_epoch(self, epoch):
-        """Choose the epoch, from 1, that the next iteration yields."""
+        """Set the epoch, counted from 1, of the next iteration."""
         self.epoch = epoch
 
     def __len__(self):
@@ -194,18 +188,10 @@ class PairedBatchSampler(Sampler):
 
 
 def class_weights(attacks):
-    """Weights with which half of what is drawn is bona fide, and the rest falls
-    on the attacks in equal parts.
+    """Weight trials so that half of what is drawn is bona fide.
 
-    Arguments
-    ---------
-    attacks : array_like of str
-        The attack of each trial; "-" is bona fide.
-
-    Returns
-    -------
-    numpy.ndarray
-        [trials], their sum is 2.
+    The other half falls on the attacks in equal parts. ``attacks`` names that
+    of each trial, "-" is bona fide. Return an array, [trials], of sum 2.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Bootstrap: figures of resampled trials, intervals and p-values from them."""
+"""Bootstrap: figures of resampled trials, their intervals and p-values."""
 
 import bisect
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from speechbrain_bilevel.metrics.asvspoof5 import (
 from speechbrain_bilevel.metrics.tdcf import tdcf_coefficients
 from speechbrain_bilevel.utils.errors import InputError
 
-#: Too few trials of a class, or speakers, for an interval.
+#: Least number of trials of a class, or of speakers, for an interval.
 MIN_FOR_INTERVAL = 10
 
-# The speaker of trials of which nobody knows who speaks.
+# The speaker of a trial if it is unknown.
 _UNKNOWN = "-"
 # The central 95 %.
 _ENDS = 0.025, 0.975
@@ -27,15 +27,7 @@ _ENDS = 0.025, 0.975
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval.
-
-    Arguments
-    ---------
-    value : float
-        Error rates are fractions.
-    low, high : float, optional
-        Ends of the 95 % interval; None without resampling.
-    """
+    """A figure (error rates are fractions) and its 95 % interval, if any."""
 
     value: float
     low: float | None = None
@@ -43,35 +35,13 @@ class Estimate:
 
 
 def interval(value, resampled=None, correct_bias=True):
-    """Attach to a figure the interval that its resamples give.
+    """Return a figure with the central 95 % of its resamples, if there are any.
 
-    Arguments
-    ---------
-    value : float
-        The figure of the trials themselves.
-    resampled : array_like, optional
-        The figure of each resample; NaN where it had no such trials.
-    correct_bias : bool
-        Of a difference, False: what two systems have in common cancels out, and
-        interval and ``p_value`` agree.
-
-    Returns
-    -------
-    Estimate
-        With the central 95 % of the resamples, if there are any.
-
-    References
-    ----------
-    * B. Efron, "Nonparametric standard errors and confidence intervals",
-      Canadian Journal of Statistics 9, 1981 (bias-corrected percentiles).
-
-    Example
-    -------
-    >>> for value in 50.0, 60.0:
-    ...     found = interval(value, np.arange(101.0))
-    ...     print(f"{found.low:.1f} to {found.high:.1f}")
-    2.5 to 97.5
-    7.2 to 99.3
+    ``resampled`` has the figure of each resample, NaN where it is undefined.
+    Percentiles are bias-corrected (B. Efron, "Nonparametric standard errors and
+    confidence intervals", Canadian Journal of Statistics 9, 1981). For a
+    difference, set ``correct_bias`` to False: what two systems have in common
+    cancels out, and interval and ``p_value`` agree.
     """
     if resampled is None or np.isnan(resampled).all():
         return Estimate(value)
@@ -86,22 +56,10 @@ def interval(value, resampled=None, correct_bias=True):
 
 
 def p_value(differences):
-    """Compute the two-sided p-value of "there is no difference".
+    """Return the two-sided p-value of "there is no difference".
 
-    Arguments
-    ---------
-    differences : numpy.ndarray
-        Between two systems, in each resample.
-
-    Returns
-    -------
-    float
-        At least 2 / (n_resamples + 1), at most 1.
-
-    Example
-    -------
-    >>> p_value(np.array([0.1, 0.2, 0.3, -0.1, 0.2, 0.1, 0.4, 0.2, 0.1]))
-    0.4
+    ``differences`` has that of two systems in each resample; the p-value is at
+    least 2 / (n_resamples + 1).
     """
     rarer = min(np.sum(differences <= 0), np.sum(differences >= 0))
     return float(min(1.0, 2 * (rarer + 1) / (len(differences) + 1)))
@@ -117,67 +75,22 @@ def count_speakers(scores):
 
 
 def default_resampling(systems):
-    """Choose what to resample: speakers where enough are known.
-
-    Arguments
-    ---------
-    systems : list of pandas.DataFrame
-
-    Returns
-    -------
-    str
-        "speakers" or "utterances".
-
-    Example
-    -------
-    >>> import pandas as pd
-    >>> default_resampling([pd.DataFrame({"score": [1.0, 2.0]})])
-    'utterances'
-    """
+    """Return "speakers" if all systems have enough, otherwise "utterances"."""
     enough = (count_speakers(each) >= MIN_FOR_INTERVAL for each in systems)
     return "speakers" if all(enough) else "utterances"
 
 
 def resample(scores, over, n_resamples, seed):
-    """Resample the trials of a system with replacement.
+    """Draw trials with replacement; yield how often each is drawn, [n_trials].
 
-    Arguments
-    ---------
-    scores : pandas.DataFrame
-    over : str
-        "utterances": within each attack and within bona fide speech, because
-        how many trials of each there are is the design of a corpus, not chance.
-        "speakers": each with all their trials. These resemble one another, so
-        that resampling utterances makes intervals too narrow. Resamples that
-        lack a class are drawn again.
-    n_resamples : int
-    seed : int
-        Equal seeds give equal resamples.
+    Over "utterances", trials are drawn within each attack and within bona fide
+    speech, because their numbers are by design of the corpus, not by chance.
+    Over "speakers", each speaker brings all trials: these are similar, so that
+    resampling utterances makes intervals too narrow. Resamples that lack a
+    class are drawn again. Equal seeds give equal resamples.
 
-    Yields
-    ------
-    numpy.ndarray
-        How often each trial is in the resample, int64, [n_trials].
-
-    Raises
-    ------
-    InputError
-        If speakers are not known, fewer than two, or resamples with both
-        classes are too rare to be found.
-
-    Example
-    -------
-    >>> import pandas as pd
-    >>> labels = ["bonafide", "spoof", "bonafide", "spoof"]
-    >>> scores = pd.DataFrame({
-    ...     "label": labels,
-    ...     "attack": ["-", "A07", "-", "A07"],
-    ...     "speaker": ["S1", "S1", "S2", "S2"],
-    ... })
-    >>> list(resample(scores, "utterances", n_resamples=2, seed=0))
-    [array([0, 1, 2, 1]), array([2, 2, 0, 0])]
-    >>> list(resample(scores, "speakers", n_resamples=2, seed=1))
-    [array([1, 1, 1, 1]), array([0, 0, 2, 2])]
+    Raise an ``InputError`` if speakers are unknown or fewer than two, or
+    resamples with both classes are too rare.
     """
     rng = np.random.default_rng(seed)
     is_bonafide = (scores.label == BONAFIDE).to_numpy()
@@ -203,7 +116,7 @@ def _draw_utterances(rng, groups, n_resamples):
 
 
 def _draw_speakers(rng, speaker, n, is_bonafide, n_resamples):
-    # How many trials of either class each speaker has.
+    # The number of trials of each class that each speaker has.
     n_bonafide = np.bincount(speaker[is_bonafide], minlength=n)
     n_spoof = np.bincount(speaker[~is_bonafide], minlength=n)
     made, tries = 0, 0
@@ -222,7 +135,7 @@ def _draw_speakers(rng, speaker, n, is_bonafide, n_resamples):
 
 
 def _known_speakers(scores):
-    """The speaker of each trial as an index, and how many there are."""
+    """Return the speaker of each trial as an index, and how many there are."""
     path = scores.attrs.get("path", "scores")
     if "speaker" not in scores:
         raise InputError(
@@ -245,7 +158,7 @@ def _known_speakers(scores):
 
 
 def _encode(column):
-    """The values of a column as indices, and its names, sorted."""
+    """Return the values of a column as indices, and its names, sorted."""
     names = sorted(column.unique())
     codes = column.astype("category").cat.set_categories(names).cat.codes
     return codes.to_numpy().astype(np.int64), names
@@ -256,22 +169,10 @@ def resample_figures(
 ):
     """Compute all figures of resamples, the same ones for all systems.
 
-    Arguments
-    ---------
-    systems : list of pandas.DataFrame
-        The same trials in the same order.
-    over, n_resamples, seed
-        See ``resample``.
-    rates : ASVRates, optional
-        For the t-DCF.
-    threshold : float, optional
-        Where to take the actual error rates and t-DCFs.
-
-    Returns
-    -------
-    list of dict
-        For each system, by name of the metric or ("eer", attack), an array with
-        a value for each resample; NaN where it had no trial of the attack.
+    ``systems`` have the same trials in the same order. ``rates`` adds the
+    t-DCF, ``threshold`` the actual error rates and t-DCFs; see ``resample`` for
+    the others. Return a dict for each system: by metric, or ("eer", attack), an
+    array with a value for each resample, NaN if it has no trial of the attack.
     """
     ranked = [_RankedScores(scores, rates, threshold) for scores in systems]
     resamples = resample(systems[0], over, n_resamples, seed)
@@ -289,20 +190,21 @@ def resample_figures(
 class _RankedScores:
     """The scores of a system in ascending order, for figures of resamples.
 
-    The figures are those of a file with as many lines as a trial is drawn.
+    The figures equal those of a file in which each trial has as many lines as
+    it was drawn.
     """
 
     def __init__(self, scores, rates=None, threshold=None):
         score = scores.score.to_numpy()
         order = np.argsort(score, kind="stable")
         is_bonafide = (scores.label == BONAFIDE).to_numpy()[order]
-        # Where the counts of these trials are, in order of the scores.
+        # Positions of the trials of each class, in the order of scores.
         self.bonafide, self.spoof = order[is_bonafide], order[~is_bonafide]
         bonafide, spoof = score[self.bonafide], score[self.spoof]
         self.below = _count_below(bonafide, spoof)
         self.bits = bits(-bonafide) / 2, bits(spoof) / 2
 
-        # Of each attack, where its trials are once they are sorted by attack.
+        # The range of each attack's trials once they are sorted by attack.
         attack, names = _encode(scores.attack.iloc[self.spoof])
         self.by_attack = np.argsort(attack, kind="stable")
         edges = np.searchsorted(attack[self.by_attack], range(len(names) + 1))
@@ -312,8 +214,7 @@ class _RankedScores:
             below = _count_below(bonafide, of_attack)
             self.attacks["eer", name] = start, end, below
 
-        # Costs are linear functions a + b FRR + c FAR of the error rates, at
-        # the best threshold or at fixed ones.
+        # Costs are a + b FRR + c FAR, at the best or at a fixed threshold.
         tdcf = {}
         if rates is not None:
             for form in "legacy", "revised":
@@ -321,7 +222,7 @@ class _RankedScores:
         dcf = 0.0, *DCF_WEIGHTS
         self.minima = {f"min_{name}": cost for name, cost in tdcf.items()}
         self.minima["min_dcf"] = dcf
-        # A score at Bayes' threshold is accepted, one at the given rejected.
+        # A score at Bayes' threshold is accepted; at the given, rejected.
         rejected = [
             np.searchsorted(x, BAYES_THRESHOLD) for x in (bonafide, spoof)
         ]
@@ -336,7 +237,7 @@ class _RankedScores:
             self.actual |= {name: (cost, given) for name, cost in costs.items()}
 
     def figures(self, counts):
-        """All figures, given how often each trial is in the resample."""
+        """Return all figures, given how often each trial is in the resample."""
         bonafide_counts = counts[self.bonafide]
         spoof_counts = counts[self.spoof]
         bonafide, spoof = _cumulate(bonafide_counts), _cumulate(spoof_counts)
@@ -353,8 +254,8 @@ class _RankedScores:
             far = 1 - spoof[ranks[1]] / spoof[-1]
             figures[name] = accept + miss * frr + false_alarm * far
 
-        # Not a product of vectors: several threads would not add them up in the
-        # same order, and wait for one another on a busy machine.
+        # Not a product of vectors: several threads would sum in varying order,
+        # and wait for one another on a busy machine.
         figures["cllr"] = (
             np.sum(bonafide_counts * self.bits[0]) / bonafide[-1]
             + np.sum(spoof_counts * self.bits[1]) / spoof[-1]
@@ -367,20 +268,20 @@ class _RankedScores:
 
 
 def _count_below(bonafide, spoof):
-    """Spoofed trials that are rejected before each bona fide one; then all."""
-    # Of equal scores the bona fide ones come first.
+    """Count the spoofed trials rejected before each bona fide one, then all."""
+    # Among equal scores, bona fide ones come first.
     return np.append(np.searchsorted(spoof, bonafide), len(spoof))
 
 
 def _cumulate(counts):
-    """Trials up to each rank, from 0."""
+    """Return the number of trials up to each rank, from 0."""
     cumulated = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(counts, out=cumulated[1:])
     return cumulated
 
 
 def _eer(bonafide, spoof, below):
-    """The equal error rate, given the trials up to each rank.
+    """Return the equal error rate, given the trials up to each rank.
 
     By bisection, because there are a thousand resamples.
     """
@@ -399,7 +300,7 @@ def _eer(bonafide, spoof, below):
     before = below[point - 1] if point else 0
     rejected, passed = int(bonafide[point]), int(spoof[before])
     if rejected * n_spoof + passed * n_bonafide >= n_pairs:
-        # It is 0 among the copies of the bona fide trial just rejected.
+        # FRR - FAR is 0 among the copies of the bona fide trial just rejected.
         fewest = n_bonafide * (n_spoof - passed) // n_spoof
         points = [(fewest, passed), (fewest + 1, passed)]
     else:

@@ -32,7 +32,7 @@ from speechbrain_bilevel.metrics.tdcf import (
 )
 from speechbrain_bilevel.utils.errors import InputError, listed
 
-#: More are no use in a table, and each of them costs time.
+#: More are of no use in a table, and each of them costs time.
 MAX_ATTACKS = 1000
 #: With fewer, intervals over speakers are too narrow.
 FEW_SPEAKERS = 20
@@ -40,7 +40,7 @@ FEW_SPEAKERS = 20
 
 @dataclass(frozen=True)
 class AttackResult:
-    """Of one attack, its number of trials, and their EER against bona fide."""
+    """The number of trials of one attack, and their EER against bona fide."""
 
     trials: int
     eer: Estimate
@@ -53,15 +53,15 @@ class Evaluation:
     Arguments
     ---------
     name : str
-        What tables and plots call the system.
+        Name of the system in tables and plots.
     scores : pandas.DataFrame
         See ``evaluation.score_files``.
     metrics : dict of str to Estimate
         Pooled figures, by the names of ``format.METRICS``; only those that
         could be computed.
     thresholds : dict of str to float
-        Where "eer", "min_tdcf" (of both forms) and "min_dcf" are reached, and
-        the "given" one, if any; trials with a score above are accepted.
+        Thresholds of "eer", "min_tdcf" (of both forms) and "min_dcf", and the
+        "given" one, if any; trials with a score above are accepted.
     attacks : dict of str to AttackResult
         Sorted by the name of the attack.
     eer_negated : float
@@ -77,7 +77,7 @@ class Evaluation:
 
     @property
     def warning(self):
-        """Title and text of what an EER above 50 % means, else empty."""
+        """Title and text of what an EER above 50 % means, otherwise empty."""
         rate = self.metrics["eer"].value
         return eer_warning(self.name, rate, self.eer_negated)
 
@@ -127,14 +127,14 @@ class Report:
     Arguments
     ---------
     evaluations : list of Evaluation
-        Of different names.
+        With different names.
     groups : list of list of int
-        Which of them have the same trials.
+        Indices of the systems, grouped by equal trials.
     comparisons : list of Comparison
     cautions : list of str
-        What a reader of the intervals has to know.
+        What readers of the intervals must know.
     resampled : str, optional
-        "speakers" or "utterances"; None if there are no intervals.
+        "speakers" or "utterances"; None without intervals.
     n_resamples, seed : int
     asv : ASVScores, optional
     asv_rates : ASVRates, optional
@@ -165,21 +165,20 @@ def evaluate(
     Arguments
     ---------
     systems : list of pandas.DataFrame
-        What ``score_files.read_cm_scores`` returned of each. The sign of scores
-        is never changed.
+        From ``score_files.read_cm_scores``. The sign of scores is never
+        changed.
     asv : ASVScores, optional
         For the t-DCF.
     resample : str, optional
         "speakers" or "utterances", see ``bootstrap.resample``; None for no
         intervals. Systems with the same trials get the same resamples and are
-        compared two by two; their p-values are not corrected for the number of
-        comparisons.
+        compared in pairs; p-values are not corrected for the number of pairs.
     n_resamples, seed : int
     names : list of str, optional
-        What to call the systems; by default as their files.
+        Names of the systems; by default their files.
     threshold : float, optional
-        Take the error rates and the t-DCF here too: the actual ones of a
-        threshold that was fixed on other data.
+        A threshold that was fixed on other data: adds the actual error rates
+        and t-DCF.
 
     Returns
     -------
@@ -189,8 +188,8 @@ def evaluate(
     ------
     InputError
         If the scores of a class cannot be used, the t-DCF is undefined,
-        speakers are to be resampled and not known or too few, two systems have
-        the same trials with other labels, or there are more than
+        speakers are to be resampled and unknown or too few, two systems have
+        the same trials with different labels, or there are more than
         ``MAX_ATTACKS`` attacks.
 
     Example
@@ -208,7 +207,7 @@ def evaluate(
     for scores in systems:
         _refuse_many_attacks(scores)
     rates = None if asv is None else _usable_rates(asv)
-    # Sorted, systems with the same trials have them in the same places.
+    # Sorted, systems with the same trials have them at the same positions.
     ordered = [s.sort_values("utt", ignore_index=True) for s in systems]
     groups = _group_by_trials(ordered)
     resampled = [{} for _ in systems]
@@ -249,7 +248,7 @@ def _refuse_many_attacks(scores):
 
 
 def _usable_rates(asv):
-    """The ASV system's rates, which may leave the t-DCF undefined."""
+    """Return the ASV system's rates, if they leave the t-DCF defined."""
     try:
         rates = asv_rates(asv.target, asv.nontarget, asv.spoof)
         tdcf_coefficients(rates)
@@ -259,7 +258,7 @@ def _usable_rates(asv):
 
 
 def _group_by_trials(systems):
-    """Indices of the systems, those with the same trials together."""
+    """Return indices of the systems, grouped by equal trials."""
     groups = []
     for i, scores in enumerate(systems):
         for group in groups:
@@ -274,7 +273,7 @@ def _group_by_trials(systems):
 
 
 def _evaluate_system(name, scores, rates, threshold, resampled):
-    """The figures themselves, by the reference functions."""
+    """Compute the figures themselves with the reference functions."""
     bonafide, spoof = split_classes(scores)
     values, thresholds = {}, {}
     values["eer"], thresholds["eer"] = eer(bonafide, spoof)
@@ -328,7 +327,7 @@ def _is_small(*classes):
 
 
 def _compare(evaluations, groups, resampled):
-    """Every two systems with the same trials, by EER and by a cost."""
+    """Compare every two systems with the same trials, by EER and by a cost."""
     comparisons = []
     for group in groups:
         for i, j in itertools.combinations(group, 2):
@@ -353,7 +352,7 @@ def _compare(evaluations, groups, resampled):
 
 
 def _cautions(evaluations, resample):
-    """What a reader of the intervals has to know."""
+    """Return what readers of the intervals must know."""
     cautions = []
     for system in evaluations if resample else ():
         n_speakers = count_speakers(system.scores)

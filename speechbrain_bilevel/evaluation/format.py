@@ -1,4 +1,4 @@
-"""Figures, intervals, warnings and whole evaluations as text."""
+"""Format figures, intervals, warnings and complete evaluations as text."""
 
 import itertools
 import textwrap
@@ -8,20 +8,13 @@ from speechbrain_bilevel.utils.errors import printable
 
 
 class Metric(NamedTuple):
-    """How a metric is shown.
-
-    Arguments
-    ---------
-    title : str
-    scale : int
-        What to multiply by: 100 makes per cent of a fraction.
-    """
+    """Title of a metric, and the factor for display: 100 makes percent."""
 
     title: str
     scale: int = 1
 
 
-#: All pooled figures that an evaluation may have, in the order to show them.
+#: All pooled figures that an evaluation may have, in the order of display.
 METRICS = {
     "eer": Metric("EER %", 100),
     "min_tdcf_legacy": Metric("min t-DCF, legacy 2019"),
@@ -37,37 +30,25 @@ METRICS = {
 
 
 def format_number(metric, value, digits=None):
-    """Write a figure.
+    """Format a value of a metric, one of ``METRICS``.
 
-    Arguments
-    ---------
-    metric : str
-        A name of ``METRICS``.
-    value : float
-    digits : int, optional
-        Decimal places; by default 2 of per cent and 4 of costs.
-
-    Returns
-    -------
-    str
+    By default with 2 decimal places for percent and 4 for costs.
 
     Example
     -------
     >>> format_number("eer", 0.05653530214), format_number("min_dcf", 0.2)
     ('5.65', '0.2000')
-    >>> format_number("cllr", 1.4427e99)
-    '1.4427e+99'
     """
     scale = METRICS[metric].scale
     if digits is None:
         digits = 2 if scale == 100 else 4
     value = scale * value
-    # Cllr of scores that are no log-likelihood ratios may be enormous.
+    # Cllr may be enormous if scores are not log-likelihood ratios.
     return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.6g}"
 
 
 def format_interval(metric, estimate, digits=None):
-    """Write the interval of an ``Estimate``; "" where it has none.
+    """Format the interval of an ``Estimate``; "" if it has none.
 
     Example
     -------
@@ -82,7 +63,7 @@ def format_interval(metric, estimate, digits=None):
 
 
 def format_estimate(metric, estimate, digits=None):
-    """Write an ``Estimate``, with its interval if it has one.
+    """Format an ``Estimate``, with its interval if it has one.
 
     Example
     -------
@@ -96,24 +77,15 @@ def format_estimate(metric, estimate, digits=None):
 
 
 def format_p(p_value):
-    """Write a p-value, to a thousandth."""
+    """Format a p-value, to a thousandth."""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def eer_warning(name, rate, rate_negated):
-    """Say what an EER above 50 % most likely means.
+    """Return title and text of what an EER above 50 % most likely means.
 
-    Arguments
-    ---------
-    name : str
-        What to call the scores.
-    rate, rate_negated : float
-        EER of the scores, and of the scores with the opposite sign.
-
-    Returns
-    -------
-    title, text : str
-        Both empty where there is nothing to warn of.
+    ``rate`` is the EER of the scores called ``name``, ``rate_negated`` that of
+    the scores with the opposite sign. Both texts are empty without a warning.
 
     Example
     -------
@@ -142,7 +114,7 @@ def eer_warning(name, rate, rate_negated):
 
 
 def format_report(report):
-    """Write all figures of an evaluation as a text to print.
+    """Format all figures of an evaluation as a text to print.
 
     Arguments
     ---------
@@ -152,8 +124,8 @@ def format_report(report):
     Returns
     -------
     str
-        Of one system, the figures with all digits; of several, a column each
-        and the comparisons.
+        For one system, the figures with all digits; for several, a column for
+        each, and the comparisons.
 
     Example
     -------
@@ -190,7 +162,7 @@ def format_report(report):
 
 
 def shout(title, text):
-    """Make a warning stand out among other text; "" without a title.
+    """Format a warning so that it stands out; "" without a title.
 
     Example
     -------
@@ -233,14 +205,14 @@ def _one_system(system):
 def _note(system, metric):
     if metric in ("act_dcf", "cllr"):
         return "if scores are log-likelihood ratios"
-    # Both forms of the t-DCF have the same; what is left is at the given one.
+    # Both forms of the t-DCF share one; all other figures are at the given one.
     where = metric.removesuffix("_legacy").removesuffix("_revised")
     threshold = system.thresholds.get(where, system.thresholds.get("given"))
     return f"threshold {threshold!r}"
 
 
 def _side_by_side(systems):
-    """A column for each; "-" where a system has no such figure."""
+    """Format a column for each system; "-" if it lacks a figure."""
     rows = [
         ["", *(printable(system.name, 40) for system in systems)],
         ["bona fide", *(str(system.n_bonafide) for system in systems)],
@@ -316,7 +288,7 @@ def _notes(report):
 
 
 def _align(rows, left):
-    """Rows of cells as lines; the given columns are flush left."""
+    """Format rows of cells as lines; the columns in ``left`` are flush left."""
     columns = itertools.zip_longest(*rows, fillvalue="")
     widths = [max(map(len, column)) for column in columns]
     lines = []

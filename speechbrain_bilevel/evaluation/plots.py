@@ -1,8 +1,8 @@
 """Figures of an evaluation, for reports and papers.
 
-matplotlib is an extra of the package: it is imported where a figure is drawn.
-No figure touches pyplot or a display, and a user's own matplotlib settings
-change nothing.
+matplotlib is an extra of the package, so it is imported where a figure is
+drawn. Drawing uses neither pyplot nor a display, and ignores the user's
+matplotlib settings.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from speechbrain_bilevel.metrics.eer import det_curve
 from speechbrain_bilevel.metrics.tdcf import tdcf_coefficients, tdcf_curve
 from speechbrain_bilevel.utils.errors import InputError, printable
 
-# Okabe and Ito's colors, which color-blind readers can distinguish; wine red in
-# the place of their yellow, which is too faint on white.
+# Okabe and Ito's colors, which color-blind readers can distinguish; wine red
+# instead of their yellow, which is too faint on white.
 COLORS = (
     "#0072B2",
     "#D55E00",
@@ -37,7 +37,7 @@ MAX_ATTACKS = 60
 
 _DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 _MARKERS = "os^DvPX"
-# Inches; narrow, so that the letters stay readable on a phone.
+# Inches; narrow, so that text stays readable on a phone.
 _WIDTH = 4.6
 _STYLE = {
     "font.size": 9.5,
@@ -56,7 +56,7 @@ _STYLE = {
     "grid.linewidth": 0.7,
     "lines.linewidth": 1.6,
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
-    # A "$" in the name of a file or an attack is a dollar, no formula.
+    # A "$" in the name of a file or an attack starts no formula.
     "text.parse_math": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "speechbrain_bilevel",
@@ -66,7 +66,7 @@ _LOW_RATES = np.outer([1e-4, 0.001, 0.01, 0.1], [1, 2, 5]).ravel()[:-1]
 _RATE_TICKS = np.array([*_LOW_RATES, 0.4, 0.6, *1 - _LOW_RATES[::-1]])
 _TAILS = 10.0 ** np.arange(-6, 0)
 _SOFTMAX_TICKS = np.array([*_TAILS, 0.5, *1 - _TAILS[::-1]])
-# Nearer to 0 or 1, a softmax in single precision has no digits left.
+# Closer to 0 or 1, a softmax in single precision has no digits left.
 _LOGIT_END = 16
 _MIN_BINS, _MAX_BINS = 12, 60
 # A curve is drawn to 1/1000 of an axis: one pixel of a printed figure.
@@ -86,8 +86,8 @@ def draw(report):
     dict of str to matplotlib.figure.Figure
         "det": detection error trade-off curves on probit axes; "attacks": EER
         of each attack; "tdcf": revised t-DCF against the share of bona fide
-        trials rejected, only where the report has it; "scores": histograms. A
-        system has the same color in all of them.
+        trials rejected, if the report has it; "scores": histograms. A system
+        has the same color in all of them.
 
     Raises
     ------
@@ -114,28 +114,13 @@ def draw(report):
             figures["tdcf"] = _draw_tdcf(systems, report.asv_rates)
         figures["scores"] = _draw_scores(systems)
         for figure in figures.values():
-            # Ticks are made here, while the style holds.
+            # Make the ticks while the style applies.
             figure.draw_without_rendering()
     return figures
 
 
 def png(figure):
-    """Convert a figure to PNG, 300 dots an inch.
-
-    Arguments
-    ---------
-    figure : matplotlib.figure.Figure
-
-    Returns
-    -------
-    bytes
-
-    Example
-    -------
-    >>> from matplotlib.figure import Figure
-    >>> png(Figure())[1:4]
-    b'PNG'
-    """
+    """Return a figure as PNG bytes, at 300 dots per inch."""
     file = io.BytesIO()
     with style():
         figure.savefig(file, format="png", dpi=300)
@@ -143,7 +128,7 @@ def png(figure):
 
 
 def svg(figure):
-    """Convert a figure to SVG text; its letters are text, not outlines."""
+    """Return a figure as SVG text, in which letters are text, not outlines."""
     file = io.StringIO()
     with style():
         figure.savefig(file, format="svg", metadata={"Date": None})
@@ -151,12 +136,12 @@ def svg(figure):
 
 
 def color(index):
-    """Choose the color of a system by its position in the report."""
+    """Return the color of a system by its position in the report."""
     return COLORS[index % len(COLORS)]
 
 
 def require_matplotlib():
-    """Raise an ``InputError`` that says what to install where it is missing."""
+    """Raise an ``InputError`` that says what to install if it is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -176,7 +161,7 @@ def style():
         matplotlib.style.context(["default", _STYLE]),
         warnings.catch_warnings(),
     ):
-        # The browser has the letters that matplotlib's font may lack.
+        # The browser has the characters that matplotlib's font may lack.
         warnings.filterwarnings("ignore", "Glyph .* missing")
         yield
 
@@ -273,7 +258,7 @@ def _draw_attacks(systems):
 
 
 def _worst_attacks(systems):
-    """All attacks by name; of very many, those with the highest EER."""
+    """Return all attacks by name; of too many, those with the highest EER."""
     highest = {}
     for system in systems:
         for name, result in system.attacks.items():
@@ -282,7 +267,7 @@ def _worst_attacks(systems):
 
 
 def _draw_scores(systems):
-    """Histograms of both classes, a panel for each system."""
+    """Draw histograms of both classes, a panel for each system."""
     from matplotlib.legend_handler import HandlerTuple
     from matplotlib.patches import Patch
 
@@ -305,7 +290,7 @@ def _draw_scores(systems):
 
 
 def _draw_histograms(axes, system, bonafide_color):
-    """Both classes of one system; the bars of a class sum to 100 %."""
+    """Draw both classes of one system; the bars of a class sum to 100 %."""
     bonafide, spoof = split_classes(system.scores)
     values = [spoof, bonafide, system.thresholds["eer"]]
     is_softmax = all(x.min() >= 0 and x.max() <= 1 for x in values[:2])
@@ -314,12 +299,12 @@ def _draw_histograms(axes, system, bonafide_color):
         values = [logit(np.clip(each, tiny, 1 - tiny)) for each in values]
     *classes, threshold = values
     low, high = _robust_range(classes, _LOGIT_END if is_softmax else np.inf)
-    # Few trials in many bins would show nothing but their number.
+    # Few trials in many bins would show no distribution.
     bins = 2 * np.sqrt(min(map(len, classes)))
     edges = np.linspace(low, high, int(np.clip(bins, _MIN_BINS, _MAX_BINS)) + 1)
     looks = (SPOOF_COLOR, 1), (bonafide_color, 0.6)
     for each, (face, alpha) in zip(classes, looks):
-        # The end bars hold what lies beyond, so that no trial is lost.
+        # The end bars include all scores beyond, so that no trial is lost.
         counts, _ = np.histogram(np.clip(each, low, high), edges)
         share = 100 * counts / counts.sum()
         axes.stairs(share, edges, fill=True, color=face, alpha=alpha)
@@ -338,10 +323,10 @@ def _draw_histograms(axes, system, bonafide_color):
 
 
 def _robust_range(classes, end):
-    """From the lowest to the highest scores but for the last 0.5 %."""
+    """Return the range of the scores without the last 0.5 % at each end."""
     ends = []
     for each in map(np.sort, classes):
-        # At least one trial at either end, which may be far from all others.
+        # Leave out at least one trial at each end, which may be an outlier.
         left_out = max(len(each) // 200, int(len(each) > 10))
         ends += [each[left_out], each[-1 - left_out]]
     low, high = np.clip([min(ends), max(ends)], -end, end)
@@ -350,7 +335,7 @@ def _robust_range(classes, end):
 
 # ------------------------------------------------------------- parts of figures
 def _new_figure(height, systems=(), **subplots):
-    """A figure with room below its panels for a line of legend a system."""
+    """Return a figure with room below for a line of legend per system."""
     from matplotlib.figure import Figure
 
     size = _WIDTH, height + 0.19 * len(systems)
@@ -371,7 +356,7 @@ def _add_legend(figure, handles, labels, **options):
 
 
 def _labels(systems, metric):
-    """The names of systems and their figures, for a legend."""
+    """Return the names of systems with their figures, for a legend."""
     labels = []
     for system in systems:
         text = format_estimate(metric, system.metrics[metric])
@@ -380,7 +365,7 @@ def _labels(systems, metric):
 
 
 def _draw_curve(axes, index, points, marked):
-    """The curve of a system; its mark, which may lie on the edge."""
+    """Draw the curve of a system; return its mark, which may be on the edge."""
     look = {
         "color": color(index),
         "linestyle": _DASHES[(index + index // len(COLORS)) % len(_DASHES)],
@@ -399,7 +384,7 @@ def _draw_curve(axes, index, points, marked):
 
 
 def _rate_limits(systems):
-    """Rates from below the best EER to above the worst one."""
+    """Return rates from below the best EER to above the worst one."""
     rates = [system.metrics["eer"].value for system in systems]
     finest = 1 / max(len(system.scores) for system in systems)
     finest = np.clip(finest, _RATE_TICKS[0], 0.5)
@@ -411,7 +396,7 @@ def _rate_limits(systems):
 
 
 def _make_probit(axis, set_scale, set_limits, limits):
-    """Makes an axis one of error rates, labeled in per cent."""
+    """Make an axis one of error rates, labeled in percent."""
     set_scale("function", functions=(ndtri, ndtr))
     set_limits(*limits)
     first, last = np.searchsorted(_RATE_TICKS, limits)
@@ -421,7 +406,7 @@ def _make_probit(axis, set_scale, set_limits, limits):
 
 
 def _set_ticks(axis, places, values, apart):
-    """Ticks, named by their values, where there is room for the name."""
+    """Set ticks, labeled by their values where there is room."""
     transform = axis.get_transform().transform
     low, high = transform(axis.get_view_interval())
     shown, last = {}, np.inf
@@ -434,19 +419,19 @@ def _set_ticks(axis, places, values, apart):
 
 
 def _clip(rates, limits):
-    """Rates cut off just outside of the picture, where 0 and 1 are infinite."""
+    """Clip rates just outside of the limits; 0 and 1 would be infinite."""
     margin = 0.02 * np.ptp(ndtri(limits)) * np.array([-1, 1])
     return np.clip(rates, *ndtr(ndtri(limits) + margin))
 
 
 def _share_of_axis(rates, limits):
-    """Where rates lie on a probit axis, 0 to 1."""
+    """Return where rates lie on a probit axis, from 0 to 1."""
     low, high = ndtri(limits)
     return (ndtri(rates) - low) / (high - low)
 
 
 def _thin(x, y, marked):
-    """Which points of a curve, in shares of the axes, are enough to draw it."""
+    """Return which points, in shares of the axes, suffice to draw a curve."""
     moves = np.any(np.diff(np.round(_CELLS * np.stack([x, y]))) != 0, axis=0)
     kept = np.zeros(len(x), dtype=bool)
     kept[[0, marked, -1]] = True

@@ -1,4 +1,4 @@
-"""An evaluation as files: JSON, text, an HTML page that stands alone, PNGs."""
+"""Write an evaluation as JSON, text, a standalone HTML page and PNG figures."""
 
 import base64
 import json
@@ -25,29 +25,16 @@ from speechbrain_bilevel.utils.files import (
 )
 
 _TEXTS = "metrics.json", "metrics.txt", "report.html"
-# Of these, "tdcf.png" only where there is a t-DCF.
+# "tdcf.png" only if there is a t-DCF.
 _PNGS = "det.png", "attacks.png", "tdcf.png", "scores.png"
 
 
 def write_report(report, folder):
     """Write metrics.json, metrics.txt, report.html and a PNG of each figure.
 
-    Arguments
-    ---------
-    report : Report
-        See ``evaluation.evaluate``.
-    folder : str or Path
-        Created if it does not exist. Files of these names are replaced, all of
-        them or none.
-
-    Raises
-    ------
-    InputError
-        If matplotlib is missing or the folder cannot be written.
-
-    Example
-    -------
-    >>> write_report(report, "results")  # doctest: +SKIP
+    ``folder`` is created if it does not exist; files of these names are
+    replaced, all of them or none. Raise an ``InputError`` if matplotlib is
+    missing or the folder cannot be written.
     """
     figures = plots.draw(report)
     metrics = json.dumps(as_dict(report), indent=2, allow_nan=False)
@@ -64,22 +51,10 @@ def write_report(report, folder):
 
 
 def check_report(folder, inputs):
-    """Find out before long work whether its report can be written.
+    """Check, before long work, that ``write_report`` can write to ``folder``.
 
-    Arguments
-    ---------
-    folder : str or Path
-    inputs : list of str or Path
-        Files that are read, so that none is overwritten; None is skipped.
-
-    Raises
-    ------
-    InputError
-        If matplotlib is missing or the report could not be written.
-
-    Example
-    -------
-    >>> check_report(getfixture("tmp_path") / "report", ["scores.txt"])
+    Raise an ``InputError`` if it could not, or would overwrite one of
+    ``inputs``, files that are read (None is skipped).
     """
     plots.require_matplotlib()
     targets = [Path(folder, name) for name in (*_TEXTS, *_PNGS)]
@@ -89,28 +64,10 @@ def check_report(folder, inputs):
 
 
 def as_dict(report):
-    """Convert an evaluation to plain dictionaries and lists, for JSON.
+    """Convert a ``Report`` to plain dictionaries and lists, for JSON.
 
-    Arguments
-    ---------
-    report : Report
-
-    Returns
-    -------
-    dict
-        Error rates are fractions; figures have a ``value`` and, with
-        resampling, the ``low`` and ``high`` end of the interval.
-
-    Example
-    -------
-    >>> from speechbrain_bilevel.evaluation.evaluate import Report
-    >>> for key, value in as_dict(Report([], [], [], [])).items():
-    ...     print(key, value)
-    systems []
-    comparisons []
-    cautions []
-    intervals None
-    asv None
+    Error rates are fractions. A figure has a ``value`` and, with resampling,
+    the ``low`` and ``high`` end of its interval.
     """
     intervals = asv = None
     if report.resampled:
@@ -158,20 +115,10 @@ def _estimate(estimate):
 
 
 def render(report, figures):
-    """Lay out an evaluation as an HTML page.
+    """Render a ``Report`` as an HTML5 document; equal reports give equal text.
 
-    It stands alone: no script, and no reference to anything outside.
-
-    Arguments
-    ---------
-    report : Report
-    figures : dict of str to matplotlib.figure.Figure
-        See ``plots.draw``.
-
-    Returns
-    -------
-    str
-        An HTML5 document; equal reports give equal text.
+    ``figures`` are those of ``plots.draw``. The page has no script and does not
+    refer to anything outside.
     """
     environment = jinja2.Environment(
         autoescape=True,
@@ -201,13 +148,13 @@ def render(report, figures):
 
 
 def _metrics_of(report):
-    """Names of the metrics that at least one system has, in their order."""
+    """Return the metrics that at least one system has, in their order."""
     found = set().union(*(each.metrics for each in report.evaluations))
     return [metric for metric in METRICS if metric in found]
 
 
 def _attacks_of(report):
-    """For each attack its results by index of the system."""
+    """Return the results of each attack, by index of the system."""
     attacks = {}
     for i, system in enumerate(report.evaluations):
         for name, result in system.attacks.items():
@@ -221,13 +168,13 @@ def _data_uri(figure):
 
 
 def _breakable(name, longest=None):
-    """A name from a user, escaped, that may be broken at its punctuation."""
+    """Escape a name from a user; it may be broken at its punctuation."""
     escaped = str(escape(printable(name, longest)))
     return Markup(re.sub(r"([_./-])(?=\w)", r"\1<wbr>", escaped))
 
 
 def _best(report, metric, estimates):
-    """The lowest of several systems' figures, where it makes one the best."""
+    """Return the lowest of several figures if it makes one system the best."""
     values = [estimate.value for estimate in estimates]
     is_one_of_two_rates = metric in ("frr", "far")
     if is_one_of_two_rates or len(values) == 1 or len(report.groups) > 1:
@@ -236,7 +183,7 @@ def _best(report, metric, estimates):
 
 
 def _better(comparison):
-    """The better system's name, or None where no difference was shown."""
+    """Return the name of the better system, None if no difference was shown."""
     if comparison.p_value >= 0.05:
         return None
     is_lower = comparison.difference.value < 0

@@ -5,8 +5,8 @@ in the order of the file:
 
 * ``utt``: the name of the trial, text;
 * ``score``: float64, higher means "more bona fide";
-* ``label``, ``attack``, ``speaker``: as in ``dataio.protocols``, each only
-  where it is known.
+* ``label``, ``attack``, ``speaker``: as in ``dataio.protocols``, each only if
+  it is known.
 
 ``scores.attrs["path"]`` is the file, for messages and reports.
 """
@@ -31,7 +31,7 @@ from speechbrain_bilevel.utils.tables import (
 
 ASV_KEYS = "target", "nontarget", "spoof"
 
-#: What a header may call a column, in lower case, the preferred name first.
+#: Names of a column in a header, in lower case, the preferred one first.
 HEADER_NAMES = {
     "utt": ("utt", "utterance", "id", "trial", "file", "filename", "path"),
     "source": ("source", "attack"),
@@ -62,7 +62,7 @@ _TOO_LARGE = 1e100
 
 @dataclass(frozen=True, eq=False)
 class ASVScores:
-    """Scores of a speaker verification system by class.
+    """Scores of a speaker verification system by class, and their file.
 
     Arguments
     ---------
@@ -70,7 +70,7 @@ class ASVScores:
         Scores of target speakers, zero-effort impostors and spoofed trials,
         float64.
     path : str
-        The file, for messages and reports.
+        For messages and reports.
     """
 
     target: np.ndarray
@@ -89,19 +89,19 @@ def read_cm_scores(path, trials=None, partition=None, need_keys=True):
         (ASVspoof 2021), or a table with commas or tabs and a header (ASVspoof
         5), see ``HEADER_NAMES``.
     trials : pandas.DataFrame, optional
-        What ``dataio.protocols.read_protocol`` returns: exactly these trials
-        have to have scores. It has labels, attacks and speakers.
+        From ``dataio.protocols.read_protocol``: exactly these trials must have
+        scores. Adds their labels, attacks and speakers.
     partition : str, optional
-        Which of these trials count; scores of the others are skipped. By
-        default those of "eval", as in official figures, and all where there is
-        no such partition.
+        The partition of these trials that counts; scores of the others are
+        skipped. By default "eval", as in official figures, or all trials if
+        there is no such partition.
     need_keys : bool
         Whether to refuse scores without labels, or of one class only.
 
     Returns
     -------
     pandas.DataFrame
-        See the head of this module.
+        See the top of this module.
 
     Raises
     ------
@@ -153,11 +153,11 @@ def read_asv_scores(path, protocol=None, partition="eval"):
     ---------
     path : str or Path
         Lines ``source key score`` (ASVspoof 2019) or, with a protocol,
-        ``speaker utt score`` (ASVspoof 2021; the speaker that is claimed).
+        ``speaker utt score`` (ASVspoof 2021; the claimed speaker).
     protocol : str or Path, optional
         ASVspoof 2021's ``trial_metadata.txt`` of these scores.
     partition : str
-        Which subset of this protocol counts.
+        The subset of this protocol that counts.
 
     Returns
     -------
@@ -166,8 +166,8 @@ def read_asv_scores(path, protocol=None, partition="eval"):
     Raises
     ------
     InputError
-        If a file cannot be read, has bad lines, the two do not fit, or a class
-        is missing.
+        If a file cannot be read or has bad lines, the two do not fit, or a
+        class is missing.
 
     Example
     -------
@@ -193,7 +193,7 @@ def read_asv_scores(path, protocol=None, partition="eval"):
 
 def _read_asv_scores_of_2021(path, protocol, partition):
     def trial(cells):
-        # The same utterance is tried for several speakers.
+        # The same utterance is tested for several speakers.
         return f"{cells['speaker']} {cells['utt']}"
 
     scores = _read(
@@ -219,23 +219,8 @@ def _read_asv_scores_of_2021(path, protocol, partition):
 def write_cm_scores(path, scores):
     """Write ``utt source key score`` or, without labels, ``utt score``.
 
-    Arguments
-    ---------
-    path : str or Path
-    scores : pandas.DataFrame
-        See the head of this module.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written; nothing is then changed.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "scores.txt"
-    >>> write_cm_scores(path, pd.DataFrame({"utt": ["LA_1"], "score": [2.5]}))
-    >>> path.read_text()
-    'LA_1 2.5\\n'
+    ``scores`` are as described at the top of this module. Raise an
+    ``InputError``, and change nothing, if the file cannot be written.
     """
     names = ["utt", "attack", "label"] if "label" in scores else ["utt"]
     columns = [scores[name].tolist() for name in names]
@@ -246,54 +231,18 @@ def write_cm_scores(path, scores):
 
 
 def split_classes(scores):
-    """Split scores by label, each class in the order of the file.
-
-    Arguments
-    ---------
-    scores : pandas.DataFrame
-
-    Returns
-    -------
-    bonafide, spoof : numpy.ndarray
-
-    Example
-    -------
-    >>> table = {"label": ["spoof", "bonafide"], "score": [-1.0, 2.5]}
-    >>> split_classes(pd.DataFrame(table))
-    (array([2.5]), array([-1.]))
-    """
+    """Return the bona fide and the spoof scores, in the order of the file."""
     is_bonafide = (scores.label == BONAFIDE).to_numpy()
     score = scores.score.to_numpy()
     return score[is_bonafide], score[~is_bonafide]
 
 
 def align_scores(systems):
-    """Put the scores of systems side by side.
+    """Align the scores of systems, from ``read_cm_scores``, by trial.
 
-    Arguments
-    ---------
-    systems : list of pandas.DataFrame
-        What ``read_cm_scores`` returned of each; with the same trials.
-
-    Returns
-    -------
-    trials : pandas.DataFrame
-        The first system that has labels, in the order of the first of all.
-    scores : numpy.ndarray
-        A column for each system, [n_trials, n_systems].
-
-    Raises
-    ------
-    InputError
-        If a trial is missing in a system, or has another label there.
-
-    Example
-    -------
-    >>> first = pd.DataFrame({"utt": ["a", "b"], "score": [1.0, 2.0]})
-    >>> second = pd.DataFrame({"utt": ["b", "a"], "score": [4.0, 3.0]})
-    >>> align_scores([first, second])[1]
-    array([[1., 3.],
-           [2., 4.]])
+    Return the first system that has labels, in the order of the first of all,
+    and the scores, [n_trials, n_systems]. Raise an ``InputError`` if a trial is
+    missing in a system or has another label there.
     """
     first, *others = systems
     aligned = [first]
@@ -308,7 +257,7 @@ def align_scores(systems):
 
 
 def check_same_labels(first, other, source=None):
-    """Refuse the same trials, in the same order, with other labels.
+    """Refuse two systems with the same trials, in order, but different labels.
 
     The message calls the first by ``source``, or by its file.
     """
@@ -326,7 +275,7 @@ def _path(scores):
 
 
 def _read(path, layout, parse, dtypes, expected):
-    """Read a table in which no trial may stand twice."""
+    """Read a table in which no trial may occur twice."""
     table, numbers = read_table(path, layout, parse, dtypes, expected)
     bad = BadLines(path, "Expected one line for each trial; remove the others")
     for line, utt, first in repeated(table.utt, numbers):
@@ -336,7 +285,7 @@ def _read(path, layout, parse, dtypes, expected):
 
 
 def _cm_layout(line):
-    """The layout of a countermeasure's score file, by its first line."""
+    """Return the layout of a countermeasure's score file, by its first line."""
     for separator in filter(line.count, ",\t"):
         columns = _header_columns(split_line(line, separator))
         if {"utt", "score"} <= set(columns):
@@ -358,11 +307,11 @@ def _cm_layout(line):
 
 
 def _header_columns(names):
-    """What each column of a header holds; "" for those that are not read."""
+    """Return the content of each column of a header; "" if it is not read."""
     names = [name.lower() for name in names]
     columns = [""] * len(names)
     for column, synonyms in HEADER_NAMES.items():
-        # There may be the ASV system's score, too, under another name.
+        # The ASV system's score may be there too, under another name.
         name = next((each for each in synonyms if each in names), None)
         if names.count(name) > 1:
             raise InputError(f"{shorten(name)} names two columns; rename one")
@@ -372,7 +321,7 @@ def _header_columns(names):
 
 
 def _parse_cm_row(cells):
-    # As in a protocol: they become columns separated by whitespace.
+    # As in a protocol: whitespace separates the columns of score files.
     utt = "_".join(cells["utt"].split())
     if not utt:
         raise InputError("the trial has no name")
@@ -386,7 +335,7 @@ def _parse_cm_row(cells):
         )
     attack = "_".join(cells.get("source", "").split())
     if label == BONAFIDE:
-        # Whatever the file calls it: -, bonafide, A00.
+        # Files call it -, bonafide or A00.
         attack = NO_ATTACK
     elif attack in ("", NO_ATTACK):
         attack = SPOOF
@@ -403,9 +352,9 @@ def _asv_key(cells):
 
 
 def _score(text):
-    """A number exactly as Python reads it, which pandas' parser does not."""
+    """Parse a number exactly as Python does, unlike pandas' parser."""
     try:
-        # Python alone reads "1_000" as a number.
+        # "1_000" is a number in Python only.
         score = float(text.replace("_", "?"))
     except ValueError:
         raise InputError(f"the score {shorten(text)} is not a number") from None
@@ -418,7 +367,7 @@ def _score(text):
 
 
 def _with_trials(scores, trials, partition):
-    """The scores of a partition, with what the protocol says of its trials."""
+    """Return the scores of a partition, with the protocol's columns."""
     if partition is None and (trials.partition == "eval").any():
         partition = "eval"
     if partition is not None:
@@ -442,7 +391,7 @@ def _with_trials(scores, trials, partition):
 
 
 def _match(path, utts, expected, source="the protocol"):
-    """Where each trial stands among the expected ones, which are just these."""
+    """Return where each trial is among the expected ones; both must agree."""
     rows = pd.Index(expected).get_indexer(utts)
     is_missing = np.ones(len(expected), dtype=bool)
     is_missing[rows[rows >= 0]] = False

@@ -12,10 +12,10 @@ from speechbrain_bilevel.utils.errors import InputError
 class Alternating(Hypergradient):
     """The direct gradient of f by x at the lower level's newest parameters.
 
-    The response of y* to x is left out, so one step costs less than two plain
-    ones: neither level's backward pass computes the other's gradients. An x
-    that f does not depend on by itself, such as a weight of the lower loss, has
-    no direct gradient and is refused.
+    The response of y* to x is omitted, so a step costs less than two plain
+    ones: neither level's backward pass computes the other's gradients. If f
+    does not depend on x directly, e.g. for a weight of the lower loss, there is
+    no direct gradient, and x is refused.
 
     Source: https://github.com/menglu-lml/ASV_Deepfake_with_bilevel
     """
@@ -39,13 +39,13 @@ class Alternating(Hypergradient):
 
 
 class LaggedAlternating(StatefulHypergradient, Alternating):
-    """Alternation as the published code runs it.
+    """Alternation as in the published code.
 
-    The lower level trains beside the upper parameters as they were when the
-    epoch began. The upper level works on a second copy of these (and keeps
-    BatchNorm statistics of its own), which is handed over when the epoch ends,
-    but not when the last one does. The network itself is the lower level's
-    view, which is also what is validated and saved.
+    The lower level trains with the upper parameters from the beginning of the
+    epoch. The upper level works on a copy of them (with its own BatchNorm
+    statistics), which replaces them when an epoch ends, except for the last
+    one. The network itself is the lower level's view, which is also validated
+    and saved.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""What a strategy is, and the training step that it is given."""
+"""The interface of a strategy, and the training step that it works on."""
 
 import contextlib
 
@@ -17,27 +17,27 @@ from speechbrain_bilevel.utils.distributed import average
 
 
 class Step:
-    """A training step as a strategy sees it; nothing else of the Brain.
+    """A training step as a strategy sees it, without the rest of the Brain.
 
-    One object serves a whole training, filled with new micro-batches for each
-    step. What a strategy may use:
+    One object serves a complete training; each step fills it with new
+    micro-batches. A strategy may use:
 
     * ``lower``, ``upper``: the levels' losses on the step's batches and over
       all processes, each a ``MeanLoss`` with ``gradients`` and ``products``;
     * ``micro_batches``: the batches that are accumulated, each with a
-      ``BatchLoss`` ``lower`` and ``upper``, and ``accumulation``, how many;
+      ``BatchLoss`` ``lower`` and ``upper``; ``accumulation``: their number;
     * ``lower_params``, ``upper_params``: lists of the levels' parameters;
-    * ``lower_optimizer``, ``opt_class``, which makes such optimizers,
-      ``max_grad_norm``, ``steps_lower`` (whether the lower level makes its
-      step: ``freeze_optimizers`` may forbid it), and ``lower_steps``, how many
-      it makes between two upper steps;
+    * ``lower_optimizer``; ``opt_class``, which makes such optimizers;
+      ``max_grad_norm``; ``steps_lower``, whether the lower level makes its
+      step (``freeze_optimizers`` may forbid it); ``lower_steps``, the number of
+      lower steps between two upper ones;
     * ``lower_gradient()``, ``accumulate_grad(level, vector)`` and
       ``accumulate_hypergradient(direct, implicit)``.
 
     Arguments
     ---------
     brain : BilevelMixin
-        With its modules wrapped for DDP, if they are.
+        Its modules are already wrapped if it uses DDP.
     upper : list of str
         See ``Partition``.
     """
@@ -76,17 +76,17 @@ class Step:
 
     @property
     def accumulation(self):
-        """Micro-batches of a step."""
+        """Number of micro-batches of a step."""
         return self._brain.grad_accumulation_factor
 
     @property
     def opt_class(self):
-        """Makes an optimizer like the lower level's, of a list of tensors."""
+        """Makes an optimizer like the lower level's for a list of tensors."""
         return self._brain.opt_class
 
     @property
     def max_grad_norm(self):
-        """To which gradients of a level are clipped."""
+        """The norm to which gradients of a level are clipped."""
         return self._brain.max_grad_norm
 
     @property
@@ -100,20 +100,19 @@ class Step:
         return self._brain.lower_steps * self._brain.upper_every
 
     def lower_gradient(self):
-        """The lower gradient of the whole step: the parameters' ``.grad``,
-        averaged over processes and without the scale of AMP, a flat vector."""
+        """Return the lower gradient of the complete step, a flat vector.
+
+        It is the parameters' ``.grad``, averaged over processes and without the
+        scale of AMP.
+        """
         vector = flatten([p.grad for p in self.lower_params], self.lower_params)
         return average([vector / self._brain.scaler.get_scale()])[0]
 
     def accumulate_grad(self, level, vector):
-        """Add a flat vector to the ``.grad`` of a level's parameters, except
-        where no loss depends on one, whose ``.grad`` remains None.
+        """Add a flat vector to the ``.grad`` of a level's parameters.
 
-        Arguments
-        ---------
-        level : str
-            "lower" or "upper"
-        vector : torch.Tensor
+        ``level`` is "lower" or "upper". The ``.grad`` of a parameter that no
+        loss depends on remains None.
         """
         parameters = list(self.params[level].values())
         scaled = self._brain.scaler.scale(vector.detach())
@@ -125,21 +124,17 @@ class Step:
                 parameters[i].grad += gradients[i]
 
     def accumulate_hypergradient(self, direct, implicit):
-        """Accumulate an upper gradient; the norms of its two terms are logged.
+        """Accumulate an upper gradient and log the norms of its two terms.
 
-        Arguments
-        ---------
-        direct : torch.Tensor
-            By the upper parameters themselves, a flat vector.
-        implicit : torch.Tensor
-            Through the lower level's response to them.
+        Both are flat vectors: ``direct`` is the derivative by the upper
+        parameters, ``implicit`` the one through the lower level's response.
         """
         self._brain.record("upper/direct_norm", direct.norm())
         self._brain.record("upper/implicit_norm", implicit.norm())
         self.accumulate_grad("upper", direct + implicit)
 
     def upper_tensors(self):
-        """Parameters and buffers of the upper modules, a dict by name."""
+        """Return parameters and buffers of the upper level, a dict by name."""
         modules = self._brain.modules
         tensors = [*modules.named_parameters(), *modules.named_buffers()]
         return {
@@ -151,11 +146,11 @@ class Step:
     # ---------------------------------------------------------- for the engine
     @property
     def modules(self):
-        """The Brain's."""
+        """The Brain's modules."""
         return self._brain.modules
 
     def clear(self):
-        """Forget the micro-batches and their gradients."""
+        """Remove the micro-batches and their gradients."""
         self.micro_batches = []
         self._in_use = {"lower": set(), "upper": set()}
 
@@ -165,23 +160,23 @@ class Step:
         return self.micro_batches[-1]
 
     def again(self):
-        """Evaluate the same batches anew, at the parameters as they are now."""
+        """Renew the micro-batches, for evaluation at the new parameters."""
         self.micro_batches = [
             MicroBatch(self, b.batch) for b in self.micro_batches
         ]
 
     def mark_in_use(self, level, gradients):
-        """Note which parameters of a level a loss depends on."""
+        """Mark the parameters of a level that a loss depends on."""
         self._in_use[level].update(
             i for i, tensor in enumerate(gradients) if tensor is not None
         )
 
     def evaluate(self, level, batch, full_precision=False):
-        """The Brain's predictions and a level's loss."""
+        """Return the Brain's predictions and the loss of a level."""
         return self._brain.evaluate_level(level, batch, full_precision)
 
     def loss_scale(self):
-        """AMP's, a scalar on the device, or None without."""
+        """Return AMP's scale, a scalar on the device, or None without AMP."""
         scaler, device = self._brain.scaler, self._brain.device
         if not scaler.is_enabled():
             return None
@@ -197,13 +192,13 @@ class Hypergradient:
 
         min_x f(x, y*(x))   subject to   y*(x) = argmin_y g(x, y),
 
-    x the upper parameters, y the lower ones, f and g their losses, each on its
-    own batches. The hypergradient is d f(x, y*(x)) / dx: a direct term, the
-    derivative of f by x, and an implicit one, through y*.
+    with upper parameters x, lower parameters y and their losses f and g, each
+    on its own batches. The hypergradient is d f(x, y*(x)) / dx: a direct term,
+    the derivative of f by x, and an implicit one, through y*.
 
-    A strategy is chosen in YAML and owns no part of the training loop: the
-    ``BilevelMixin`` calls it with the ``Step``, then clips and steps. It has to
-    define ``upper_gradient``; ``examples/own_strategy.py`` is a whole one.
+    A strategy is chosen in YAML and contains no part of the training loop: the
+    ``BilevelMixin`` calls it with the ``Step``, then clips and steps. It must
+    define ``upper_gradient``; ``examples/own_strategy.py`` is an example.
     """
 
     #: How second derivatives are computed, one of ``hvp.MODES``, or None
@@ -215,67 +210,55 @@ class Hypergradient:
     has_upper_level = True
 
     def setup(self, step):
-        """Called once, when the levels are known and before a checkpoint is
-        recovered."""
+        """Called once, with the levels known, before a checkpoint is loaded."""
 
     def recoverables(self):
-        """What to save with every checkpoint, a dict by name."""
+        """Return what to save with every checkpoint, a dict by name."""
         return {}
 
     def unsupported(self, step):
-        """What this strategy cannot do with this training.
+        """Return what this strategy cannot do with this training.
 
-        Returns
-        -------
-        list of str
-            A sentence for each, with what to choose instead.
+        A list of str, each a sentence that says what to choose instead.
         """
         del step
         return []
 
     def lower_gradient(self, step, micro_batch):
-        """Accumulate the gradient of g by y on one micro-batch, divided by the
-        number of micro-batches.
-
-        Arguments
-        ---------
-        step : Step
-        micro_batch : MicroBatch
-        """
+        """Accumulate dg/dy on a micro-batch, divided by their number."""
         del step
         micro_batch.lower.backward()
 
     def before_lower_step(self, step):
-        """Called when all micro-batches have accumulated their lower gradient,
-        which is not yet averaged over processes."""
+        """Called when all micro-batches have accumulated their lower gradient.
+
+        It is not yet averaged over processes.
+        """
 
     def upper_parameters_in_place(self):
-        """Context in which upper gradients are taken and the upper step is
-        made. A strategy whose upper level works on a copy puts it in place
-        here."""
+        """Return a context for the upper gradient and the upper step.
+
+        A strategy whose upper level works on a copy puts it in place here.
+        """
         return contextlib.nullcontext()
 
     def upper_gradient(self, step):
-        """Accumulate the hypergradient. The lower parameters have made their
-        step.
-
-        Arguments
-        ---------
-        step : Step
-        """
+        """Accumulate the hypergradient, after the lower parameters' step."""
         raise NotImplementedError
 
     def end_epoch(self, epoch):
-        """Called at the end of each epoch's training, before validation."""
+        """Called after each epoch's training, before validation."""
 
 
 @register_checkpoint_hooks
 class StatefulHypergradient(Hypergradient):
-    """A strategy whose ``state``, a dict of tensors, is saved with every
-    checkpoint and loaded in place."""
+    """A strategy with a ``state``, a dict of tensors, in every checkpoint.
+
+    It is loaded in place.
+    """
 
     def recoverables(self):
-        """See ``Hypergradient.recoverables``; ``setup`` has made ``state``."""
+        """See ``Hypergradient.recoverables``; ``setup`` must set ``state``."""
         return {"hypergradient": self}
 
     @mark_as_saver

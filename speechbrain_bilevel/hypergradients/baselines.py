@@ -1,22 +1,26 @@
-"""Strategies without an upper level, to be compared with."""
+"""Strategies without an upper level, for comparison."""
 
 from speechbrain_bilevel.hypergradients.base import Hypergradient
 from speechbrain_bilevel.hypergradients.hvp import add_scaled
 
 
 class OneLevel(Hypergradient):
-    """All parameters are lower ones; ``upper`` and ``upper_opt_class`` are not
-    used, the only optimizer is that of ``opt_class``."""
+    """All parameters are lower ones; ``opt_class`` makes the only optimizer.
+
+    ``upper`` and ``upper_opt_class`` are not used.
+    """
 
     has_upper_level = False
 
     def upper_gradient(self, step):
-        """There is none."""
+        """Do nothing."""
 
 
 class MLDG(OneLevel):
-    """First-order MLDG: all parameters y learn g on the lower batches and, as
-    they would be after a plain step on g, f on the upper ones:
+    """First-order MLDG (meta-learning for domain generalization).
+
+    All parameters y follow the gradient of g on the lower batches, and that of
+    f on the upper batches after a plain step on g:
 
         dg/dy(y) + weight df/dy(y'),   y' = y - step_size dg/dy(y).
 
@@ -26,9 +30,9 @@ class MLDG(OneLevel):
     Arguments
     ---------
     step_size : float
-        Of the plain step.
+        Size of the plain step.
     weight : float
-        How much f counts.
+        Weight of f.
     """
 
     def __init__(self, step_size, weight=1.0):
@@ -43,12 +47,12 @@ class MLDG(OneLevel):
 
 
 class SAM(OneLevel):
-    """Sharpness-aware minimization: all parameters y learn the lower loss g
-    where it is worst nearby:
+    """Sharpness-aware minimization; upper batches are not used.
+
+    All parameters y follow the gradient of the lower loss g where it is highest
+    nearby:
 
         dg/dy(y + radius v),   v = dg/dy(y) / |dg/dy(y)|.
-
-    Upper batches are not used.
 
     Source: Foret et al., Sharpness-aware minimization for efficiently improving
     generalization, https://arxiv.org/abs/2010.01412
@@ -56,7 +60,7 @@ class SAM(OneLevel):
     Arguments
     ---------
     radius : float
-        How far off the loss is taken.
+        Distance at which the loss is taken.
     """
 
     def __init__(self, radius=0.05):

@@ -11,13 +11,7 @@ from speechbrain_bilevel.utils.errors import InputError
 
 
 class MicroBatch:
-    """The two losses of one of the batches that a step accumulates.
-
-    Arguments
-    ---------
-    step : Step
-    batch : LevelBatch
-    """
+    """The two losses of one ``LevelBatch`` that a step accumulates."""
 
     def __init__(self, step, batch):
         self.batch = batch
@@ -29,10 +23,9 @@ class BatchLoss:
     """A level's loss on one batch, evaluated as often as a strategy needs it.
 
     The first evaluation draws random numbers and updates running statistics
-    (BatchNorm's, say) like any training step. Later ones start from the same
-    generators and statistics and leave no trace, so that all of them are
-    evaluations of one function. ``predictions`` and ``loss`` are those of the
-    first one, None before it.
+    (e.g. BatchNorm's) like any training step. Later ones start from the same
+    generators and statistics and restore them, so all evaluate the same
+    function. ``predictions`` and ``loss`` are from the first one, None before.
 
     Arguments
     ---------
@@ -40,7 +33,7 @@ class BatchLoss:
     level : str
         "lower" or "upper"
     batch : object
-        What the Brain's ``compute_forward`` takes.
+        Argument of the Brain's ``compute_forward``.
     """
 
     def __init__(self, step, level, batch):
@@ -52,16 +45,17 @@ class BatchLoss:
         self._kept = None
 
     def backward(self, hvp_mode=None, at=None):
-        """Accumulate the gradient by the level's own parameters, divided by the
-        number of micro-batches; no other gradient is computed.
+        """Accumulate the gradient by the level's own parameters only.
+
+        It is divided by the number of micro-batches.
 
         Arguments
         ---------
         hvp_mode : str, optional
-            Of the lower loss: keep the graph where ``products`` of that mode
-            can use it, in this step and at the same point.
+            For the lower loss: keep the graph if ``products`` in that mode can
+            use it, in this step and at the same point.
         at : list of torch.Tensor, optional
-            That point; the values of the network's parameters.
+            This point; must equal the network's parameters.
         """
         if hvp_mode == "reverse" and self.step.accumulation == 1:
             (gradient,) = self.gradients(self.level, at=at, keep_graph=True)
@@ -73,7 +67,7 @@ class BatchLoss:
             self.step.backward(loss / self.step.accumulation)
 
     def gradients(self, *levels, at=None, keep_graph=False):
-        """Gradients by the parameters of one or both levels.
+        """Return gradients by the parameters of one or both levels.
 
         Arguments
         ---------
@@ -114,26 +108,24 @@ class BatchLoss:
         keep_graph=False,
         radius=0.01,
     ):
-        """Second derivatives: those of <lower gradient, vector> by the
-        parameters of one or both levels.
+        """Return derivatives of <lower gradient, vector>, second derivatives.
 
         Arguments
         ---------
         vector : torch.Tensor
             A flat vector of the size of the lower level.
         *levels : str
-            "lower" for the Hessian's product, "upper" for the cross Jacobian's.
+            "lower" for the Hessian's product, "upper" for that of the cross
+            Jacobian.
         at : list of torch.Tensor, optional
-            Values of the lower parameters, by default those of the network. A
-            graph that was kept is used only if it is of this very list.
+            See ``gradients``. A saved graph is only used with this very list.
         mode : str
             One of ``hvp.MODES``.
         keep_graph : bool
-            Of "reverse": keep the graph for the next product at this point;
-            not under gradient accumulation, where memory is what counts.
+            In "reverse": save the graph for the next product at this point;
+            not with gradient accumulation, to limit memory.
         radius : float
-            Of "difference", which runs in full precision whatever
-            ``--precision`` says.
+            For "difference", which always runs in full precision.
 
         Returns
         -------
@@ -185,12 +177,11 @@ class BatchLoss:
         return at is not None or self._kept[1] == self._versions()
 
     def _versions(self):
-        """Counts how often each lower parameter was written."""
+        """Return how often each lower parameter was written."""
         return [p._version for p in self.step.params["lower"].values()]
 
     def _evaluate(self, lower=None, full_precision=False):
-        """The loss at given values of the lower parameters, by default those of
-        the network."""
+        """Return the loss at given lower parameters, or at the network's."""
         step, values = self.step, {}
         if lower is not None:
             values.update(zip(step.lower_names, lower))
@@ -211,8 +202,10 @@ class BatchLoss:
         return loss
 
     def _differentiate(self, loss, levels, lower=None, create_graph=False):
-        """First derivatives of ``loss``, scaled for AMP: a list for each level,
-        None where the loss does not depend on a parameter."""
+        """Return a list of first derivatives of ``loss`` for each level.
+
+        They are scaled for AMP, or None for parameters without influence.
+        """
         inputs = self._inputs(levels, lower)
         if not loss.requires_grad:
             return self._split([None] * len(inputs), levels)
@@ -224,15 +217,17 @@ class BatchLoss:
         return self._split(found, levels)
 
     def _split(self, tensors, levels):
-        """A list over the parameters of several levels, a list for each."""
+        """Split a list over the parameters of several levels by level."""
         tensors = iter(tensors)
         return [
             [next(tensors) for _ in self.step.params[level]] for level in levels
         ]
 
     def _vectors(self, levels, gradients):
-        """Flat vectors, without the scale of AMP, of the gradients of each
-        level; the step learns which parameters have one."""
+        """Return a flat vector for each level, without the scale of AMP.
+
+        Mark the parameters that have a gradient in the step.
+        """
         vectors = []
         for level, tensors in zip(levels, gradients):
             self.step.mark_in_use(level, tensors)
@@ -242,13 +237,13 @@ class BatchLoss:
         return vectors
 
     def _parameters(self, level, lower=None):
-        """The tensors that a level's gradients are taken by."""
+        """Return the tensors by which a level's gradients are taken."""
         if level == "lower" and lower is not None:
             return list(lower)
         return list(self.step.params[level].values())
 
     def _inputs(self, levels, lower=None):
-        """The same of several levels, in one list."""
+        """Return the ``_parameters`` of several levels in one list."""
         return [p for level in levels for p in self._parameters(level, lower)]
 
     @contextlib.contextmanager
@@ -284,12 +279,10 @@ class BatchLoss:
 
 
 class MeanLoss:
-    """The mean of a level's losses on the micro-batches of a step, and over all
-    processes: the loss of the joined batch.
+    """The loss of the joined batch of a step.
 
-    Arguments
-    ---------
-    losses : list of BatchLoss
+    It is the mean of a level's losses, a list of ``BatchLoss``, and over all
+    processes.
     """
 
     def __init__(self, losses):
@@ -309,21 +302,9 @@ class MeanLoss:
 
 
 def joint_mean(lists):
-    """The mean of several lists of vectors, and over all processes.
+    """Return the mean of several lists of vectors, also over all processes.
 
-    Arguments
-    ---------
-    lists : iterable of list of torch.Tensor
-        One list for each micro-batch of the step.
-
-    Returns
-    -------
-    list of torch.Tensor
-
-    Example
-    -------
-    >>> joint_mean([[torch.zeros(1)], [torch.ones(1)]])
-    [tensor([0.5000])]
+    ``lists`` has one list for each micro-batch of the step.
     """
     total, count = None, 0
     for vectors in lists:

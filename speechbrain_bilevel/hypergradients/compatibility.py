@@ -30,17 +30,10 @@ INSTEAD = 'choose hvp_mode: "difference", or F2SA, BOME, SAMA or Alternating'
 
 
 def check(brain, step):
-    """Refuse what the Brain's strategy cannot differentiate, all at once.
+    """Refuse what the Brain's strategy cannot differentiate.
 
-    Arguments
-    ---------
-    brain : BilevelMixin
-    step : Step
-
-    Raises
-    ------
-    InputError
-        Names every module and option in the way, and what to choose instead.
+    The ``InputError`` names all modules and options in question, and what to
+    choose instead.
     """
     strategy = brain.hypergradient
     found = list(strategy.unsupported(step))

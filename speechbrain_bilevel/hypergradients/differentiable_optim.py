@@ -6,29 +6,11 @@ from speechbrain_bilevel.hypergradients.hvp import flatten, unflatten
 
 
 def sgd(parameter, gradient, state, group):
-    """A step of ``torch.optim.SGD``.
+    """Make a step of ``torch.optim.SGD`` with a parameter and its gradient.
 
-    Arguments
-    ---------
-    parameter : torch.Tensor
-    gradient : torch.Tensor
-    state : dict of str to torch.Tensor
-        The optimizer's, from before the step.
-    group : dict
-        The optimizer's parameter group.
-
-    Returns
-    -------
-    parameter : torch.Tensor
-        After the step.
-    state : dict of str to torch.Tensor
-        What of it a later step depends on.
-
-    Example
-    -------
-    >>> group = torch.optim.SGD([torch.ones(1)], lr=0.5).param_groups[0]
-    >>> sgd(torch.ones(1), torch.ones(1), {}, group)
-    (tensor([0.5000]), {})
+    ``state`` is the optimizer's, a dict of tensors from before the step,
+    ``group`` its parameter group. Return the parameter after the step, and the
+    part of the state that a later step depends on.
     """
     if group["weight_decay"]:
         gradient = gradient + group["weight_decay"] * parameter
@@ -49,14 +31,7 @@ def sgd(parameter, gradient, state, group):
 
 
 def adam(parameter, gradient, state, group):
-    """A step of ``torch.optim.Adam`` or ``AdamW``; see ``sgd``.
-
-    Example
-    -------
-    >>> group = torch.optim.Adam([torch.ones(1)], lr=0.5).param_groups[0]
-    >>> adam(torch.ones(1), torch.ones(1), {}, group)[0]
-    tensor([0.5000])
-    """
+    """Make a step of ``torch.optim.Adam`` or ``AdamW``; see ``sgd``."""
     if group["weight_decay"]:
         if group["decoupled_weight_decay"]:
             parameter = parameter * (1 - group["lr"] * group["weight_decay"])
@@ -84,16 +59,10 @@ UPDATES = {
 
 
 def why_not_differentiable(optimizer):
-    """Why the steps of an optimizer cannot be differentiated here.
-
-    Returns
-    -------
-    str or None
-        What to do about it, or None if they can.
+    """Return why an optimizer's steps cannot be differentiated here, or None.
 
     Example
     -------
-    >>> why_not_differentiable(torch.optim.Adam([torch.ones(1)]))
     >>> why_not_differentiable(torch.optim.Rprop([torch.ones(1)]))
     'Rprop has no differentiable form here; choose SGD, Adam or AdamW'
     """
@@ -109,9 +78,10 @@ def why_not_differentiable(optimizer):
 
 
 class LowerStep:
-    """A step that the lower level makes, to be differentiated: clipping and
-    the optimizer's update, a function of the gradient, of the parameters and of
-    the optimizer's state.
+    """A step of the lower level that can be differentiated.
+
+    Clipping and the optimizer's update are a function of the gradient, of the
+    parameters and of the optimizer's state.
 
     Arguments
     ---------
@@ -120,7 +90,7 @@ class LowerStep:
     gradient : torch.Tensor
         The lower gradient, a flat vector.
     point : list of torch.Tensor
-        The lower parameters before the step; not changed by it.
+        The lower parameters before the step, which does not change them.
     """
 
     def __init__(self, step, gradient, point):
@@ -137,7 +107,7 @@ class LowerStep:
         self.segments = list(_segments(optimizer, parameters, states))
 
     def result(self):
-        """The lower parameters after the step, a list of tensors."""
+        """Return the lower parameters after the step, a list of tensors."""
         with torch.no_grad():
             vector, _ = self._run(
                 flatten(self.point, self.point), self.gradient, self.state
@@ -145,21 +115,12 @@ class LowerStep:
         return unflatten(vector, self.point)
 
     def vjp(self, vector, by_state_after=None):
-        """Products of the step's transposed Jacobians with a vector.
+        """Multiply the step's transposed Jacobians by derivatives.
 
-        Arguments
-        ---------
-        vector : torch.Tensor
-            A derivative by the parameters after the step, flat.
-        by_state_after : dict of str to torch.Tensor, optional
-            The same derivative by the optimizer's state after the step.
-
-        Returns
-        -------
-        by_gradient : torch.Tensor
-        by_parameters : torch.Tensor
-            Without the way over the gradient.
-        by_state : dict of str to torch.Tensor
+        ``vector`` is a derivative by the parameters after the step, flat;
+        ``by_state_after`` those by the optimizer's state after it, a dict.
+        Return derivatives by the gradient, by the parameters (not through the
+        gradient), and by the state, a dict.
         """
         leaves = [flatten(self.point, self.point), *self.state.values()]
         by_gradient, by_parameters, *by_state = self._derivatives(
@@ -168,7 +129,7 @@ class LowerStep:
         return by_gradient, by_parameters, dict(zip(self.state, by_state))
 
     def vjp_wrt_gradient(self, vector, by_state_after=None):
-        """The first of what ``vjp`` returns."""
+        """Return only the first result of ``vjp``."""
         return self._derivatives(vector, by_state_after or {}, [])[0]
 
     def _derivatives(self, vector, by_state_after, others):
@@ -188,7 +149,7 @@ class LowerStep:
         )
 
     def _run(self, point, gradient, state):
-        # As torch.nn.utils.clip_grad_norm_ does it.
+        # Like torch.nn.utils.clip_grad_norm_.
         limit = self.max_norm / (gradient.norm() + 1e-6)
         if limit < 1:
             gradient = gradient * limit
@@ -214,8 +175,8 @@ class LowerStep:
 
 
 def _segments(optimizer, parameters, states):
-    """The parameters that are updated alike: their places in a flat vector,
-    their group, their number of steps, and whether there is a state of them."""
+    """Yield the parameters that are updated alike: their indices in a flat
+    vector, group, number of steps, and whether they have a state."""
     group_of = {
         id(parameter): number
         for number, group in enumerate(optimizer.param_groups)

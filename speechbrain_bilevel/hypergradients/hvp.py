@@ -1,7 +1,7 @@
 """Hessian-vector products in three ways, and the flat vectors they work on.
 
-A strategy calculates with one flat vector for all gradients of a level; the
-parameters remain a list of tensors, as the network wants them.
+A strategy uses one flat vector for all gradients of a level; the parameters
+remain a list of tensors, as the network needs them.
 """
 
 import contextlib
@@ -14,29 +14,14 @@ from speechbrain_bilevel.utils.errors import InputError
 
 #: How second derivatives can be computed.
 MODES = ("reverse", "forward", "difference")
-# What torch says where an operation can be differentiated only once.
+# Parts of torch's messages on operations without a second derivative.
 _NO_SECOND_DERIVATIVE = ("is not implemented", "once_differentiable")
 
 
 def flatten(tensors, like):
-    """Join a list of tensors to one vector without a graph.
+    """Join tensors to one vector, without a graph.
 
-    Arguments
-    ---------
-    tensors : list of torch.Tensor or None
-        None is zero.
-    like : list of torch.Tensor
-        Gives the sizes.
-
-    Returns
-    -------
-    torch.Tensor
-
-    Example
-    -------
-    >>> like = [torch.ones(2, 1), torch.ones(1)]
-    >>> flatten([torch.ones(2, 1), None], like)
-    tensor([1., 1., 0.])
+    None becomes a zero tensor of the size of the one in ``like``.
     """
     return torch.cat(
         [
@@ -49,14 +34,7 @@ def flatten(tensors, like):
 
 
 def unflatten(vector, like):
-    """Split a vector into tensors of the shapes of ``like``.
-
-    Example
-    -------
-    >>> unflatten(torch.arange(3.0), [torch.ones(2, 1), torch.ones(1)])
-    [tensor([[0.],
-            [1.]]), tensor([2.])]
-    """
+    """Split a vector into tensors of the shapes of ``like``."""
     sizes = [tensor.numel() for tensor in like]
     return [
         part.view_as(tensor).to(tensor.dtype)
@@ -65,13 +43,7 @@ def unflatten(vector, like):
 
 
 def add_scaled(tensors, vector, scale=1.0):
-    """New tensors, ``tensors + scale * vector``.
-
-    Example
-    -------
-    >>> add_scaled([torch.zeros(1), torch.ones(1)], torch.tensor([1, 2.0]), 0.5)
-    [tensor([0.5000]), tensor([2.])]
-    """
+    """Return new tensors, ``tensors + scale * vector``."""
     return [
         torch.add(tensor.detach(), part, alpha=scale)
         for tensor, part in zip(tensors, unflatten(vector, tensors))
@@ -79,27 +51,12 @@ def add_scaled(tensors, vector, scale=1.0):
 
 
 def reverse(gradient, directions, inputs, retain_graph=False):
-    """Backward through the backward pass: exact, to the rounding error.
+    """Differentiate <gradient, directions> by ``inputs`` in a backward pass.
 
-    Arguments
-    ---------
-    gradient : list of torch.Tensor or None
-        By the lower parameters, with its graph.
-    directions : list of torch.Tensor
-        Of the same shapes: what the gradient is multiplied by.
-    inputs : list of torch.Tensor
-        What to differentiate the product by.
-    retain_graph : bool
-        Keep the graph for another product.
-
-    Returns
-    -------
-    list of torch.Tensor or None
-
-    Raises
-    ------
-    InputError
-        If an operation has no second derivative.
+    Exact up to rounding errors. ``gradient``, by the lower parameters (None
+    where there is none), has a graph, which ``retain_graph`` keeps for another
+    product. Return a list of tensors or None. Raise an ``InputError`` if an
+    operation has no second derivative.
     """
     pairs = [
         (g, v)
@@ -127,27 +84,13 @@ def reverse(gradient, directions, inputs, retain_graph=False):
 
 
 def forward(gradients_at, point, directions):
-    """Forward mode over the backward pass: exact, one pass and no kept graph,
-    where all of the network's operations have a forward derivative.
+    """Differentiate gradients at ``point`` along ``directions``, forward mode.
 
-    Arguments
-    ---------
-    gradients_at : callable
-        Takes values of the lower parameters and the leaves that they are made
-        of; returns a list of gradients.
-    point : list of torch.Tensor
-        Where to differentiate.
-    directions : list of torch.Tensor
-        Of the same shapes.
-
-    Returns
-    -------
-    list of torch.Tensor or None
-
-    Raises
-    ------
-    InputError
-        If an operation has no forward derivative.
+    Exact, in one pass without a graph, but all operations of the network must
+    have a forward derivative; otherwise raise an ``InputError``.
+    ``gradients_at`` takes values of the lower parameters and the leaves they
+    are made of, and returns a list of gradients. Return a list of tensors or
+    None.
     """
     leaves = [value.detach().requires_grad_() for value in point]
     try:
@@ -168,25 +111,14 @@ def forward(gradients_at, point, directions):
 
 
 def difference(gradients_at, point, vector, radius):
-    """Central difference of two gradients: first order only, so any network
-    will do, but no more exact than its smoothness allows.
+    """Differentiate gradients at ``point`` by a central difference.
+
+    It needs first derivatives only, so it works for any network, but is no more
+    exact than the network is smooth. ``gradients_at`` takes values of the lower
+    parameters and returns flat vectors; ``vector``, the flat direction, is not
+    zero; ``radius`` is the length to either side.
 
     Source: Liu et al., DARTS, https://arxiv.org/abs/1806.09055
-
-    Arguments
-    ---------
-    gradients_at : callable
-        Takes values of the lower parameters, returns a list of flat vectors.
-    point : list of torch.Tensor
-        Where to differentiate.
-    vector : torch.Tensor
-        The direction; not zero.
-    radius : float
-        Length of the difference to either side.
-
-    Returns
-    -------
-    list of torch.Tensor
     """
     step = radius / vector.norm().item()
     plus, minus = (
@@ -200,8 +132,10 @@ def difference(gradients_at, point, vector, radius):
 
 @contextlib.contextmanager
 def twice_differentiable(modules):
-    """Make forward passes within twice differentiable: attention runs by plain
-    matrix products, recurrent networks without cuDNN."""
+    """Make forward passes in this context twice differentiable.
+
+    Attention runs by plain matrix products, recurrent networks without cuDNN.
+    """
     recurrent = any(isinstance(m, torch.nn.RNNBase) for m in modules.modules())
     with contextlib.ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))

@@ -14,8 +14,10 @@ from speechbrain_bilevel.hypergradients.base import (
 
 
 class ImplicitDifferentiation(Hypergradient):
-    """Solves for w anew in each step, at the lower level's newest parameters,
-    which stand for y*(x)."""
+    """Solves for w in each step, from scratch.
+
+    The lower level's newest parameters stand for y*(x).
+    """
 
     def upper_gradient(self, step):
         """See ``Hypergradient.upper_gradient``."""
@@ -33,17 +35,9 @@ class ImplicitDifferentiation(Hypergradient):
         step.accumulate_hypergradient(direct, -implicit)
 
     def solve(self, hessian, vector):
-        """An approximate solution of ``hessian(w) = vector``.
+        """Return an approximate solution w of ``hessian(w) = vector``.
 
-        Arguments
-        ---------
-        hessian : callable
-            Takes and returns a flat vector.
-        vector : torch.Tensor
-
-        Returns
-        -------
-        torch.Tensor
+        All are flat vectors.
         """
         raise NotImplementedError
 
@@ -59,7 +53,7 @@ class NeumannAID(ImplicitDifferentiation):
     Arguments
     ---------
     terms : int
-        Length of the sum; one Hessian product less.
+        Length of the sum; takes one Hessian product less.
     step_size : float
         eta
     hvp_mode : str
@@ -82,8 +76,8 @@ class NeumannAID(ImplicitDifferentiation):
 class CGAID(ImplicitDifferentiation, StatefulHypergradient):
     """Conjugate gradients on (H + damping I) w = df/dy.
 
-    Stops before a direction of negative curvature, which a network's lower
-    level may have, with what was reached so far.
+    They stop, with the solution so far, at a direction of negative curvature,
+    which a network's lower level may have.
 
     Sources: Pedregosa, https://arxiv.org/abs/1602.02355; Rajeswaran et al.,
     https://arxiv.org/abs/1909.04630
@@ -95,9 +89,9 @@ class CGAID(ImplicitDifferentiation, StatefulHypergradient):
     damping : float
         Added to the diagonal of H.
     warm_start : bool
-        Whether to start at the last step's solution.
+        Whether to start from the last step's solution.
     hvp_mode : str
-        "reverse", "forward" or "difference"; see ``hypergradients/hvp.py``.
+        See ``NeumannAID``.
     """
 
     def __init__(
@@ -144,8 +138,8 @@ class SOBA(StatefulHypergradient):
 
         w <- w - rho ((H + damping I) w - df/dy)
 
-    and takes df/dx - J w with the w from before; everything at the same (x, y),
-    so that the lower gradient and both products share one forward pass.
+    and uses df/dx - J w with the previous w. All is taken at the same (x, y),
+    so the lower gradient and both products share one forward pass.
 
     Source: Dagreou et al., A framework for bilevel optimization that enables
     stochastic and global variance reduction algorithms,
@@ -156,9 +150,9 @@ class SOBA(StatefulHypergradient):
     step_size : float
         rho; stable below 2 / the largest eigenvalue of H.
     damping : float
-        Added to the diagonal of H; keeps w bounded where H is not positive.
+        Added to the diagonal of H; keeps w bounded if H is not positive.
     hvp_mode : str
-        "reverse", "forward" or "difference"; see ``hypergradients/hvp.py``.
+        See ``NeumannAID``.
     """
 
     def __init__(self, step_size, damping=0.0, hvp_mode="reverse"):
@@ -192,7 +186,7 @@ class SOBA(StatefulHypergradient):
 
 
 def zeros(step):
-    """A zero vector of the size of the lower level."""
+    """Return a flat zero vector of the size of the lower level."""
     return torch.cat(
         [torch.zeros_like(p).flatten() for p in step.lower_params]
     ).detach()

@@ -4,7 +4,7 @@ from speechbrain_bilevel.utils.errors import InputError
 
 
 class Partition:
-    """Which parameters form the upper level; all others are the lower one.
+    """Which parameters form the upper level; all others form the lower level.
 
     Arguments
     ---------
@@ -26,29 +26,18 @@ class Partition:
         self.upper = [plain_name(name) for name in upper]
 
     def is_upper(self, name):
-        """Whether a parameter or buffer of that dotted name is upper."""
+        """Whether the parameter or buffer with this dotted name is upper."""
         return any(
             name == prefix or name.startswith(prefix + ".")
             for prefix in self.upper
         )
 
     def split(self, modules):
-        """The trainable parameters of each level.
+        """Return the trainable parameters of each level, two dicts by name.
 
-        Arguments
-        ---------
-        modules : torch.nn.Module
-            Usually the Brain's ``modules``, wrapped for DDP or not.
-
-        Returns
-        -------
-        lower, upper : dict of str to torch.nn.Parameter
-
-        Raises
-        ------
-        InputError
-            If a name of ``upper`` matches nothing, or nothing is left for the
-            lower level.
+        ``modules``, usually the Brain's, may be wrapped for DDP. Raise an
+        ``InputError`` if a name of ``upper`` matches nothing, or nothing is
+        left for the lower level.
         """
         trainable = {
             plain_name(name): parameter
@@ -73,7 +62,7 @@ class Partition:
 
 
 def plain_name(name):
-    """A parameter's name without the wrappers of DDP and ``torch.compile``.
+    """Remove the wrappers of DDP and ``torch.compile`` from a parameter's name.
 
     Example
     -------

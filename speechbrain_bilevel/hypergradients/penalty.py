@@ -1,5 +1,7 @@
-"""Strategies that need first derivatives only: g is optimal where its value is
-that of y*(x), and the difference of the two is a penalty."""
+"""Strategies that need first derivatives only.
+
+g is optimal where its value is that of y*(x); the difference is a penalty.
+"""
 
 import torch
 
@@ -13,17 +15,19 @@ from speechbrain_bilevel.utils.errors import InputError
 
 
 class F2SA(StatefulHypergradient):
-    """A second copy z of the lower parameters learns g + f / penalty; where it
-    differs from y, which learns g, x has an influence:
+    """Fully first-order: compare y with a copy that is also trained on f.
+
+    The copy z of the lower parameters is trained on g + f / penalty. Where it
+    differs from y, which is trained on g, x has an influence:
 
         df/dx(x, z) + penalty (dg/dx(x, z) - dg/dx(x, y)).
 
-    This is a forward difference with step 1 / penalty, its bias proportional to
-    that. Order 2 is the central difference between two copies, z and one that
-    learns g - f / penalty; its bias falls with the square.
+    This is a forward difference with step 1 / penalty, to which its bias is
+    proportional. Order 2 is the central difference between two copies, z and
+    one trained on g - f / penalty; its bias decreases with the square.
 
-    The copies make their steps with the lower level's ``opt_class``, learning
-    rate and clipping. The network itself is y.
+    The copies use the lower level's ``opt_class``, learning rate and clipping.
+    The network itself is y.
 
     Sources: Kwon et al., A fully first-order method for stochastic bilevel
     optimization, https://arxiv.org/abs/2301.10945; Chen et al., on F2SA-p,
@@ -32,8 +36,7 @@ class F2SA(StatefulHypergradient):
     Arguments
     ---------
     penalty : float
-        How much g weighs against f; the larger, the smaller the bias and the
-        larger the noise.
+        Weight of g against f. A larger one means less bias and more noise.
     order : int
         1 or 2
     """
@@ -115,15 +118,15 @@ class F2SA(StatefulHypergradient):
 
 
 class BOME(Hypergradient):
-    """Both levels descend f, and g as much as a barrier demands.
+    """Both levels descend f, and g as far as a barrier requires.
 
     With y' from a few plain gradient steps on g that start at y, and the
     penalty q = g(x, y) - g(x, y'), y' held constant, both levels follow
 
         df + lambda dq,  lambda = max(eta - <df, dq> / ||dq||^2, 0),
 
-    f's gradient and q's being those by x and y together. The lower level's
-    gradient is thus not that of g alone.
+    where df and dq are the gradients of f and q by x and y together. The lower
+    level's gradient is thus not that of g alone.
 
     Source: Liu et al., BOME! Bilevel optimization made easy,
     https://arxiv.org/abs/2209.08709
@@ -131,11 +134,11 @@ class BOME(Hypergradient):
     Arguments
     ---------
     step_size : float
-        Of the plain gradient steps.
+        Size of the plain gradient steps.
     steps : int
-        How many of them.
+        Number of these steps.
     eta : float
-        How fast q must fall.
+        How fast q must decrease.
     """
 
     def __init__(self, step_size, steps=1, eta=0.5):

@@ -1,4 +1,4 @@
-"""Evaluate a network with other parameters, and again from the same state."""
+"""Evaluate a network with other parameters, or again from the same state."""
 
 import contextlib
 import random
@@ -11,8 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Substitution(torch.nn.Module):
-    """Runs a function while modules hold other tensors; nothing is written, so
-    nothing has to be restored.
+    """Runs a function while modules use other tensors.
+
+    Nothing is written to the modules, so nothing has to be restored.
 
     Arguments
     ---------
@@ -34,27 +35,26 @@ class Substitution(torch.nn.Module):
         self.substituted = modules
 
     def names(self, parameters):
-        """What ``call`` calls some of the parameters, a list of str."""
+        """Return the names of some parameters for ``call``, a list of str."""
         names = {id(p): name for name, p in self.named_parameters()}
         return [names[id(parameter)] for parameter in parameters]
 
     def call(self, values, function):
-        """What ``function()`` returns with ``values``, a dict of name to
-        tensor, in place."""
+        """Return ``function()`` with ``values``, a dict by name, in place."""
         if not values:
             return function()
         return functional_call(self, values, (function,))
 
     def forward(self, function):
-        """Called with the values in place."""
+        """Call the function; the values are in place."""
         return function()
 
 
 class RandomState:
     """The state of all generators: torch (CPU and CUDA), NumPy, Python.
 
-    Used as a context, what is drawn within repeats what was drawn since then,
-    and the generators are left as they were found.
+    In its context, random numbers repeat those drawn since it was created;
+    afterwards the generators continue from where they were.
 
     Example
     -------
@@ -97,9 +97,10 @@ class RandomState:
 
 
 class Replay:
-    """What an evaluation depends on beside its input and its parameters: random
-    generators, buffers (BatchNorm's statistics) and the numbers and tensors
-    that modules keep as attributes (InputNormalization's).
+    """The state that an evaluation depends on beside input and parameters.
+
+    Random generators, buffers (BatchNorm's statistics), and the numbers and
+    tensors that modules keep as attributes (InputNormalization's).
 
     Arguments
     ---------
@@ -123,18 +124,17 @@ class Replay:
         self._attributes = [
             (vars(module), clone_values(_state(module)))
             for module in modules.modules()
-            # Its attributes say whether gradients are exchanged.
+            # DDP's attributes control the exchange of gradients.
             if not isinstance(module, DistributedDataParallel)
         ]
 
     def buffers(self):
-        """Copies of the buffers by name, to be substituted and written to."""
+        """Return copies of the buffers by name, to substitute and write to."""
         return clone_values(self._buffers)
 
     @contextlib.contextmanager
     def again(self):
-        """Evaluate from the copied state, buffers excepted; afterwards all is
-        as it was found."""
+        """Evaluate from the copied state, except buffers; restore all after."""
         found = [
             {name: attributes[name] for name in state}
             for attributes, state in self._attributes
@@ -150,7 +150,7 @@ class Replay:
 
 
 def clone_values(values):
-    """A dict with copies of its tensors."""
+    """Return a dict with copies of its tensors."""
     return {
         name: value.clone() if torch.is_tensor(value) else value
         for name, value in values.items()

@@ -15,7 +15,7 @@ from speechbrain_bilevel.utils.errors import InputError
 class TruncatedUnrolled(Hypergradient):
     """Differentiates through the last K steps of the lower level.
 
-    With y_0 held fixed and y_{k+1} = S(y_k, dg/dy(x, y_k)), S the lower
+    With y_0 fixed and y_{k+1} = S(y_k, dg/dy(x, y_k)), where S is the lower
     optimizer's step with clipping and all of its state, the hypergradient is
     d f(x, y_K(x)) / dx, computed backward from step to step.
 
@@ -66,7 +66,7 @@ class TruncatedUnrolled(Hypergradient):
         """See ``Hypergradient.before_lower_step``."""
         point, self.point = self.point, None
         gradient = step.lower_gradient()
-        # A step that will be left out does not depend on anything.
+        # A step that will be skipped depends on nothing.
         if step.steps_lower and gradient.isfinite().all():
             self.recorded.append(LowerStep(step, gradient, point))
 
@@ -105,8 +105,8 @@ class OneStepUnrolled(TruncatedUnrolled):
 
         d f(x, y') / dx = df/dx + d2g/dxdy (dS/dgradient)^T df/dy(x, y').
 
-    Evaluated at the step that was made, this is T1-T2; at a step ahead, which
-    costs one more lower gradient and is not kept, it is DARTS.
+    For the step that was made, this is T1-T2; for a step ahead, which costs one
+    more lower gradient and is discarded, it is DARTS.
 
     Sources: Luketina et al. (T1-T2), https://arxiv.org/abs/1511.06727;
     Liu et al. (DARTS), https://arxiv.org/abs/1806.09055
@@ -116,7 +116,7 @@ class OneStepUnrolled(TruncatedUnrolled):
     evaluate : str
         "at_step" or "ahead"
     hvp_mode : str
-        "reverse", "forward" or "difference"; see ``hypergradients/hvp.py``.
+        See ``TruncatedUnrolled``.
     """
 
     def __init__(self, evaluate="at_step", hvp_mode="reverse"):
@@ -161,8 +161,9 @@ class OneStepUnrolled(TruncatedUnrolled):
 
 
 class SAMA(TruncatedUnrolled):
-    """Implicit differentiation with the identity for the Hessian's part, the
-    lower optimizer's preconditioning, and a central difference:
+    """Implicit differentiation with the identity instead of the Hessian.
+
+    With the lower optimizer's preconditioning and a central difference, it is
 
         df/dx + d2g/dxdy (dS/dgradient)^T df/dy,
 
@@ -197,5 +198,5 @@ class SAMA(TruncatedUnrolled):
 
 
 def clone_parameters(step):
-    """Copies of the lower parameters."""
+    """Return copies of the lower parameters."""
     return [p.detach().clone() for p in step.lower_params]

@@ -1,4 +1,4 @@
-"""``SpoofDetector``: a trained countermeasure, from audio files to verdicts."""
+"""``SpoofDetector``: a trained countermeasure that scores audio files."""
 
 import itertools
 import math
@@ -28,8 +28,8 @@ from speechbrain_bilevel.inference.verdicts import (
 from speechbrain_bilevel.nnet.losses import SCORES, detection_score
 from speechbrain_bilevel.utils.errors import InputError
 
-#: Seconds; the usual length of a frame of speech analysis. Nothing can be heard
-#: in less; scoring a list takes it all the same, since a trial needs a score.
+#: In seconds: the usual frame of speech analysis, in less nothing can be heard.
+#: Lists have no such limit, since every trial needs a score.
 SHORTEST = 0.025
 
 
@@ -62,9 +62,8 @@ class Decision(torch.nn.Module):
     score : str
         See ``nnet.losses.detection_score``.
     calibration : dict of str to float, optional
-        "weight" and "bias" that make a log-likelihood ratio (natural
-        logarithm, of bona fide against spoof) of the score; see
-        ``metrics.calibration``.
+        "weight" and "bias" that turn the score into a log-likelihood ratio
+        (natural logarithm, bona fide to spoof); see ``metrics.calibration``.
 
     Example
     -------
@@ -80,13 +79,16 @@ class Decision(torch.nn.Module):
 
     @property
     def threshold(self):
-        """The score above which a trial is taken for bona fide."""
+        """The score above which a trial is classified as bona fide."""
         is_softmax = self.score == "softmax" and self.calibration is None
         return 0.5 if is_softmax else 0.0
 
     def forward(self, logits):
-        """[batch, 2] -> log posteriors (if calibrated, of classes that are
-        equally frequent), [batch, 2], and scores, [batch], double precision"""
+        """[batch, 2] -> log posteriors, [batch, 2], and scores, [batch]
+
+        If calibrated, the posteriors are for equal priors of the classes.
+        Scores are in double precision.
+        """
         score = detection_score(logits, self.score)
         if self.calibration is not None:
             weight, bias = self.calibration["weight"], self.calibration["bias"]
@@ -110,7 +112,7 @@ class Embedding(torch.nn.Module):
 
 
 class Classifier(torch.nn.Module):
-    """A network's log posteriors, as ``EncoderClassifier`` calls it."""
+    """A network's log posteriors, as ``EncoderClassifier`` calls them."""
 
     def __init__(self, network, score=SCORES[0], calibration=None):
         super().__init__()
@@ -123,7 +125,7 @@ class Classifier(torch.nn.Module):
 
 
 def label_encoder():
-    """SpeechBrain's encoder of the two labels."""
+    """Return SpeechBrain's encoder for the two labels."""
     encoder = CategoricalEncoder()
     encoder.update_from_iterable(LABELS)
     encoder.expect_len(len(LABELS))
@@ -135,23 +137,23 @@ class SpoofDetector(EncoderClassifier):
 
     A score above ``decision.threshold`` is bona fide, one below it spoof. The
     score of a calibrated detector is the log-likelihood ratio, natural
-    logarithm: at +2.3 what was heard is ten times as probable from bona fide
-    as from spoofed speech, given speech and attacks like those it was
-    calibrated on. Otherwise it is what ``hparams.score`` says, see
+    logarithm: at +2.3, the recording is ten times as probable from bona fide as
+    from spoofed speech, for speech and attacks like those of the calibration.
+    Otherwise it is what ``hparams.score`` says, see
     ``nnet.losses.detection_score``, and only ranks recordings.
 
-    The network sees ``hparams.num_samples`` samples at 16 kHz: the beginning
-    of a longer recording (``segments`` scores all of it), and a shorter one
-    repeated. Files may be of any format that soundfile reads, any rate, channel
-    count and length; one that is damaged, silent throughout or too short to
-    hold any speech raises an ``InputError``.
+    The network sees ``hparams.num_samples`` samples at 16 kHz: the beginning of
+    a longer recording (``segments`` scores all of it), and a shorter one
+    repeated. Files may have any format that soundfile reads, any rate, number
+    of channels and length. A file that is damaged, silent throughout or too
+    short for any speech raises an ``InputError``.
 
     Arguments
     ---------
     modules : dict of str to torch.nn.Module
-        "network": one of ``lobes``, or another that has what these have.
+        "network": one of ``lobes``, or one with the same attributes.
     hparams : dict
-        "num_samples" and "score", and perhaps "calibration"; see ``Decision``.
+        "num_samples" and "score", optionally "calibration"; see ``Decision``.
     run_opts, freeze_params
         See ``speechbrain.inference.interfaces.Pretrained``.
 
@@ -192,31 +194,31 @@ class SpoofDetector(EncoderClassifier):
     ):
         """Load a pretrained folder, or a repository of the Hugging Face hub.
 
-        Its config.json and model.safetensors are read; both are data, and
-        nothing of it is run.
+        Only config.json and model.safetensors are read. Both are data: no code
+        of the source is run.
 
         Arguments
         ---------
         source : str or Path
-            A folder that ``train.py`` or ``speechbrain-bilevel export`` wrote,
+            A folder written by ``train.py`` or ``speechbrain-bilevel export``,
             or "user/name".
         hparams_file, overrides, overrides_must_match
-            Of the YAML, which is loaded with ``trust_code`` only.
+            For the YAML, which is loaded with ``trust_code`` only.
         savedir, download_only, local_strategy, fetch_config
-            See ``speechbrain.inference.interfaces.pretrained_from_hparams``;
-            by default, ``huggingface_hub``'s token is used, if there is one.
+            See ``speechbrain.inference.interfaces.pretrained_from_hparams``.
+            By default ``huggingface_hub``'s token is used, if there is one.
         trust_code : bool
-            Load as SpeechBrain does, and run whatever the source's YAML says:
-            for networks outside of ``lobes``, by authors whom you would let
-            use your machine.
+            Load like SpeechBrain, and run any code in the source's YAML. Only
+            for networks outside of ``lobes``, by authors whom you would let use
+            your machine.
         **kwargs
             ``run_opts`` and ``freeze_params``.
 
         Raises
         ------
         InputError
-            If the source is missing, incomplete or damaged, or its weights are
-            not those of the network that it describes.
+            If the source is missing, incomplete or damaged, or its weights do
+            not fit the network that it describes.
         """
         fetching = {
             "savedir": savedir,
@@ -248,7 +250,7 @@ class SpoofDetector(EncoderClassifier):
 
     @property
     def settings(self):
-        """All that scores depend on beside the network: a dict."""
+        """A dict of all that scores depend on besides the network."""
         return {
             "num_samples": self.hparams.num_samples,
             "score": self.hparams.score,
@@ -267,8 +269,8 @@ class SpoofDetector(EncoderClassifier):
         wav_lens : torch.Tensor
             [batch], relative to the longest; all 1 by default.
         num_samples : int, optional
-            What waveforms are cut or repeated to; by default
-            ``hparams.num_samples``. Networks with ``any_length`` take others.
+            Length to which waveforms are cut or repeated; by default
+            ``hparams.num_samples``. Others need a network with ``any_length``.
 
         Returns
         -------
@@ -290,8 +292,10 @@ class SpoofDetector(EncoderClassifier):
         return log_posteriors, score, index, label
 
     def encode_batch(self, wavs, wav_lens=None, normalize=False):
-        """The network's embedding of each waveform, [batch, embedding]; see
-        ``classify_batch``. There is nothing to normalize with."""
+        """Return the network's embedding of each waveform, [batch, embedding].
+
+        See ``classify_batch``; ``normalize`` has no effect.
+        """
         wavs = self._fit(wavs, wav_lens)
         with self.inference_ctx:
             return self.mods.network.embed(wavs)
@@ -305,20 +309,21 @@ class SpoofDetector(EncoderClassifier):
 
     # -------------------------------------------------------------- recordings
     def load_audio(self, path):
-        """Read what the network sees of a file: [time], 16 kHz."""
+        """Read the part of a file that the network sees: [time], 16 kHz."""
         wav = read_audio(path, self.hparams.num_samples)
         _refuse_short(path, len(wav))
         return wav.to(self.device)
 
     @torch.no_grad()
     def classify_file(self, path):
-        """Score an audio file; returns what ``classify_batch`` does, for a
-        batch of one."""
+        """Score an audio file; return ``classify_batch``'s results for it."""
         return self.classify_batch(self.load_audio(path))
 
     def score_file(self, path):
-        """Score an audio file; returns a ``Verdict``, which has ``score``,
-        ``label`` and ``meaning``, in words."""
+        """Score an audio file; return a ``Verdict``.
+
+        It has ``score``, ``label`` and ``meaning``, which explains the score.
+        """
         _, score, _, _ = self.classify_file(path)
         return self._verdict(path, score.item())
 
@@ -338,14 +343,13 @@ class SpoofDetector(EncoderClassifier):
         -------
         list of Verdict
             In the order of the files. One that cannot be used has an ``error``
-            and stops no other; so has a folder without audio files, and a
-            pattern that matches nothing.
+            and does not stop the others; so has a folder without audio files,
+            or a pattern without matches.
         """
         return list(self.iterate_files(paths, batch_size, progress))
 
     def iterate_files(self, paths, batch_size=8, progress=True):
-        """As ``classify_files``, but yield each verdict as soon as it is
-        there."""
+        """Yield the verdicts of ``classify_files`` one by one."""
         files = find_audio(paths)
         with _progress("file", progress, total=len(files)) as bar:
             for batch in _batches(iter(files), batch_size):
@@ -368,31 +372,32 @@ class SpoofDetector(EncoderClassifier):
 
     @torch.no_grad()
     def _score_wavs(self, wavs):
-        """The scores of waveforms of different lengths."""
+        """Return the scores of waveforms of different lengths."""
         if not wavs:
             return []
         wavs = torch.cat([self._fit(wav) for wav in wavs])
         return self.classify_batch(wavs)[1].tolist()
 
     def segments(self, path, overlap=0.5, batch_size=4, progress=True):
-        """Score a recording of any length, all of it, by sliding windows.
+        """Score all of a recording of any length, by sliding windows.
 
-        The file is read as a stream, so an hour takes no more memory than a
-        minute, but for 0.3 MB of segments.
+        The file is read as a stream: an hour takes no more memory than a
+        minute, except for 0.3 MB of segments.
 
         Arguments
         ---------
         path : str or Path
         overlap : float
-            The part of a window, of ``hparams.num_samples`` samples, that it
-            shares with the next: from 0 to less than 1.
+            Share of a window, of ``hparams.num_samples`` samples, that overlaps
+            the next one; from 0 to less than 1.
         batch_size, progress
-            As of ``classify_files``, for windows.
+            See ``classify_files``; a batch consists of windows.
 
         Returns
         -------
         LongVerdict
-            The verdict on the whole, on each window, and the suspicious spans.
+            The verdict on the recording and on each window, and the suspicious
+            spans.
         """
         windows = self.iterate_segments(path, overlap, batch_size, progress)
         segments = tuple(windows)
@@ -403,9 +408,11 @@ class SpoofDetector(EncoderClassifier):
         return self._verdict(path, mean, LongVerdict, segments=segments)
 
     def iterate_segments(self, path, overlap=0.5, batch_size=4, progress=True):
-        """As ``segments``, but yield each ``Segment`` as soon as it is there,
-        in memory that does not depend on the length of the file; its score is
-        None where the window is digital silence."""
+        """Yield the segments of ``segments`` one by one.
+
+        Memory does not depend on the length of the file. The score of a window
+        of digital silence is None.
+        """
         if not 0 <= overlap < 1:
             raise InputError(f"overlap {overlap}: expected 0 to less than 1")
         num_samples = self.hparams.num_samples
@@ -418,7 +425,7 @@ class SpoofDetector(EncoderClassifier):
                     yield segment
 
     def _score_windows(self, path, batch):
-        """A segment for each (start, window) of a file."""
+        """Yield a segment for each (start, window) of a file."""
         if batch[0][0] == 0:
             _refuse_short(path, len(batch[0][1]))
         heard = [torch.from_numpy(wav) for _, wav in batch if wav.any()]
@@ -440,7 +447,7 @@ class SpoofDetector(EncoderClassifier):
 
 
 def _progress(unit, shown, **kwargs):
-    # None: only where it is a terminal that shows it.
+    # None: show it on a terminal only.
     hidden = None if shown else True
     return tqdm(desc="Scoring", unit=unit, disable=hidden, **kwargs)
 

@@ -1,4 +1,4 @@
-"""What a training left behind -> a pretrained folder and its model card."""
+"""Make a pretrained folder and its model card from a training's output."""
 
 import re
 from dataclasses import replace
@@ -56,15 +56,15 @@ def export(
     ---------
     source : str or Path
         Output folder of ``train.py``, whose checkpoint with the lowest EER on
-        dev is taken; or a pretrained folder.
+        dev is used; or a pretrained folder.
     folder : str or Path
-        Where to write; see ``pretrained.write_folder``.
+        The folder to write; see ``pretrained.write_folder``.
     name, corpus, license : str, optional
-        For the card: what to call the detector (by default as the folder),
-        what it was trained on, and the hub's short name of its license.
+        For the card: the detector's name (by default the folder's), its
+        training data, and the hub's short name of its license.
     dev_scores, eval_scores : str or Path, optional
         The source's own scores on dev, to calibrate it, and on eval, to measure
-        it; by default ``dev_scores.txt`` and ``eval_scores.txt`` in it.
+        it; by default its ``dev_scores.txt`` and ``eval_scores.txt``.
     dev_protocol, protocol : str or Path, optional
         Trials and keys of dev, and of eval; by default the training's
         manifests.
@@ -74,7 +74,7 @@ def export(
     Returns
     -------
     config : DetectorConfig
-        What was written.
+        Of the written folder.
     report : Report or None
         The figures of the scores of eval.
 
@@ -145,7 +145,7 @@ def _existing(path):
 
 
 def _manifest(source, known, partition):
-    """Where it was written, or in the source, which may have been moved."""
+    """Return the manifest where it was written, or moved with the source."""
     folders = [known["manifest_folder"] or source, source / "manifests"]
     places = [Path(folder, f"{partition}.csv") for folder in folders]
     return _existing(places[0]) or _existing(places[1])
@@ -161,7 +161,7 @@ def _read_scores(path, protocol, partition):
 
 
 def _learn(dev, needed):
-    """None if dev cannot teach a calibration and none is needed."""
+    """Learn to calibrate on dev; None if dev is unsuitable and not needed."""
     is_bonafide = dev.label == BONAFIDE
     try:
         return learn_fusion(dev[["score"]], is_bonafide, [dev.attrs["path"]])
@@ -173,7 +173,7 @@ def _learn(dev, needed):
 
 
 def _combined(calibration, fusion):
-    """The source's own calibration, if any, and what was learned after it."""
+    """Combine the source's own calibration, if any, with the one after it."""
     if fusion is None:
         return calibration
     (weight,), bias = fusion.weights, fusion.bias
@@ -183,7 +183,7 @@ def _combined(calibration, fusion):
 
 
 def _training(source, known, corpus):
-    """What others may know of the training: no paths of this machine."""
+    """Return what may be published of the training: no local paths."""
     found = dict(known, manifest_folder="", asv_scores="")
     if manifest := _manifest(source, known, "train"):
         trials = read_protocol(manifest)
@@ -197,22 +197,9 @@ def _training(source, known, corpus):
 
 # ----------------------------------------------------------------------- card
 def model_card(name, config, license=None, calibrated_on=None, report=None):
-    """Write a model card in the form of the Hugging Face hub; see ``export``.
+    """Return a model card in the form of the Hugging Face hub; see ``export``.
 
-    Arguments
-    ---------
-    name : str
-    config : DetectorConfig
-    license, calibrated_on : str, optional
-    report : Report, optional
-        Of this system only.
-
-    Example
-    -------
-    >>> from speechbrain_bilevel.inference.pretrained import DetectorConfig
-    >>> config = DetectorConfig("V2", {"num_samples": 16000})
-    >>> print(model_card("mine", config).splitlines()[1])
-    library_name: speechbrain
+    ``report`` has this system only.
     """
     system = report and report.evaluations[0]
     measured_on = system and _count(system.scores, system.attacks)
@@ -263,5 +250,5 @@ def _count(scores, attacks=None):
 
 
 def _plain(text):
-    """A name from a file as Markdown that means nothing else."""
+    """Escape a name from a file, so that it has no meaning in Markdown."""
     return re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", printable(text, 200))

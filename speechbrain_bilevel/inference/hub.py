@@ -1,4 +1,4 @@
-"""Pretrained folders -> repositories of the Hugging Face hub."""
+"""Upload pretrained folders to repositories of the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -23,17 +23,17 @@ def push(folder, repo_id, private=False):
     Arguments
     ---------
     folder : str or Path
-        It is loaded first. Nothing else that lies in it is uploaded.
+        It is first loaded as a check. Other files in it are not uploaded.
     repo_id : str
         "user/name"; created if it does not exist.
     private : bool
-        Whether only the owner may see it. A repository that exists and is
-        public is refused then, since it would stay so.
+        Whether only the owner may see it. An existing public repository is then
+        refused, since it would stay public.
 
     Returns
     -------
     str
-        Where to see it.
+        The URL of the repository.
 
     Raises
     ------

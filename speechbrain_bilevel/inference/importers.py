@@ -1,4 +1,4 @@
-"""Weights published elsewhere -> pretrained folders."""
+"""Make pretrained folders of weights published elsewhere."""
 
 import os
 import pickle
@@ -19,9 +19,8 @@ from speechbrain_bilevel.inference.pretrained import (
 from speechbrain_bilevel.lobes import build
 from speechbrain_bilevel.utils.errors import InputError, printable
 
-# Published names of V2 -> ours, the first match of each. Tables that ours
-# builds itself, and the second name that the published network gives its
-# convolutions, become "".
+# Published names of V2 -> ours; the first match counts. "" drops a tensor:
+# tables that our network computes, and the second name of convolutions.
 _LAYER = r"transformer\.encoder\.layers\.(\d+)\."
 _V2 = {
     r"posEncode\.pe|FeatureEncoder\.conv\d\..*": lambda m: "",
@@ -53,8 +52,8 @@ _V2 = {
     r"mlp\.(.*)": lambda m: f"classifier.{m[1]}",
 }
 
-# The same for AASIST, module by module, and what is in these. It does not use
-# the norms of the inputs of its residual blocks, "bn1".
+# The same for AASIST; its modules and their contents are below. It does not
+# use the input norms of its residual blocks, "bn1".
 _AASIST = {
     r"pos_S": lambda m: "positions",
     r"master([12])": lambda m: f"branches.{int(m[1]) - 1}.stack",
@@ -104,8 +103,7 @@ def v2_state_dict(published):
 
 
 def aasist_state_dict(published):
-    """Rename the state dict of the published AASIST or AASIST-L for
-    ``lobes.aasist.AASIST``.
+    """Rename the published AASIST's or AASIST-L's state dict for ours.
 
     Example
     -------
@@ -137,7 +135,7 @@ class Published(NamedTuple):
 
     #: Its name in ``lobes.NETWORKS``.
     network: str
-    #: Its sizes, where they are not the default.
+    #: Its sizes that differ from the defaults.
     sizes: dict
     #: Published state dict -> ours.
     convert: Callable[[dict], dict]
@@ -194,7 +192,7 @@ def import_weights(name, weights, folder):
     weights : str or Path
         The published file: a state dict.
     folder : str or Path
-        Where to write; see ``pretrained.write_folder``.
+        The folder to write; see ``pretrained.write_folder``.
 
     Raises
     ------
@@ -211,7 +209,7 @@ def import_weights(name, weights, folder):
         try:
             state_dict = torch.load(weights, map_location="cpu", **options)
         except pickle.UnpicklingError as error:
-            # torch's own message says how to run the code all the same.
+            # torch's own message says how to run the code anyway.
             raise InputError(
                 "is damaged, or holds code, of which nothing was run"
             ) from error

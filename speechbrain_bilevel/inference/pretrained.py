@@ -1,10 +1,10 @@
 """Pretrained folders: config.json and model.safetensors, both of them data.
 
-An untrusted folder is checked in this order, and refused at the first thing
-that is wrong: config.json, key by key; the network that it describes, built on
-the meta device, where nothing takes memory; the weights' names, shapes and
-types, by the header of model.safetensors; what a forward pass would take, on
-the meta device too; the weights themselves, and a forward pass of silence.
+An untrusted folder is checked in this order, and refused at the first fault:
+config.json, key by key; the network that it describes, built on the meta
+device, where nothing takes memory; names, shapes and types of the weights, in
+the header of model.safetensors; the cost of a forward pass, on the meta device
+too; the weights themselves, and a forward pass of silence.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ from speechbrain_bilevel.utils.errors import InputError, printable
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 #: What is in a pretrained folder; the last two are for SpeechBrain's loaders.
 FILES = ("README.md", CONFIG, WEIGHTS, "hyperparams.yaml", "custom.py")
-#: What messages say that a source should be.
+#: What a source should be, for messages.
 EXPECTED = "a pretrained folder, or the user/name of a hub repository"
-#: What may be known of the training; the last two in its output folder only.
+#: Facts about the training; the last two are in its output folder only.
 TRAINING = {
     "method": "",
     "corpus": "",
@@ -44,8 +44,8 @@ TRAINING = {
     "asv_scores": "",
 }
 
-# What an untrusted folder may take. For comparison: with XLS-R's 2 billion
-# parameters, AASIST has tensors of 112 MB, and takes 3,200 operations.
+# Limits for an untrusted folder. For comparison: with XLS-R's 2 billion
+# parameters, AASIST has tensors of 112 MB and needs 3,200 operations.
 _MAX_CONFIG_CHARACTERS = 1 << 17
 _MAX_HEADER_BYTES = 1 << 22
 _MAX_NUMBER, _MAX_ITEMS = 10_000_000, 64
@@ -98,7 +98,7 @@ __all__ = ["CustomInterface"]
 # --------------------------------------------------------------------- config
 @dataclass(frozen=True)
 class DetectorConfig:
-    """What config.json says: everything about a detector but its weights.
+    """The content of config.json: everything about a detector but its weights.
 
     Example
     -------
@@ -131,7 +131,7 @@ class DetectorConfig:
 
     @property
     def hparams(self):
-        """What a ``SpoofDetector`` takes as such."""
+        """The hyperparameters of a ``SpoofDetector``."""
         names = "num_samples", "score", "calibration"
         return {name: getattr(self, name) for name in names}
 
@@ -141,18 +141,7 @@ class DetectorConfig:
 
 
 def read_config(path):
-    """Read an untrusted config.json; what it leaves out has its default.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "config.json"
-    >>> _ = path.write_text('{"network": "V2", "sizes": {"nhead": true}}')
-    >>> read_config(path)
-    Traceback (most recent call last):
-    ...
-    speechbrain_bilevel.utils.errors.InputError: config.json: sizes: nhead is \
-True; expected a whole number from 0 to 10000000
-    """
+    """Read an untrusted config.json; missing keys get their defaults."""
     with naming(CONFIG, "what speechbrain-bilevel export writes"):
         _refuse_special_file(path)
         with open(path, encoding="utf-8") as file:
@@ -193,9 +182,9 @@ def _checked_config(content):
 
 
 def _checked(where, name, value, prototype):
-    """A value, refused unless it is of the kind of its default."""
+    """Return a value, refused unless it has the type of its default."""
     kind = type(prototype)
-    # JSON has no tuples, and some write 2.0 as 2.
+    # JSON has no tuples, and some programs write 2.0 as 2.
     if (type(value), kind) in ((int, float), (list, tuple)):
         value = kind(value)
     good = type(value) is kind
@@ -218,7 +207,7 @@ def _checked(where, name, value, prototype):
 
 
 def _object(where, content, defaults):
-    """An object with the defaults of what is missing, and nothing else."""
+    """Return an object with defaults for missing keys; refuse unknown ones."""
     if not isinstance(content, dict):
         raise _unexpected(where, "it", content, _KINDS[dict])
     if unknown := sorted(set(content) - set(defaults)):
@@ -234,8 +223,11 @@ def _unexpected(where, name, value, expected):
 # -------------------------------------------------------------------- loading
 @contextlib.contextmanager
 def naming(what, expected):
-    """Turn any error into an ``InputError`` that begins with what it is about:
-    json, safetensors, networks and the hub have their own for bad input."""
+    """Turn any error into an ``InputError`` that begins with ``what``.
+
+    json, safetensors, networks and the hub raise their own errors for bad
+    input; for these, the message adds what was ``expected``.
+    """
     try:
         yield
     except InputError as error:
@@ -249,8 +241,10 @@ def naming(what, expected):
 
 
 def fetch_files(source, **fetching):
-    """Fetch config.json and model.safetensors, whose paths are returned; see
-    ``speechbrain.utils.fetching.fetch``."""
+    """Fetch config.json and model.safetensors, and return their paths.
+
+    See ``speechbrain.utils.fetching.fetch`` for the arguments.
+    """
     source = str(source)
     is_path = source.startswith((os.sep, ".")) or source.count(os.sep) != 1
     if is_path and "://" not in source and not os.path.isdir(source):
@@ -259,13 +253,22 @@ def fetch_files(source, **fetching):
 
 
 def load(config_path, weights_path):
-    """Load an untrusted detector; the head of this module says in what order.
+    """Load an untrusted detector, checked as at the top of this module.
+
+    Arguments
+    ---------
+    config_path, weights_path : str or Path
 
     Returns
     -------
     config : DetectorConfig
     network : torch.nn.Module
         In evaluation mode.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be used or the two do not fit.
     """
     config, header = read_config(config_path), _read_header(weights_path)
     silence = torch.zeros(1, config.num_samples)
@@ -289,13 +292,13 @@ def load(config_path, weights_path):
 
 
 def _refuse_special_file(path):
-    # A pipe would be read for ever, and so may be a device.
+    # Reading a pipe or a device might never end.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise InputError("is no regular file; expected one, or a link to one")
 
 
 class _Budget(TorchDispatchMode):
-    """Refuse what would take too much memory or time, on the meta device."""
+    """Refuses operations that take too much memory or time."""
 
     def __init__(self):
         super().__init__()
@@ -316,7 +319,7 @@ class _Budget(TorchDispatchMode):
 
 
 def _shorten_recurrence(plan):
-    """Step by step, a pass through a GRU would take a second."""
+    """Replace recurrent networks, whose steps would take a second."""
     for module in plan.modules():
         if isinstance(module, torch.nn.RNNBase):
             size = module.hidden_size
@@ -328,8 +331,11 @@ def _shorten_recurrence(plan):
 
 # -------------------------------------------------------------------- weights
 def load_weights(network, path):
-    """Fill a network from model.safetensors, if names, shapes and types are its
-    own and all numbers finite."""
+    """Fill a network from model.safetensors.
+
+    Raise an ``InputError`` unless names, shapes and types are the network's and
+    all numbers are finite.
+    """
     state = network.state_dict()
     _compare(state, _read_header(path))
     with torch.no_grad(), safe_open(path, framework="pt") as file:
@@ -341,7 +347,7 @@ def load_weights(network, path):
 
 
 def _read_header(path):
-    """Shape and type of each tensor, by name; none of them is read."""
+    """Return shape and type of each tensor, by name, without reading any."""
     with naming(WEIGHTS, "what safetensors writes"):
         _refuse_special_file(path)
         with open(path, "rb") as file:
@@ -374,11 +380,10 @@ def _compare(state, header):
 
 
 class SafetensorsPretrainer(Pretrainer):
-    """Let SpeechBrain's loaders take a network's weights from
-    model.safetensors instead of a .ckpt file."""
+    """Lets SpeechBrain's loaders read weights from model.safetensors."""
 
     def collect_files(self, default_source=None, **fetching):
-        """Fetch it; see ``speechbrain.utils.fetching.fetch``."""
+        """Fetch the file; see ``speechbrain.utils.fetching.fetch``."""
         path = fetch(WEIGHTS, default_source, self.collect_in, **fetching)
         self.paths = dict.fromkeys(self.loadables, path)
         return self.paths
@@ -391,24 +396,15 @@ class SafetensorsPretrainer(Pretrainer):
 
 # -------------------------------------------------------------------- writing
 def write_folder(folder, config, state_dict, card):
-    """Write a pretrained folder.
+    """Write a pretrained folder; ``card`` is the text of README.md.
 
-    It is written under another name, loaded as an untrusted one, and renamed:
-    so it is whole and works, or is not there.
-
-    Arguments
-    ---------
-    folder : str or Path
-        One that exists is replaced if it is a pretrained folder, unless the
-        new one cannot be written, or loaded.
-    config : DetectorConfig
-    state_dict : dict of str to torch.Tensor
-    card : str
-        The text of README.md.
+    It is written under another name, loaded as an untrusted one, and renamed,
+    so it is complete and works, or does not exist. An existing folder must be
+    empty or a pretrained one; it is replaced if all of this succeeds.
     """
     folder = Path(folder)
     check_folder(folder)
-    # A value of JSON is one of YAML.
+    # JSON values are valid YAML.
     hparams, sizes = (
         [f"{name}: {json.dumps(value)}" for name, value in part.items()]
         for part in (config.hparams, config.sizes)
@@ -433,7 +429,7 @@ def write_folder(folder, config, state_dict, card):
                 (unfinished / name).write_text(text, encoding="utf-8")
             save_file(weights, unfinished / WEIGHTS)
             load(unfinished / CONFIG, unfinished / WEIGHTS)
-            # A folder cannot be renamed onto one with files in it.
+            # A folder cannot replace one with files in it by renaming.
             if folder.exists():
                 os.rename(folder, earlier)
             os.rename(unfinished, folder)
@@ -450,7 +446,7 @@ def check_folder(folder):
         return
     if os.path.islink(folder) or not os.path.isdir(folder):
         raise InputError(f"{folder}: is no folder; expected a new name")
-    # Python leaves its cache beside custom.py.
+    # Python leaves its cache next to custom.py.
     names = set(os.listdir(folder)) - {"__pycache__"}
     for name in sorted(names ^ set(FILES)) if names else []:
         problem = f"has {name}" if name in names else f"has no {name}"

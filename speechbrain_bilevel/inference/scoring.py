@@ -1,4 +1,4 @@
-"""Score a list of trials, in one process or several, resumable."""
+"""Score a list of trials, in one or several processes; resumable."""
 
 import hashlib
 import json
@@ -28,16 +28,15 @@ from speechbrain_bilevel.utils.distributed import all_gather, rank, world_size
 from speechbrain_bilevel.utils.errors import InputError
 from speechbrain_bilevel.utils.files import check_target, write_atomically
 
-#: Longest and shortest input of a network that scores recordings in full
-#: length, in samples: 60 s and 1 s. What attention takes grows with the square
-#: of the length, and a single file of an hour would take all memory; what is
-#: shorter is repeated.
+#: Longest and shortest input for scoring in full length, in samples: 60 s and
+#: 1 s. The memory for attention grows with the square of the length, so that a
+#: single file of an hour would not fit; shorter recordings are repeated.
 LONGEST, SHORTEST = 60 * SAMPLE_RATE, SAMPLE_RATE
-# From one length to the next: at most 1 - 1 / 1.04, 3.8 %, is repetition.
+# Ratio of successive lengths: at most 1 - 1 / 1.04, 3.8 %, is repetition.
 _RATIO = 1.04
-# Errors that are shown.
+# Errors to show.
 _SHOWN = 20
-# Lines that are written at once.
+# Lines to write at once.
 _LINES = 1 << 14
 
 
@@ -52,11 +51,11 @@ def score_trials(
 ):
     """Score a list of trials; resume where an earlier run stopped.
 
-    Called by every process of a distributed run, each scores a share. Every
-    trial has its own place in its own batch, so its score has the same bits
-    however many processes there are, if each has as many threads (torchrun
-    gives each one, unless OMP_NUM_THREADS says otherwise), and wherever a run
-    was stopped.
+    Each process of a distributed run calls this and scores a share. A trial
+    always has the same place in the same batch, so its score has the same bits
+    wherever a run was stopped and whatever the number of processes, provided
+    that all have the same number of threads (torchrun gives each process one
+    thread, unless OMP_NUM_THREADS is set).
 
     Arguments
     ---------
@@ -69,27 +68,25 @@ def score_trials(
         The score file, ``utt source key score``; it appears when every trial
         has its score.
     batch_size : int
-        Trials that the network sees at once; of recordings in full length that
-        last longer, as many fewer. Another size may change the last bits of
-        the scores; those that exist are kept.
+        Trials that the network sees at once; with ``full_length``,
+        proportionally fewer long ones. Another size may change the last bits
+        of new scores; existing ones are kept.
     num_workers : int
-        Processes that read audio, for each process that scores; with 0, that
-        one reads.
+        Processes that read audio, for each one that scores; 0: it reads itself.
     trim_silence : bool
-        Leave out the silence around the speech; see ``dataio.audio``.
+        Cut the silence around the speech; see ``dataio.audio``.
     full_length : bool
         Score recordings of up to ``LONGEST``, each repeated to the next of
         ``bucket_lengths``, instead of their first ``num_samples`` samples. Only
-        of networks with a true attribute ``any_length``, and not with
-        ``trim_silence``.
+        for networks with a true ``any_length``, and not with ``trim_silence``.
 
     Raises
     ------
     InputError
         If two trials have the same name, the score file cannot be written,
-        recordings cannot be scored in full length, or some trials have no score
-        because of their audio. These are listed at the end, on the main
-        process, when the others have been scored.
+        recordings cannot be scored in full length, or the audio of some trials
+        cannot be scored: the main process lists these at the end, when all
+        others have their scores.
     """
     path = Path(path)
     num_samples = detector.hparams.num_samples
@@ -157,8 +154,7 @@ def _check_full_length(network, trim_silence):
 
 
 def _score_share(detector, batches, scores, num_workers):
-    """Add this process's scores; returns how many other trials there are, and
-    what is wrong with the first of them."""
+    """Add this process's scores; return the number of failures and some."""
     loader = DataLoader(batches, batch_size=None, num_workers=num_workers)
     progress = tqdm(
         desc="Scoring",
@@ -195,10 +191,10 @@ def _score_share(detector, batches, scores, num_workers):
 class ResumableScoreFile:
     """Collects scores as they come; ``utt source key score`` when complete.
 
-    Each process appends to a part file of its own beside ``path``, named by a
+    Each process appends to its own part file beside ``path``, named by a
     fingerprint of the network, the settings and the trials. A later run with
-    the same ones resumes, any other starts anew. ``finish`` puts the parts
-    together in the order of the trials.
+    the same fingerprint resumes, any other starts from scratch. ``finish``
+    joins the parts in the order of the trials.
 
     Arguments
     ---------
@@ -207,9 +203,9 @@ class ResumableScoreFile:
     trials : pandas.DataFrame
         A table of trials; see ``dataio.protocols``.
     network : torch.nn.Module
-        What computes the scores.
+        Computes the scores.
     settings : dict
-        Whatever else the scores depend on; its ``repr`` must show it.
+        All else that the scores depend on; its ``repr`` must show it.
 
     Raises
     ------
@@ -262,18 +258,9 @@ class ResumableScoreFile:
         return np.flatnonzero(np.isnan(self.scores))
 
     def add(self, positions, scores):
-        """Append scores to this process's part file.
+        """Append scores of trials, by position, to this process's part file.
 
-        Arguments
-        ---------
-        positions : list of int
-            Which trials.
-        scores : list of float
-
-        Raises
-        ------
-        InputError
-            If they cannot be written, e.g. on a full disk.
+        Raise an ``InputError`` if they cannot be written.
         """
         utts = self.trials.utt.array
         lines = [
@@ -291,19 +278,10 @@ class ResumableScoreFile:
             ) from error
 
     def finish(self):
-        """Write the score file if every trial has its score.
+        """Write the score file; return False if some trial has no score yet.
 
-        Called by one process, after all have added theirs.
-
-        Returns
-        -------
-        bool
-            Whether the score file is complete.
-
-        Raises
-        ------
-        InputError
-            If it cannot be written, e.g. on a full disk.
+        One process calls it, after all have added their scores. Raise an
+        ``InputError`` if the file cannot be written.
         """
         if not self.complete:
             self.scores = self._read_parts()
@@ -340,7 +318,7 @@ class ResumableScoreFile:
             return False
 
     def _parts(self, fingerprint):
-        """Part files of all processes, none that only look alike."""
+        """Return the part files of all processes, by their exact names."""
         name = rf"{re.escape(self.path.name)}\.{fingerprint}\.part\d+"
         try:
             files = sorted(os.scandir(self.path.parent), key=lambda f: f.name)
@@ -353,7 +331,7 @@ class ResumableScoreFile:
         ]
 
     def _read_parts(self):
-        """The score of each trial, NaN where there is none yet."""
+        """Return the score of each trial, NaN if there is none yet."""
         scores = np.full(len(self.trials), np.nan)
         parts = self._parts(self.fingerprint)
         index = pd.Index(self.trials.utt) if parts else None
@@ -366,8 +344,11 @@ class ResumableScoreFile:
 
 
 def _read_part(part):
-    """Names and scores, NaN where a line is damaged; not of a last line that
-    was cut off: by a kill, or because another process is writing it."""
+    """Return names and scores, NaN where a line is damaged.
+
+    An incomplete last line is skipped: a run was killed, or another process is
+    writing it.
+    """
     utts, scores = [], []
     with open(part, encoding="utf-8", errors="replace") as file:
         for line in file:
@@ -384,7 +365,7 @@ def _read_part(part):
 
 
 def _truncate_last_line(part):
-    """Cut off an incomplete last line, so that no score is appended to it."""
+    """Remove an incomplete last line, so that no score is appended to it."""
     if part.is_file():
         content = part.read_bytes()
         os.truncate(part, content.rfind(b"\n") + 1)
@@ -397,7 +378,7 @@ def _fingerprint(trials, network, settings):
         rows = columns[start : start + _LINES]
         digest.update(rows.to_csv(header=False, index=False).encode())
     for name, module in network.named_modules():
-        # Two networks may have the same weights and another number of heads.
+        # Two networks may have equal weights but different numbers of heads.
         sizes = {
             key: value
             for key, value in sorted(vars(module).items())
@@ -417,30 +398,29 @@ def _fingerprint(trials, network, settings):
 class TrialBatches(torch.utils.data.Dataset):
     """This process's share of the batches with trials that have no score yet.
 
-    Every trial of the list has its own row of its own batch, whatever was
+    Every trial of the list has a fixed row of a fixed batch, whatever was
     scored before and by how many processes: without lengths, the n-th has row
-    ``n % batch_size`` of batch ``n // batch_size``. So what a network makes of
-    a trial has the same bits in every run. The rows of trials that are not
-    missing are 0.
+    ``n % batch_size`` of batch ``n // batch_size``. So the network's output for
+    it has the same bits in every run. Rows of other trials are 0.
 
     Arguments
     ---------
     trials : pandas.DataFrame
-        The whole list.
+        The complete list.
     missing : array_like of int
         Positions of the trials that have no score yet.
     batch_size : int
-        Rows of a batch; all trials, if they are fewer. With ``lengths``, of a
-        batch of ``num_samples`` samples: of longer ones there are as many
-        fewer, and the last batch of a length has as many as trials are left.
+        Rows of a batch, at most the number of trials. With ``lengths``, rows of
+        a batch of ``num_samples`` samples: proportionally fewer of longer ones,
+        and the remaining trials in the last batch of a length.
     num_samples : int
-        Length of a row at 16 kHz, of the shortest rows if there are
-        ``lengths``; shorter audio is repeated.
+        Length of a row at 16 kHz, or of the shortest rows with ``lengths``;
+        shorter audio is repeated.
     trim_silence : bool
         See ``dataio.audio.read_audio``.
     lengths : numpy.ndarray, optional
-        [trials], samples of each recording. Each is then brought to the next
-        of the ``bucket_lengths``, and a batch has recordings of one of these.
+        [trials], samples of each recording. Each is repeated to the next of the
+        ``bucket_lengths``; the rows of a batch have the same length.
 
     Example
     -------
@@ -448,8 +428,6 @@ class TrialBatches(torch.utils.data.Dataset):
     >>> paths = [str(getfixture("tmp_path") / f"{n}.wav") for n in range(3)]
     >>> soundfile.write(paths[1], [0.25, 0.5], 16000)
     >>> batches = TrialBatches(pd.DataFrame({"path": paths}), [1], 2, 3)
-    >>> len(batches)
-    1
     >>> positions, rows, wavs, errors = batches[0]
     >>> positions, rows, wavs.tolist(), errors
     ([1], [1], [[0.0, 0.0, 0.0], [0.25, 0.5, 0.25]], [])
@@ -469,8 +447,8 @@ class TrialBatches(torch.utils.data.Dataset):
         self._order, self._first, self._num_samples = _arrange(
             len(trials), batch_size, num_samples, lengths
         )
-        # Batches of one length are filled up to one size: in one of few rows,
-        # the last bits depend on the number of threads the sooner.
+        # Batches of one length are filled up to one size: with few rows, the
+        # last bits would depend more on the number of threads.
         one_size = min(batch_size, len(trials))
         self._least_rows = one_size if lengths is None else 0
         self._todo = np.zeros(len(trials), bool)
@@ -482,26 +460,14 @@ class TrialBatches(torch.utils.data.Dataset):
         self.n_trials = int(counts[self._share].sum())
 
     def __len__(self):
-        """Batches of this process's share."""
+        """Number of batches in this process's share."""
         return len(self._share)
 
     def __getitem__(self, number):
-        """Read a batch.
+        """Read a batch of waveforms, [batch, time].
 
-        Arguments
-        ---------
-        number : int
-
-        Returns
-        -------
-        positions : list of int
-            The trials that could be read.
-        rows : list of int
-            Where each of them is in the batch.
-        wavs : torch.Tensor
-            [batch, time]
-        errors : list of str
-            What is wrong with each of the others.
+        Return the positions of the trials that could be read, the row of each,
+        the waveforms, and what is wrong with the other trials, as text.
         """
         batch = self._share[number]
         order = self._order[self._first[batch] : self._first[batch + 1]]
@@ -525,14 +491,17 @@ class TrialBatches(torch.utils.data.Dataset):
 
 
 def _arrange(n_trials, batch_size, num_samples, lengths):
-    """The positions in the order of the batches; where in it each batch begins,
-    and the last one ends; and the samples of each batch's rows."""
+    """Arrange trials in batches.
+
+    Return their positions in the order of the batches, where each batch begins
+    in it (and where the last one ends), and the samples of each batch's rows.
+    """
     dtype = np.min_scalar_type(n_trials)
     if lengths is None:
         buckets, counts = np.array([num_samples]), [n_trials]
         order = np.arange(n_trials, dtype=dtype)
     else:
-        # The longest first: where memory ends, it does so at once.
+        # The longest first, so that a lack of memory shows at once.
         buckets = bucket_lengths(num_samples)
         bucket = len(buckets) - 1 - np.searchsorted(buckets, lengths)
         buckets = buckets[::-1]
@@ -549,26 +518,11 @@ def _arrange(n_trials, batch_size, num_samples, lengths):
 
 # ---------------------------------------------------------------------- lengths
 def bucket_lengths(num_samples):
-    """The lengths that recordings in full length are brought to.
+    """Return the lengths, in samples, to which full-length audio is repeated.
 
-    They depend on the network alone, so that a recording's score does not
-    depend on the other recordings.
-
-    Arguments
-    ---------
-    num_samples : int
-        Which the network was trained on.
-
-    Returns
-    -------
-    numpy.ndarray
-        In samples, growing by 4 % from ``SHORTEST`` (or ``num_samples``, if
-        they are fewer) to ``LONGEST``.
-
-    Example
-    -------
-    >>> bucket_lengths(64600)[[0, 1, 2, -2, -1]]
-    array([ 16000,  16640,  17305, 944662, 960000])
+    They increase by 4 % from ``SHORTEST``, or ``num_samples`` if that is less,
+    to ``LONGEST``. Since they depend only on ``num_samples``, on which the
+    network was trained, a score does not depend on the other recordings.
     """
     lengths = [min(num_samples, SHORTEST)]
     while lengths[-1] < LONGEST:
@@ -578,29 +532,11 @@ def bucket_lengths(num_samples):
 
 
 def measure_lengths(paths, num_samples):
-    """How many samples there are to be seen of each recording.
+    """Measure recordings in samples at 16 kHz, at most the longest bucket.
 
     Called by every process of a distributed run: each reads the headers of a
-    share of the files, and all get all lengths. Streams are decoded.
-
-    Arguments
-    ---------
-    paths : pandas.Series of str
-    num_samples : int
-        See ``bucket_lengths``; more than the longest of these is not seen.
-
-    Returns
-    -------
-    numpy.ndarray
-        [paths], int32, at 16 kHz; 0 where a file cannot be read.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> path = str(getfixture("tmp_path") / "a.wav")
-    >>> soundfile.write(path, np.zeros(4000), 8000)
-    >>> measure_lengths(pd.Series([path]), num_samples=64600)
-    array([8000], dtype=int32)
+    share of the files, and all get all lengths, int32, [paths], 0 for a file
+    that cannot be read. Streams are decoded.
     """
     longest = int(bucket_lengths(num_samples)[-1])
     mine = tqdm(
@@ -623,30 +559,16 @@ def _length(path, longest):
         if frames >= NO_LENGTH:
             return len(read_audio(path, longest))
     except InputError:
-        # Reported when it is to be scored, with all that cannot be.
+        # Reported during scoring, with all others.
         return 0
     up, down = resampling_factors(rate)
     return min(-(-frames * up // down), longest)
 
 
 def padding(lengths, num_samples):
-    """Which part of what a network computes is repetition.
+    """Return which share of the samples that a network sees is repetition.
 
-    Arguments
-    ---------
-    lengths : numpy.ndarray
-        See ``measure_lengths``.
-    num_samples : int
-        See ``bucket_lengths``.
-
-    Returns
-    -------
-    float
-
-    Example
-    -------
-    >>> round(padding(np.array([100, 103]), num_samples=100), 4)
-    0.0049
+    See ``measure_lengths`` for ``lengths``, and ``bucket_lengths``.
     """
     lengths = lengths[lengths > 0]
     buckets = bucket_lengths(num_samples)

@@ -1,4 +1,4 @@
-"""What a detector says about recordings, in numbers, words and a figure."""
+"""A detector's verdicts on recordings, in numbers, words and a figure."""
 
 import math
 import os
@@ -10,7 +10,7 @@ from speechbrain_bilevel.dataio import BONAFIDE, SAMPLE_RATE
 from speechbrain_bilevel.dataio.audio import read_blocks
 from speechbrain_bilevel.utils.errors import printable
 
-# Columns of a waveform, as many as the figure has dots.
+# Columns of the drawn waveform, as many as the figure has dots.
 _COLUMNS = 1800
 
 
@@ -25,7 +25,7 @@ class Verdict:
         "spoof" or "bonafide"; None if there is no verdict.
     score : float, optional
         Higher is more bona fide. If calibrated, the log-likelihood ratio
-        (natural logarithm) of bona fide against spoof.
+        (natural logarithm) of bona fide to spoof.
     threshold : float
         The score above which the label is "bonafide".
     calibrated : bool
@@ -68,8 +68,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a recording, in seconds, and its score: see ``Verdict``; of a
-    span, the lowest; None where it is silent."""
+    """A part of a recording, in seconds, and its score, as in ``Verdict``.
+
+    A span has its lowest score; a silent part has None.
+    """
 
     start: float
     end: float
@@ -80,9 +82,9 @@ class Segment:
 class LongVerdict(Verdict):
     """A verdict on a recording that was scored from beginning to end.
 
-    Its score is the mean over the windows that are not silent, which fits a
-    recording that is all bona fide or all spoofed; where parts of it may be,
-    look at ``suspicious``. ``segments`` are its windows.
+    Its score is the mean over the windows (``segments``) that are not silent.
+    That suits a recording that is all bona fide or all spoofed; if only parts
+    may be spoofed, use ``suspicious``.
 
     Example
     -------
@@ -96,8 +98,7 @@ class LongVerdict(Verdict):
 
     @property
     def suspicious(self):
-        """The spans whose windows are taken for spoof; windows that touch are
-        one span."""
+        """Spans whose windows are classified as spoof, touching ones joined."""
         spans = []
         for segment in self.segments:
             if segment.score is None or segment.score > self.threshold:
@@ -111,7 +112,7 @@ class LongVerdict(Verdict):
 
 
 def likelihood_ratio_text(score):
-    """A log-likelihood ratio (natural logarithm) of either sign as a factor.
+    """Format a log-likelihood ratio (natural logarithm, any sign) as a factor.
 
     Example
     -------
@@ -125,7 +126,7 @@ def likelihood_ratio_text(score):
 
 
 def nonfinite_score_message(path, score):
-    """Say why a score that is NaN or infinite is no verdict on a recording."""
+    """Explain why a score that is NaN or infinite gives no verdict."""
     return (
         f"{path}: its score is {score}; are the network's weights damaged, or "
         "is its audio extremely loud?"
@@ -133,24 +134,10 @@ def nonfinite_score_message(path, score):
 
 
 def draw_verdict(verdict):
-    """Draw a recording with its score over time, as PNG.
+    """Draw the recording of a ``LongVerdict`` and its score over time, as PNG.
 
-    The recording is read as a stream, so that it may be of any length. Spans
-    that are taken for spoof are shaded.
-
-    Arguments
-    ---------
-    verdict : LongVerdict
-
-    Example
-    -------
-    >>> import soundfile
-    >>> path = getfixture("tmpdir") / "a.wav"
-    >>> soundfile.write(path, np.random.rand(32000), 16000)
-    >>> segments = Segment(0, 1, 1.0), Segment(1, 2, -1.0)
-    >>> verdict = LongVerdict(str(path), "spoof", 0.0, segments=segments)
-    >>> draw_verdict(verdict)[1:4]
-    b'PNG'
+    The recording is read as a stream, so it may have any length. Suspicious
+    spans are shaded.
     """
     from speechbrain_bilevel.evaluation.plots import COLORS, INK, png, style
 
@@ -178,7 +165,7 @@ def draw_verdict(verdict):
 
 
 def _draw_wave(axes, path, end, color):
-    """The lowest and highest sample of each column."""
+    """Draw the lowest and highest sample of each column."""
     per_column = end * SAMPLE_RATE / _COLUMNS
     low, high = np.zeros((2, _COLUMNS + 1), dtype=np.float32)
     position = 0
@@ -199,7 +186,7 @@ def _draw_wave(axes, path, end, color):
 
 
 def _draw_scores(axes, verdict, color):
-    """The score of each window at its middle; silent ones leave a gap."""
+    """Draw the score of each window at its middle; silence leaves a gap."""
     windows, threshold = verdict.segments, verdict.threshold
     times = [(window.start + window.end) / 2 for window in windows]
     scores = np.array([window.score for window in windows], dtype=float)

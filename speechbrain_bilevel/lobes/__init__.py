@@ -1,8 +1,8 @@
 """Networks: waveforms, [batch, samples] at 16 kHz, -> logits, [batch, 2].
 
 A network has ``num_samples``, the length that it was made for; ``embed`` and
-``classifier``, which compose it; ``any_length``, true where it takes others;
-and ``sizes``, its constructor's arguments as JSON, for ``build``.
+``classifier``, which compose it; ``any_length``, true if it takes others; and
+``sizes``, its constructor's arguments as JSON, for ``build``.
 """
 
 import functools
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 
 class _Networks(Mapping):
-    """Network classes by name, imported when they are asked for."""
+    """Network classes by name, imported on first use."""
 
     def __getitem__(self, name):
         module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
@@ -31,39 +31,23 @@ _MODULES = {
     "SSLAASIST": "ssl",
     "V2": "v2",
 }
-#: The class of each network, by name; only these can be exported.
+#: The class of each network, by name. Only these can be exported.
 NETWORKS = _Networks()
 
 
 def build(name, sizes):
-    """Build a network with new weights.
+    """Build a network with new weights, by its name in ``NETWORKS``.
 
-    Arguments
-    ---------
-    name : str
-        A key of ``NETWORKS``.
-    sizes : dict
-        Arguments of its constructor.
-
-    Example
-    -------
-    >>> network = build("MelCNN", {"channels": [4, 8], "num_samples": 16000})
-    >>> build("MelCNN", network.sizes).sizes == network.sizes
-    True
+    ``sizes`` are the arguments of its constructor.
     """
     return NETWORKS[name](**sizes)
 
 
 def arguments(cls):
-    """The arguments of a network's constructor and their defaults.
+    """Return the arguments of a network's constructor and their defaults.
 
-    A ``**name`` stands for the keyword-only ones of its base class; an argument
-    that is annotated by a class has a dict of that one's for default.
-
-    Example
-    -------
-    >>> arguments(NETWORKS["AASIST"])["stack_size"]
-    32
+    ``**name`` stands for the keyword-only arguments of the base class; the
+    default of an argument that is annotated by a class is a dict of its own.
     """
     found = {}
     for parameter in inspect.signature(cls).parameters.values():
@@ -80,7 +64,7 @@ def arguments(cls):
 
 
 def with_sizes(cls):
-    """Let a network class keep its constructor's arguments as ``sizes``."""
+    """Make a network class store its constructor's arguments as ``sizes``."""
     constructor = cls.__init__
 
     @functools.wraps(constructor)

@@ -1,6 +1,6 @@
 """AASIST: a countermeasure on a spectral and a temporal graph of the waveform.
 
-Source of the design, https://arxiv.org/abs/2110.01200, and of weights of both
+Source of the design: https://arxiv.org/abs/2110.01200; of the weights of both
 sizes: https://github.com/clovaai/aasist
 """
 
@@ -15,9 +15,9 @@ from speechbrain_bilevel.nnet.graph import (
 )
 from speechbrain_bilevel.nnet.sinc import SincFrontEnd
 
-#: Of every pooling, over filters and over frames.
+#: Factor of every pooling, over filters and over frames.
 POOL = 3
-#: Frames that a CPU takes at once, a multiple of ``POOL``; features of 32
+#: Frames that a CPU computes at once, a multiple of ``POOL``; features of 32
 #: channels then take 11 MB.
 WINDOW = 3600
 
@@ -25,8 +25,9 @@ WINDOW = 3600
 class ResidualBlock(torch.nn.Module):
     """Two convolutions added to their input, then pooling over time.
 
-    The published block also normalizes its input, but uses it as it was.
-    Without gradients, a CPU takes window after window, which stay in its cache.
+    The published block also normalizes its input, but does not use the result.
+    Without gradients, a CPU computes windows one by one, which stay in its
+    cache.
 
     Example
     -------
@@ -48,8 +49,7 @@ class ResidualBlock(torch.nn.Module):
             self.shortcut = torch.nn.Conv2d(*channels, (1, 3), padding=(0, 1))
 
     def forward(self, x):
-        """[batch, in_channels, bands, frames] -> [batch, out_channels, bands,
-        frames // pool_size]"""
+        """[batch, channels, bands, frames] -> the same, with fewer frames"""
         if self.training or torch.is_grad_enabled() or not x.is_cpu:
             return self._convolve(x)
         pool = self.pool_size
@@ -69,25 +69,26 @@ class ResidualBlock(torch.nn.Module):
 
 
 class GraphBackEnd(torch.nn.Module):
-    """Features -> logits: what AASIST has in common with networks whose method
-    ``extract_features``, [batch, samples] -> [batch, channels, bands, frames],
-    is another.
+    """Features -> logits: the part of AASIST that networks share.
+
+    They differ in ``extract_features``, [batch, samples] -> [batch, channels,
+    bands, frames].
 
     Arguments
     ---------
     bands, channels : int
-        Of the features.
+        Shape of the features.
     num_samples, min_samples : int
-        Input length of the training, and the shortest that leaves a frame.
+        Input length in training, and the shortest that gives a frame.
     graph_size, stack_size : int
-        Features of a node in the graph of one view and where both meet.
+        Features of a node in the graph of one view, and in the joint graphs.
     spectral_ratio, temporal_ratio, stack_ratio : float
-        The part of the nodes that pooling keeps of each view and where both
-        meet.
+        Share of the nodes that pooling keeps in each view, and in the joint
+        graphs.
     temperature, stack_temperature : float
-        Of the attention in one view and where both meet.
+        Temperature of the attention in one view, and in the joint graphs.
     graph_dropout, pool_dropout, dropout : float
-        Dropout probability of nodes, of what pooling scores, and of the
+        Dropout probability of nodes, of nodes scored by pooling, and of the
         embedding at the classifier.
     num_classes : int
         Number of outputs: 0 is spoof, 1 is bona fide.
@@ -143,8 +144,10 @@ class GraphBackEnd(torch.nn.Module):
         )
 
     def embed(self, wavs):
-        """[batch, samples] -> maxima and means of both graphs, and the stack
-        node, [batch, 5 * stack_size]"""
+        """[batch, samples] -> [batch, 5 * stack_size]
+
+        Maxima and means of both graphs, and the stack node.
+        """
         if wavs.shape[1] < self.min_samples:
             raise ValueError(
                 f"{type(self).__name__} needs {self.min_samples} samples at "
@@ -180,16 +183,15 @@ class AASIST(GraphBackEnd):
 
     AASIST-L has ``channels=[32, 32, 24, 24, 24, 24]``, ``graph_size=24``,
     ``spectral_ratio=0.4``, ``temporal_ratio=0.5`` and ``stack_ratio=0.7``. Of
-    the published 297,866 and 85,306 parameters, ours lacks the 512 and 272 that
-    the output does not depend on.
+    the published 297,866 and 85,306 parameters, 512 and 272 are missing here,
+    because the output does not depend on them.
 
-    Without gradients, a CPU takes clip by clip; all that differs is the time.
+    Without gradients, a CPU computes clips one by one; the result is the same.
 
     Arguments
     ---------
     num_samples : int
-        Input length at 16 kHz of the training. The network takes any that
-        leaves it a frame.
+        Input length in training, at 16 kHz. Others work if they give a frame.
     sinc_channels, sinc_kernel_size : int
         Number and length of the sinc filters.
     channels : list of int

@@ -14,7 +14,8 @@ _N_FFT = 512
 class LogMelEncoder(torch.nn.Module):
     """Waveform -> log-mel spectrogram -> strided convolutions.
 
-    Each band's mean over time is taken off, and with it the recording channel.
+    The mean over time of each band is subtracted, and with it the effect of the
+    recording channel.
 
     Example
     -------
@@ -29,7 +30,7 @@ class LogMelEncoder(torch.nn.Module):
                 f"n_mels: {n_mels}; the spectrogram has {_N_FFT // 2} "
                 "frequencies"
             )
-        # torchaudio looks at its table, which the meta device cannot do.
+        # torchaudio reads values of its table; the meta device has none.
         with torch.device("cpu"):
             self.mel = torchaudio.transforms.MelSpectrogram(
                 SAMPLE_RATE, _N_FFT, 400, hop_length=160, n_mels=n_mels
@@ -55,14 +56,15 @@ class LogMelEncoder(torch.nn.Module):
 
 @with_sizes
 class MelCNN(torch.nn.Module):
-    """Convolutions on the log-mel spectrogram, pooled over time to mean and
-    standard deviation; 101,730 parameters with the default sizes.
+    """Convolutions on the log-mel spectrogram, pooled to mean and deviation.
+
+    101,730 parameters with the default sizes.
 
     Arguments
     ---------
     num_samples : int
-        Input length at 16 kHz of the training. The network takes any above half
-        of the spectrogram's window, 256.
+        Input length in training, at 16 kHz. Others work above 256, half of the
+        spectrogram's window.
     n_mels : int
         Mel bands.
     channels : list of int
@@ -71,7 +73,7 @@ class MelCNN(torch.nn.Module):
     dropout : float
         Dropout probability before both layers of the classifier.
     one_class : bool
-        End with a ``OneClassHead``, for ``OneClassSoftmax``; otherwise with a
+        End with a ``OneClassHead``, for ``OneClassSoftmax``, instead of a
         linear layer.
 
     Example

@@ -8,7 +8,7 @@ from speechbrain_bilevel.lobes import arguments, with_sizes
 from speechbrain_bilevel.lobes.aasist import POOL, GraphBackEnd, ResidualBlock
 from speechbrain_bilevel.utils.errors import InputError
 
-# What else would change the computation, and is the same in all of wav2vec
+# Other entries that change the computation; the same in all models of wav2vec
 # 2.0 and XLS-R.
 _FIXED_CONFIG = {
     "model_type": "wav2vec2",
@@ -19,24 +19,25 @@ _FIXED_CONFIG = {
     "adapter_attn_dim": None,
     "apply_spec_augment": False,
 }
-# Options of SpeechBrain's Wav2Vec2 that would, too.
+# Options of SpeechBrain's Wav2Vec2 that change it too.
 _FIXED_OPTIONS = {"output_norm": False, "output_all_hiddens": False}
 
 
 @with_sizes
 class UntrainedWav2Vec2(torch.nn.Module):
-    """Compute what SpeechBrain's ``Wav2Vec2`` does, by tensors of the same
-    names, but begin with random weights and need no source: a detector has
-    weights of its own, and fetches nothing.
+    """SpeechBrain's ``Wav2Vec2`` with random weights and without a source.
+
+    It computes the same by tensors of the same names. A detector has its own
+    weights, so it need not fetch any.
 
     Arguments
     ---------
     hidden_size, ..., num_conv_pos_embedding_groups
-        Of transformers' ``Wav2Vec2Config``; the defaults make wav2vec 2.0 base.
+        See transformers' ``Wav2Vec2Config``; the defaults are wav2vec 2.0 base.
     do_normalize : bool
-        Bring each waveform to mean 0 and variance 1.
+        Normalize each waveform to mean 0 and variance 1.
     freeze : bool
-        Get no gradient.
+        Compute no gradient.
 
     Example
     -------
@@ -94,15 +95,15 @@ class UntrainedWav2Vec2(torch.nn.Module):
 class SSLAASIST(GraphBackEnd):
     """wav2vec 2.0, a linear projection, residual blocks and AASIST's graphs.
 
-    As published (https://arxiv.org/abs/2202.12233) but for the readout of the
-    features, which is AASIST's own, maxima of magnitudes, and for the norms
-    that the residual blocks do without.
+    As published (https://arxiv.org/abs/2202.12233), except that the features
+    are read out as in AASIST, by maxima of magnitudes, and that residual blocks
+    lack input norms.
 
-    A front end whose ``freeze`` is true gets no gradient and stays in
-    evaluation mode. The weight norm of any front end is resolved into the
-    weights, since torch's second derivatives of it are wrong; no layer is
-    left out at random, and what only masked pretraining learns stays as it is,
-    since DDP refuses parameters without a gradient.
+    A front end with ``freeze`` gets no gradient and stays in evaluation mode.
+    Weight norm of the front end is resolved into the weights, since torch's
+    second derivatives of it are wrong. No layer is dropped at random.
+    Parameters of masked pretraining are not trained, since DDP refuses
+    parameters without a gradient.
 
     Arguments
     ---------
@@ -110,11 +111,9 @@ class SSLAASIST(GraphBackEnd):
         SpeechBrain's ``Wav2Vec2``, an ``UntrainedWav2Vec2``, or the sizes of
         the latter.
     num_samples : int
-        Input length at 16 kHz of the training. The network takes any that
-        leaves it a frame.
+        Input length in training, at 16 kHz. Others work if they give a frame.
     projection_size : int
-        What the front end's features are projected to: the bands, before
-        pooling.
+        Size to which features are projected: the bands before pooling.
     channels : list of int
         Output channels of each residual block.
     **graphs
@@ -123,7 +122,7 @@ class SSLAASIST(GraphBackEnd):
     Raises
     ------
     InputError
-        If the front end is of a kind that ``UntrainedWav2Vec2`` cannot be.
+        If ``UntrainedWav2Vec2`` cannot represent the front end.
 
     Example
     -------
@@ -162,14 +161,14 @@ class SSLAASIST(GraphBackEnd):
         self.front_end = front_end
         self.projection = torch.nn.Linear(config.hidden_size, projection_size)
         self.norm = torch.nn.BatchNorm2d(1)
-        # A frame takes 20 ms, in AASIST's features 0.2 ms at first: no pooling.
+        # No pooling: a frame lasts 20 ms, in AASIST's first features 0.2 ms.
         sizes = zip([1, *channels], channels)
         blocks = [ResidualBlock(*pair, pool_size=1) for pair in sizes]
         self.encoder = torch.nn.Sequential(*blocks)
         self.train(self.training)
 
     def train(self, mode=True):
-        """As torch's, but a frozen front end remains in evaluation mode."""
+        """Set the mode, but keep a frozen front end in evaluation mode."""
         super().train(mode)
         if self.front_end.freeze:
             self.front_end.eval()
@@ -183,7 +182,7 @@ class SSLAASIST(GraphBackEnd):
 
 
 def _sizes_of(front_end):
-    """Those of an ``UntrainedWav2Vec2`` that computes the same."""
+    """Return the sizes of an ``UntrainedWav2Vec2`` that computes the same."""
     if isinstance(front_end, UntrainedWav2Vec2):
         return front_end.sizes
     config = front_end.model.config
@@ -206,7 +205,7 @@ def _sizes_of(front_end):
 
 
 def _min_samples(frames, config):
-    """The fewest samples of which the convolutions make so many frames."""
+    """Return the fewest samples that the convolutions turn into ``frames``."""
     layers = zip(config.conv_kernel, config.conv_stride)
     for kernel, stride in reversed(list(layers)):
         frames = (frames - 1) * stride + kernel

@@ -20,7 +20,7 @@ from speechbrain_bilevel.nnet.transformer import (
     TransformerBlock,
 )
 
-# Clips whose tokens a processor's cache holds.
+# Clips whose tokens fit into a processor's cache.
 _CPU_CHUNK = 4
 
 
@@ -52,8 +52,10 @@ class SincFilters(SincConv):
         self.band_hz_.data = edges.diff(dim=0)
 
     def first_half(self):
-        """The filters, which are symmetric, up to their middle:
-        [out_channels, kernel_size // 2 + 1]"""
+        """Return the first half of the symmetric filters, including the middle.
+
+        [out_channels, kernel_size // 2 + 1]
+        """
         self.device = self.low_hz_.device
         middle = self.kernel_size // 2
         return self._get_sinc_filters()[:, 0, : middle + 1]
@@ -103,7 +105,7 @@ class SincBranch(torch.nn.Module):
 class MelEncoder(torch.nn.Module):
     """Waveform -> mel power spectrogram -> strided convolutions -> tokens.
 
-    The upper level of the published bi-level problem.
+    This is the upper level of the published bi-level problem.
 
     Example
     -------
@@ -113,9 +115,9 @@ class MelEncoder(torch.nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        # torchaudio looks at its table, which the meta device cannot do.
+        # torchaudio reads values of its table; the meta device has none.
         with warnings.catch_warnings(), torch.device("cpu"):
-            # 128 bands are more than 201 frequencies fill; so is it published.
+            # As published, some of the 128 bands hold none of 201 frequencies.
             warnings.filterwarnings("ignore", "At least one mel filterbank")
             self.mel = torchaudio.transforms.MelSpectrogram(SAMPLE_RATE)
         layers = []
@@ -132,7 +134,7 @@ class MelEncoder(torch.nn.Module):
         self.num_convs = len(channels)
 
     def num_tokens(self, num_samples):
-        """Number of tokens for an input of that many samples."""
+        """Return the number of tokens for an input of ``num_samples``."""
         bands, frames = self.mel.n_mels, num_samples // self.mel.hop_length + 1
         for _ in range(self.num_convs):
             bands, frames = (bands + 1) // 2, (frames + 1) // 2
@@ -149,13 +151,13 @@ class MelEncoder(torch.nn.Module):
 class V2(torch.nn.Module):
     """The published network; 17,499,730 parameters with the default sizes.
 
-    Without gradients, a CPU takes a few clips at a time up to the GRU; all that
-    differs is the time.
+    Without gradients, a CPU computes a few clips at a time up to the GRU; the
+    result is the same.
 
     Arguments
     ---------
     num_samples : int
-        Input length at 16 kHz. The network takes no other.
+        Input length at 16 kHz; the only one that works.
     sinc_channels, sinc_kernel_size : int
         Number and length of the sinc filters.
     pool_size : int
@@ -163,17 +165,15 @@ class V2(torch.nn.Module):
     patch_size : int
         Side of the square patches of the [sinc_channels, frames] map.
     token_sizes : list of int
-        The patch axis is mapped to each of these in turn; the last one is the
-        number of tokens.
+        Sizes to which the axis of patches is mapped in turn; the last one is
+        the number of tokens.
     encoder_channels : list of int
         Output channels of each convolution of the mel branch; the last one is
         the token size of both branches.
     num_layers, nhead, d_ffn : int
         Number of transformer blocks, their heads and feed-forward size.
-    gru_hidden_size : int
-        Channels of the GRU.
-    classifier_size : int
-        Hidden size of the classifier.
+    gru_hidden_size, classifier_size : int
+        Channels of the GRU, hidden size of the classifier.
     dropout : float
         Dropout probability, everywhere.
     num_classes : int
@@ -238,8 +238,7 @@ class V2(torch.nn.Module):
         )
 
     def embed(self, wavs):
-        """[batch, num_samples] -> the mean over the GRU's channels, [batch,
-        tokens]"""
+        """[batch, num_samples] -> [batch, tokens], means over GRU channels"""
         if wavs.shape[1] != self.num_samples:
             raise ValueError(
                 f"V2 was built for {self.num_samples} samples, got "

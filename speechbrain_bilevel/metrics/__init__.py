@@ -1,1 +1,1 @@
-"""Metrics of spoofing countermeasures: arrays in, numbers out."""
+"""Metrics of spoofing countermeasures, computed from arrays of scores."""

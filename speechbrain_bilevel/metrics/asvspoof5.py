@@ -16,8 +16,9 @@ from speechbrain_bilevel.metrics.eer import as_scores, det_curve
 from speechbrain_bilevel.metrics.tdcf import ASVSPOOF_COSTS
 from speechbrain_bilevel.utils.errors import InputError
 
-#: Of Pmiss and Pfa in track 1: rejecting a bona fide trial costs 1, accepting a
-#: spoofed one 10 at a prior of 0.05, divided by the cost of accepting all.
+#: Weights of Pmiss and Pfa in track 1: rejecting a bona fide trial costs 1,
+#: accepting a spoofed one 10 at a prior of 0.05, divided by the cost of
+#: accepting all.
 DCF_WEIGHTS = 1 * (1 - 0.05) / (10 * 0.05), 1.0
 
 #: Bayes' threshold on log-likelihood ratios for these weights, -ln(1.9).
@@ -27,25 +28,14 @@ BAYES_THRESHOLD = -float(np.log(np.divide(*DCF_WEIGHTS)))
 def min_dcf(bonafide, spoof):
     """Compute the minimum detection cost of track 1 and its threshold.
 
-    Arguments
-    ---------
-    bonafide : array_like
-        Scores of the bona fide trials, [n_bonafide]; higher means "more bona
-        fide".
-    spoof : array_like
-        Scores of the spoofed trials, [n_spoof].
+    See ``eer.det_curve`` for the arguments and the errors.
 
     Returns
     -------
     min_dcf : float
         The lowest cost over the points of ``eer.det_curve``, in [0, 1].
     threshold : float
-        Trials with a score above it are accepted.
-
-    Raises
-    ------
-    InputError
-        If the scores of a class cannot be used, see ``eer.as_scores``.
+        Trials with a score above are accepted.
 
     Example
     -------
@@ -60,21 +50,18 @@ def min_dcf(bonafide, spoof):
 
 
 def act_dcf(bonafide, spoof):
-    """Compute the actual detection cost of track 1: at Bayes' threshold.
+    """Compute the actual detection cost of track 1, at Bayes' threshold.
 
     Arguments
     ---------
-    bonafide : array_like
-        Log-likelihood ratios (natural logarithm) of the bona fide trials,
-        [n_bonafide].
-    spoof : array_like
-        The same of the spoofed trials, [n_spoof].
+    bonafide, spoof : array_like
+        Log-likelihood ratios (natural logarithm) of the trials of each class,
+        [n_bonafide] and [n_spoof]. One at the threshold is accepted.
 
     Returns
     -------
     float
-        At least the minimum; above 1 where the scores do harm. A score at the
-        threshold is accepted.
+        At least the minimum; above 1 if the scores do harm.
 
     Example
     -------
@@ -90,18 +77,8 @@ def act_dcf(bonafide, spoof):
 def cllr(bonafide, spoof):
     """Compute the cost of log-likelihood ratios, in bits.
 
-    Arguments
-    ---------
-    bonafide : array_like
-        Log-likelihood ratios (natural logarithm) of the bona fide trials,
-        [n_bonafide].
-    spoof : array_like
-        The same of the spoofed trials, [n_spoof].
-
-    Returns
-    -------
-    float
-        0 is perfect; scores that are always 0 have 1, misleading ones more.
+    See ``act_dcf`` for the arguments. The cost is 0 for perfect scores, 1 for
+    scores that are always 0, and higher for misleading ones.
 
     Example
     -------
@@ -115,21 +92,7 @@ def cllr(bonafide, spoof):
 
 
 def bits(scores):
-    """Compute log2(1 + exp(score)) without overflow.
-
-    Arguments
-    ---------
-    scores : numpy.ndarray
-
-    Returns
-    -------
-    numpy.ndarray
-
-    Example
-    -------
-    >>> bits(np.array([0.0, 1e4])).round(2).tolist()
-    [1.0, 14426.95]
-    """
+    """Compute log2(1 + exp(score)) without overflow."""
     return np.logaddexp(0, scores) / np.log(2)
 
 
@@ -141,21 +104,18 @@ def min_adcf(target, nontarget, spoof, costs=ASVSPOOF_COSTS):
 
     Arguments
     ---------
-    target : array_like
-        Scores of target speakers' bona fide trials, [n_target].
-    nontarget : array_like
-        Scores of other speakers' bona fide trials, [n_nontarget].
-    spoof : array_like
-        Scores of spoofed trials, [n_spoof].
+    target, nontarget, spoof : array_like
+        Scores of target speakers' and other speakers' bona fide trials and of
+        spoofed trials, [n_target], [n_nontarget] and [n_spoof].
     costs : TDCFCosts
-        ``c_miss_cm`` plays no part.
+        ``c_miss_cm`` is not used.
 
     Returns
     -------
     min_adcf : float
         In [0, 1].
     threshold : float
-        Trials with a score above it are accepted.
+        Trials with a score above are accepted.
 
     Raises
     ------
@@ -166,9 +126,9 @@ def min_adcf(target, nontarget, spoof, costs=ASVSPOOF_COSTS):
     Notes
     -----
     The cost is ``p_target c_miss_asv Pmiss + p_nontarget c_fa_asv
-    Pfa_nontarget + p_spoof c_fa_cm Pfa_spoof``, divided by that of accepting or
-    of rejecting every trial, whichever is lower. Of equal scores, targets are
-    rejected first, then nontargets, then spoofs.
+    Pfa_nontarget + p_spoof c_fa_cm Pfa_spoof``, divided by the lower of the
+    costs of accepting and of rejecting every trial. Of equal scores, targets
+    are rejected first, then nontargets, then spoofs.
 
     Example
     -------

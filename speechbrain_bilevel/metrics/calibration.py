@@ -25,7 +25,7 @@ from speechbrain_bilevel.metrics.eer import as_scores
 from speechbrain_bilevel.utils.errors import InputError
 
 #: Directions in which standardized scores spread less than this share of the
-#: widest one are taken for rounding: a weight there would be huge and random.
+#: widest one are taken for rounding errors: a weight there would be random.
 SMALLEST_SPREAD = 1e-3
 
 
@@ -50,22 +50,10 @@ class LinearFusion:
     bias: float
 
     def __call__(self, scores):
-        """Fuse the scores.
+        """Fuse scores, [n_trials, n_systems], to [n_trials].
 
-        Arguments
-        ---------
-        scores : array_like
-            A column for each system, [n_trials, n_systems].
-
-        Returns
-        -------
-        numpy.ndarray
-            [n_trials]
-
-        Raises
-        ------
-        InputError
-            If the number of systems is another, or a sum is not finite.
+        Raise an ``InputError`` if the number of systems is wrong, or a sum is
+        not finite.
         """
         scores = np.asarray(scores, dtype=np.float64)
         if scores.ndim != 2 or scores.shape[1] != len(self.weights):
@@ -99,32 +87,32 @@ def learn_fusion(scores, is_bonafide, names=None):
     is_bonafide : array_like
         True for bona fide, False for spoof, [n_trials].
     names : list of str, optional
-        What messages call the systems; by default "system 1", ...
+        Names of the systems in messages; by default "system 1", ...
 
     Returns
     -------
     LinearFusion
-        Gives natural-logarithm LLRs. Of more than one system, a weight may be
+        Maps to natural-logarithm LLRs. With several systems, weights may be
         negative.
 
     Raises
     ------
     InputError
         If a class has no trial, shapes do not fit, a score is NaN or infinite,
-        all scores of a system are equal, or a single system's weight is not
-        positive: its scores look negated.
+        all scores of a system are equal, or the weight of a single system is
+        not positive: its scores look negated.
 
     Notes
     -----
-    The map has the lowest class-balanced logistic loss, which is Cllr (in nats)
-    but for Platt's targets: (N_b + 1) / (N_b + 2) for each of N_b bona fide
-    trials and 1 / (N_s + 2) for each of N_s spoofed ones, not 1 and 0. With
-    these, the optimum is finite even where a threshold separates the classes.
+    The map minimizes the class-balanced logistic loss, which is Cllr (in nats)
+    except for Platt's targets: (N_b + 1) / (N_b + 2) for each of N_b bona fide
+    trials and 1 / (N_s + 2) for each of N_s spoofed ones, instead of 1 and 0.
+    They keep the optimum finite even if a threshold separates the classes.
 
-    The result depends on no offset or scale of the scores, and nothing is
-    random. Where systems say the same (one is an affine copy of another, up to
-    ``SMALLEST_SPREAD``), the smallest weights are taken, in units of the
-    systems' standard deviations, so that copies share the weight.
+    The result is deterministic and invariant to offset and scale of the scores.
+    If systems are affine copies of one another, up to ``SMALLEST_SPREAD``, the
+    smallest weights are taken, in units of the systems' standard deviations, so
+    that copies share the weight.
 
     Example
     -------
@@ -184,7 +172,7 @@ def _check_shapes(scores, is_bonafide):
 def _check_column(name, column):
     column = as_scores(column, name)
     lowest, highest = column.min(), column.max()
-    # Beyond these limits the weight, or its inverse, is no finite number.
+    # Beyond these limits the weight, or its inverse, is not finite.
     if not 1e-300 < highest / 2 - lowest / 2 < 1e300:
         raise InputError(
             f"{name}: the scores lie between {lowest:g} and {highest:g}, and "
@@ -194,8 +182,8 @@ def _check_column(name, column):
 
 
 def _standardize(scores, shares):
-    """Scores with mean 0 and deviation 1 where each class weighs one half."""
-    # By the range first: squares of very large or small scores are 0 or inf.
+    """Return scores of mean 0 and deviation 1 with classes weighted equally."""
+    # Divide by the range first: squares of extreme scores are 0 or infinite.
     lowest, width = scores.min(0), np.ptp(scores, axis=0)
     scores = (scores - lowest) / width
     mean = shares @ scores
@@ -205,10 +193,9 @@ def _standardize(scores, shares):
 
 
 def _independent_directions(standardized, shares):
-    """Directions of unit variance that span what the systems say.
+    """Return directions, [n_systems, rank], along which scores have variance 1.
 
-    [n_systems, rank]. What it leaves out gets no weight, so that the weights
-    are the smallest.
+    Directions left out get no weight, so the weights are the smallest ones.
     """
     correlation = (standardized.T * shares) @ standardized
     variances, directions = np.linalg.eigh(correlation)
@@ -217,7 +204,7 @@ def _independent_directions(standardized, shares):
 
 
 def _minimize_loss(features, targets, shares):
-    """Where the slope of the logistic loss, which is convex, is 0."""
+    """Return the parameters at which the slope of the convex loss is 0."""
 
     def gradient(parameters):
         return features.T @ (shares * (expit(features @ parameters) - targets))
@@ -226,8 +213,8 @@ def _minimize_loss(features, targets, shares):
         llr = features @ parameters
         return (features.T * (shares * expit(llr) * expit(-llr))) @ features
 
-    # A minimizer stops where the loss no longer changes in its last digit, at a
-    # thousandth of the digits that the slope still has.
+    # A minimizer would stop where the loss no longer changes in its last digit;
+    # the slope is still far from its own rounding error there.
     found = optimize.root(
         gradient,
         np.zeros(features.shape[1]),

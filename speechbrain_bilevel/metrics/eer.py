@@ -10,21 +10,17 @@ def det_curve(bonafide, spoof):
 
     Arguments
     ---------
-    bonafide : array_like
-        Scores of the bona fide trials, [n_bonafide]; higher means "more bona
-        fide".
-    spoof : array_like
-        Scores of the spoofed trials, [n_spoof].
+    bonafide, spoof : array_like
+        Scores of the trials of each class, [n_bonafide] and [n_spoof]; higher
+        means "more bona fide".
 
     Returns
     -------
-    frr : numpy.ndarray
-        Share of bona fide trials rejected, [n_bonafide + n_spoof + 1], rising
-        from 0 to 1.
-    far : numpy.ndarray
-        Share of spoofed trials accepted, same shape, falling from 1 to 0.
+    frr, far : numpy.ndarray
+        Share of bona fide trials rejected, rising from 0 to 1, and of spoofed
+        trials accepted, falling from 1 to 0; [n_bonafide + n_spoof + 1].
     thresholds : numpy.ndarray
-        In ascending order, same shape; trials with a score above are accepted.
+        Ascending, same shape; trials with a score above are accepted.
 
     Raises
     ------
@@ -33,13 +29,13 @@ def det_curve(bonafide, spoof):
 
     Notes
     -----
-    As in the official ASVspoof evaluations, trials are rejected one by one, in
+    As in the official ASVspoof evaluations, trials are rejected one by one in
     ascending order of their scores: point 0, at the lowest score - 0.001,
-    accepts every trial, and point ``k`` rejects the ``k`` lowest scores. Ties
-    are not collapsed: of equal scores the bona fide ones are rejected first.
-    A countermeasure that gives all trials one score has an EER of 1.
-    scikit-learn, torchmetrics and the ROC convex hull collapse ties or
-    interpolate, and differ in the last digits.
+    accepts all trials, point ``k`` rejects the ``k`` lowest scores. Ties are
+    not collapsed: of equal scores, bona fide ones are rejected first, so a
+    countermeasure that gives all trials one score has an EER of 1. Results
+    of scikit-learn, torchmetrics and the ROC convex hull, which collapse ties
+    or interpolate, differ in the last digits.
 
     Example
     -------
@@ -72,16 +68,16 @@ def det_curve(bonafide, spoof):
 def eer(bonafide, spoof):
     """Compute the equal error rate and its threshold.
 
-    The arguments and errors are those of ``det_curve``.
+    See ``det_curve`` for the arguments and the errors.
 
     Returns
     -------
     eer : float
         A fraction: the mean of both error rates at the first point of
-        ``det_curve`` where they are closest; nothing is interpolated. Above
-        0.5, the sign of the scores is most likely wrong.
+        ``det_curve`` where they are closest, not interpolated. Above 0.5, the
+        scores most likely have the wrong sign.
     threshold : float
-        Trials with a score above it are accepted.
+        Trials with a score above are accepted.
 
     Example
     -------
@@ -94,29 +90,10 @@ def eer(bonafide, spoof):
 
 
 def as_scores(scores, name):
-    """Convert the scores of one class to float64, or refuse them.
+    """Return the scores of one class, [n_trials], as float64.
 
-    Arguments
-    ---------
-    scores : array_like
-        [n_trials]
-    name : str
-        What the message calls the class.
-
-    Returns
-    -------
-    numpy.ndarray
-
-    Raises
-    ------
-    InputError
-        If there is no score, one is NaN or infinite, or there is more than one
-        dimension.
-
-    Example
-    -------
-    >>> as_scores([1, 2], "bona fide")
-    array([1., 2.])
+    Raise an ``InputError`` that names the class if there is no score, one is
+    NaN or infinite, or there is more than one dimension.
     """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1:

@@ -90,16 +90,11 @@ class ASVRates:
 
     Arguments
     ---------
-    eer : float
-        Equal error rate between targets and nontargets, a fraction.
-    threshold : float
-        Where that is; a score at or above it is accepted.
-    p_miss : float
-        Share of target trials rejected.
-    p_fa : float
-        Share of nontarget trials accepted.
-    p_fa_spoof : float
-        Share of spoofed trials accepted.
+    eer, threshold : float
+        Equal error rate between targets and nontargets, a fraction, and its
+        threshold; a score at or above it is accepted.
+    p_miss, p_fa, p_fa_spoof : float
+        Share of targets rejected, and of nontargets and spoofs accepted.
     """
 
     eer: float
@@ -114,27 +109,21 @@ def asv_rates(target, nontarget, spoof):
 
     Arguments
     ---------
-    target : array_like
-        ASV scores of target trials, [n_target].
-    nontarget : array_like
-        ASV scores of zero-effort impostors, [n_nontarget].
-    spoof : array_like
-        ASV scores of spoofed trials, [n_spoof].
+    target, nontarget, spoof : array_like
+        ASV scores of target trials, zero-effort impostors and spoofed trials,
+        [n_target], [n_nontarget] and [n_spoof].
 
     Returns
     -------
     ASVRates
+        As in the official evaluation, a score at the threshold is accepted
+        here, but rejected on the DET curve, so the rates may differ from the
+        EER by one trial.
 
     Raises
     ------
     InputError
         If the scores of a class cannot be used, see ``eer.as_scores``.
-
-    Notes
-    -----
-    As in the official evaluation, a score at the threshold is accepted here,
-    but rejected on the DET curve, so that the rates may differ from the EER by
-    one trial.
 
     Example
     -------
@@ -156,39 +145,10 @@ def asv_rates(target, nontarget, spoof):
 
 
 def tdcf_curve(bonafide, spoof, rates, costs=ASVSPOOF_COSTS, form="legacy"):
-    """Compute the normalized t-DCF at every threshold.
+    """Return the normalized t-DCF at every threshold, and the thresholds.
 
-    Arguments
-    ---------
-    bonafide : array_like
-        CM scores of the bona fide trials, [n_bonafide]; higher means "more
-        bona fide".
-    spoof : array_like
-        CM scores of the spoofed trials, [n_spoof].
-    rates : ASVRates
-    costs : TDCFCosts
-    form : str
-        "legacy" or "revised".
-
-    Returns
-    -------
-    tdcf : numpy.ndarray
-        [n_bonafide + n_spoof + 1]
-    thresholds : numpy.ndarray
-        The points of ``eer.det_curve``, same shape.
-
-    Raises
-    ------
-    InputError
-        If the CM scores cannot be used, or the t-DCF is undefined, see
-        ``tdcf_coefficients``.
-
-    Example
-    -------
-    >>> rates = ASVRates(0.0, 0.0, p_miss=0.0, p_fa=0.0, p_fa_spoof=1.0)
-    >>> tdcf, thresholds = tdcf_curve([2.0, 3.0], [0.0, 2.5], rates)
-    >>> tdcf.round(4).tolist()
-    [1.0, 0.5, 1.4405, 0.9405, 1.881]
+    These are the points of ``eer.det_curve``. See ``min_tdcf`` for the
+    arguments and the errors.
     """
     accept, miss, false_alarm = tdcf_coefficients(rates, costs, form)
     frr, far, thresholds = det_curve(bonafide, spoof)
@@ -198,14 +158,30 @@ def tdcf_curve(bonafide, spoof, rates, costs=ASVSPOOF_COSTS, form="legacy"):
 def min_tdcf(bonafide, spoof, rates, costs=ASVSPOOF_COSTS, form="legacy"):
     """Compute the minimum normalized t-DCF and its threshold.
 
-    The arguments and errors are those of ``tdcf_curve``.
+    Arguments
+    ---------
+    bonafide, spoof : array_like
+        CM scores, see ``eer.det_curve``.
+    rates : ASVRates
+        See ``asv_rates``.
+    costs : TDCFCosts
+        By default those of ASVspoof.
+    form : str
+        "legacy" or "revised", see the top of this module.
 
     Returns
     -------
     min_tdcf : float
         At most 1.
     threshold : float
-        The first one that reaches it; trials with a score above are accepted.
+        The first that reaches it; trials with a score above are accepted.
+
+    Raises
+    ------
+    InputError
+        If the CM scores cannot be used, the form is unknown, or the t-DCF is
+        undefined: C1 or C2 is not positive, or the revised form has two
+        different costs of a miss.
 
     Example
     -------
@@ -221,19 +197,11 @@ def min_tdcf(bonafide, spoof, rates, costs=ASVSPOOF_COSTS, form="legacy"):
 def act_tdcf(
     bonafide, spoof, rates, threshold, costs=ASVSPOOF_COSTS, form="legacy"
 ):
-    """Compute the actual t-DCF: at a threshold that was fixed beforehand.
+    """Compute the actual t-DCF, at a threshold that was fixed beforehand.
 
-    The other arguments and the errors are those of ``tdcf_curve``.
-
-    Arguments
-    ---------
-    threshold : float
-        CM trials with a score above it are accepted.
-
-    Returns
-    -------
-    float
-        Normalized; above 1 where the threshold makes the CM worse than none.
+    CM trials with a score above the threshold are accepted. The t-DCF is
+    normalized; above 1, the CM is worse than none. See ``min_tdcf`` for the
+    other arguments and the errors.
 
     Example
     -------
@@ -248,25 +216,9 @@ def act_tdcf(
 
 
 def tdcf_coefficients(rates, costs=ASVSPOOF_COSTS, form="legacy"):
-    """Write the t-DCF as a linear function of the CM's error rates.
+    """Return a, b and c of the normalized ``t-DCF = a + b Pmiss + c Pfa``.
 
-    Arguments
-    ---------
-    rates : ASVRates
-    costs : TDCFCosts
-    form : str
-        "legacy" or "revised".
-
-    Returns
-    -------
-    tuple of float
-        a, b and c of ``t-DCF = a + b Pmiss + c Pfa``, normalized.
-
-    Raises
-    ------
-    InputError
-        If the form is unknown, or C1 or C2 is not positive, so that the
-        normalized t-DCF is undefined.
+    See ``min_tdcf`` for the arguments and the errors.
 
     Example
     -------

@@ -1,6 +1,6 @@
-"""Graph attention as the published AASIST uses it.
+"""Graph attention as in the published AASIST.
 
-Every node is joined to every other. A graph is its nodes, [batch, nodes,
+Every node is connected to every other. A graph is its nodes, [batch, nodes,
 features].
 
 Source of the design: https://arxiv.org/abs/2110.01200
@@ -10,15 +10,14 @@ import torch
 
 
 def score_weight(in_features):
-    """A parameter that turns the features of a pair of nodes into a score."""
+    """Return a parameter that maps features of a pair of nodes to a score."""
     return torch.nn.Parameter(
         torch.nn.init.xavier_normal_(torch.empty(in_features, 1))
     )
 
 
 def pair_products(x):
-    """Multiply every node with every node: [batch, nodes, features] ->
-    [batch, nodes, nodes, features].
+    """[batch, nodes, features] -> [batch, nodes, nodes, features]
 
     Example
     -------
@@ -30,7 +29,7 @@ def pair_products(x):
 
 
 class NodeUpdate(torch.nn.Module):
-    """Project what nodes attend to and what they are, and add both."""
+    """Project the attended nodes and the nodes themselves, and add both."""
 
     def __init__(self, in_features, out_features):
         super().__init__()
@@ -59,10 +58,9 @@ class GraphAttention(torch.nn.Module):
     ---------
     in_features, out_features : int
         Features of a node.
-    temperature : float
-        Divides the scores before the softmax.
-    dropout : float
-        Dropout probability of the input.
+    temperature, dropout : float
+        Divisor of the scores before the softmax; dropout probability of the
+        input.
 
     Example
     -------
@@ -90,17 +88,14 @@ class GraphAttention(torch.nn.Module):
 class HeterogeneousGraphAttention(torch.nn.Module):
     """Attention among a temporal and a spectral graph, joined into one.
 
-    How a pair of nodes is scored depends on the graphs that they come from. A
-    stack node attends to all of them; none attends to it. The paper's HS-GAL.
+    The paper calls it HS-GAL. How a pair of nodes is scored depends on the two
+    graphs that they are from. A stack node attends to all nodes; none attends
+    to it.
 
     Arguments
     ---------
-    in_features, out_features : int
-        Features of a node.
-    temperature : float
-        Divides the scores before the softmax.
-    dropout : float
-        Dropout probability of the nodes at the input.
+    in_features, out_features, temperature, dropout
+        See ``GraphAttention``.
 
     Example
     -------
@@ -130,17 +125,9 @@ class HeterogeneousGraphAttention(torch.nn.Module):
     def forward(self, temporal, spectral, stack):
         """Update the nodes of both graphs and the stack node.
 
-        Arguments
-        ---------
-        temporal, spectral : torch.Tensor
-            [batch, nodes, in_features]; their numbers of nodes may differ.
-        stack : torch.Tensor
-            [batch, 1, in_features], or [1, 1, in_features] for all clips.
-
-        Returns
-        -------
-        temporal, spectral, stack : torch.Tensor
-            [batch, nodes, out_features], the last [batch, 1, out_features].
+        ``temporal`` and ``spectral`` are [batch, nodes, in_features], ``stack``
+        is [batch, 1, in_features], or [1, 1, in_features] for all clips. Return
+        all three, with ``out_features``.
         """
         sizes = [temporal.shape[1], spectral.shape[1]]
         x = torch.cat([self.temporal(temporal), self.spectral(spectral)], 1)
@@ -159,7 +146,7 @@ class HeterogeneousGraphAttention(torch.nn.Module):
             [self.temporal_score, self.cross_score, self.spectral_score], 1
         )
         is_spectral = torch.arange(sum(sizes), device=x.device) >= sizes[0]
-        # Of a pair, how many are spectral says which weight.
+        # The number of spectral nodes in a pair selects the weight.
         n_spectral = is_spectral.long() + is_spectral.long().unsqueeze(1)
         features = torch.tanh(self.pair(pair_products(x)))
         return (features * weights.T[n_spectral]).sum(dim=3)
@@ -169,16 +156,15 @@ class HeterogeneousGraphAttention(torch.nn.Module):
 
 
 class GraphPool(torch.nn.Module):
-    """Keep the nodes of the highest scores, in the order of these.
+    """Keep the nodes with the highest scores, in this order.
 
     Arguments
     ---------
     in_features : int
         Features of a node.
-    ratio : float
-        The part of the nodes that is kept, rounded down to one at least.
-    dropout : float
-        Dropout probability of what is scored.
+    ratio, dropout : float
+        Share of the nodes to keep, rounded down but at least one; dropout
+        probability of the nodes when scored.
 
     Example
     -------
@@ -207,12 +193,10 @@ class StackingBranch(torch.nn.Module):
     ---------
     in_features, out_features : int
         Features of a node.
-    ratio : float
+    ratio, pool_dropout : float
         See ``GraphPool``.
     temperature, dropout : float
-        See ``HeterogeneousGraphAttention``; the output is dropped out as well.
-    pool_dropout : float
-        See ``GraphPool``.
+        See ``GraphAttention``; dropout applies to the output as well.
 
     Example
     -------
@@ -244,7 +228,7 @@ class StackingBranch(torch.nn.Module):
         self.dropout = torch.nn.Dropout(dropout)
 
     def forward(self, temporal, spectral):
-        """Return both graphs, smaller, and the stack node."""
+        """Return both graphs, with fewer nodes, and the stack node."""
         first, second = self.layers
         temporal, spectral, stack = first(temporal, spectral, self.stack)
         nodes = (

@@ -1,6 +1,6 @@
 """Losses and scores of a two-class countermeasure.
 
-Logits are [batch, 2], of spoof (0) and bona fide (1), as in ``dataio.LABELS``.
+Logits are [batch, 2], for spoof (0) and bona fide (1), as in ``dataio.LABELS``.
 """
 
 import torch
@@ -22,8 +22,8 @@ class SpoofLoss(torch.nn.Module):
     gamma : float
         Focal exponent.
     loss_on : str
-        "logits", or "softmax" as in the published code: a softmax twice, whose
-        loss never falls below 0.3.
+        "logits"; or "softmax" as in the published code, which applies softmax
+        twice, so that the loss never falls below 0.3.
 
     Example
     -------
@@ -42,7 +42,7 @@ class SpoofLoss(torch.nn.Module):
         self.loss_on = loss_on
 
     def forward(self, logits, labels, weights=None):
-        """The mean loss of a batch.
+        """Return the mean loss of a batch, a scalar.
 
         Arguments
         ---------
@@ -51,12 +51,7 @@ class SpoofLoss(torch.nn.Module):
         labels : torch.Tensor
             [batch], 0 for spoof, 1 for bona fide.
         weights : torch.Tensor, optional
-            [batch], how much each trial counts; 1 by default.
-
-        Returns
-        -------
-        torch.Tensor
-            A scalar.
+            [batch], the weight of each trial; 1 by default.
         """
         if self.loss_on == "softmax":
             logits = logits.softmax(dim=-1)
@@ -68,17 +63,17 @@ class SpoofLoss(torch.nn.Module):
 
 
 def detection_score(logits, kind="logit_difference"):
-    """The score of each trial: higher is more bona fide.
+    """Return the score of each trial: higher means "more bona fide".
 
     Arguments
     ---------
     logits : torch.Tensor
         [batch, 2]
     kind : str
-        "logit_difference": that of bona fide minus that of spoof. "softmax":
-        the softmax output of bona fide, as published with V2; it ranks trials
-        alike, but saturates into ties near 1. "bonafide_logit": that of bona
-        fide alone, as published with AASIST; it ranks trials otherwise.
+        "logit_difference": bona fide logit minus spoof logit. "softmax": the
+        softmax output for bona fide, as published with V2; the same ranking,
+        but it saturates into ties near 1. "bonafide_logit": that logit alone,
+        as published with AASIST; another ranking.
 
     Returns
     -------
@@ -119,16 +114,17 @@ class OneClassHead(torch.nn.Module):
         self.direction = torch.nn.Parameter(torch.randn(in_features))
 
     def forward(self, embeddings):
-        """[batch, in_features] -> [batch, 2], minus half and plus half the
-        cosine, so that their difference, the score, is the cosine."""
+        """[batch, in_features] -> [batch, 2], minus and plus half the cosine
+
+        Their difference, the score, is the cosine.
+        """
         direction = normalize(self.direction, dim=0)
         cosine = normalize(embeddings, dim=-1) @ direction
         return torch.stack([-cosine / 2, cosine / 2], dim=-1)
 
 
 class OneClassSoftmax(torch.nn.Module):
-    """OC-Softmax: cosine above ``margins[1]`` for bona fide, below
-    ``margins[0]`` for spoof.
+    """OC-Softmax: keep the cosine high for bona fide and low for spoof.
 
     Zhang et al., "One-class Learning Towards Synthetic Voice Spoofing
     Detection", 2021.
@@ -136,7 +132,7 @@ class OneClassSoftmax(torch.nn.Module):
     Arguments
     ---------
     margins : list of float
-        Cosine that spoofs should stay below, and bona fide exceed.
+        Cosine that spoofs should stay below, and that bona fide should exceed.
     scale : float
         How sharp the margins are.
 
@@ -154,19 +150,9 @@ class OneClassSoftmax(torch.nn.Module):
         self.scale = scale
 
     def forward(self, logits, labels, weights=None):
-        """The mean loss of a batch.
+        """Return the mean loss of the logits of a ``OneClassHead``.
 
-        Arguments
-        ---------
-        logits : torch.Tensor
-            [batch, 2], of a ``OneClassHead``.
-        labels, weights : torch.Tensor
-            As of ``SpoofLoss``.
-
-        Returns
-        -------
-        torch.Tensor
-            A scalar.
+        See ``SpoofLoss.forward`` for the arguments.
         """
         spoof, bonafide = logits.unbind(dim=1)
         missed = self.margins.to(logits.device)[labels] - (bonafide - spoof)
@@ -180,16 +166,15 @@ class LossWeights(torch.nn.Module):
 
         weight_i = sigmoid(logit_i) / mean_j sigmoid(logit_j)
 
-    All weights together keep the mean 1, and begin there. Otherwise the upper
-    level could scale the whole lower loss, which is another learning rate,
-    instead of choosing among the trials. The mean over a batch would fix the
-    scale too, but a trial's weight would then depend on which others are drawn
-    with it. Where groups differ in size, the mean 1 is that over groups. As
-    long as the sigmoids are p on average, no weight exceeds 1 / p.
+    Initially all weights are 1, and their mean remains 1; over groups, it does
+    not depend on their sizes. Otherwise the upper level could scale the lower
+    loss, which is another learning rate, instead of choosing among trials. (A
+    mean over the batch would make a trial's weight depend on the other trials.)
+    With sigmoids of p on average, no weight exceeds 1 / p.
 
-    Weight the losses of trials with it in ``lower_objectives``, and name the
-    module in ``upper``. The upper loss does not depend on it directly, so it
-    needs a hypergradient with an implicit part, e.g. ``OneStepUnrolled``.
+    Multiply the losses of trials in ``lower_objectives`` by the weights, and
+    name the module in ``upper``. The upper loss does not depend on it directly,
+    so use a hypergradient with an implicit part, e.g. ``OneStepUnrolled``.
 
     Source: Ren et al., Learning to reweight examples for robust deep learning,
     https://arxiv.org/abs/1803.09050; Shaban et al., Truncated back-propagation
@@ -204,8 +189,6 @@ class LossWeights(torch.nn.Module):
     Example
     -------
     >>> weights = LossWeights(3)
-    >>> weights(torch.tensor([0, 2]))
-    tensor([1., 1.], grad_fn=<DivBackward0>)
     >>> losses = torch.tensor([0.5, 1.5])
     >>> loss = (weights(torch.tensor([0, 2])) * losses).mean()
     >>> loss.backward()
@@ -218,17 +201,9 @@ class LossWeights(torch.nn.Module):
         self.logits = torch.nn.Parameter(torch.zeros(size))
 
     def forward(self, indices):
-        """The weights of a batch.
+        """Return the weights, 0 to ``size``, of trials or of their groups.
 
-        Arguments
-        ---------
-        indices : torch.Tensor
-            [batch], int64; the trials, or the group of each.
-
-        Returns
-        -------
-        torch.Tensor
-            [batch], from 0 to ``size``.
+        ``indices`` are int64, [batch]; so is the shape of the weights.
         """
         weights = self.logits.sigmoid()
         return weights[indices] / weights.mean()

@@ -1,7 +1,7 @@
-"""Layer normalization as the published V2 uses it, with its own backward pass.
+"""Layer normalization as in the published V2, with its own backward pass.
 
-A backward pass of one's own serves the first, backward derivative only; all
-others are taken of a plain form of the function: ``has_tangent`` says where,
+That backward pass serves first, backward derivatives only. All others are taken
+through a plain form of the function: ``has_tangent`` says when, and
 ``plain_backward`` takes them.
 """
 
@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 class UnbiasedLayerNorm(torch.nn.Module):
     """Normalize the last axis by its unbiased standard deviation plus eps.
 
-    Unlike in ``torch.nn.LayerNorm`` the variance is divided by n - 1, eps is
+    Unlike in ``torch.nn.LayerNorm``, the variance is divided by n - 1, eps is
     added outside the root, and the affine parameters may span more axes than
     the normalized one.
 
@@ -46,11 +46,11 @@ class UnbiasedLayerNorm(torch.nn.Module):
 
 
 def layer_norm(x, gamma, beta, eps):
-    """``UnbiasedLayerNorm`` as a function that torch differentiates."""
+    """Compute ``UnbiasedLayerNorm`` by operations that torch differentiates."""
     var, mean = torch.var_mean(x, dim=-1, keepdim=True)
     std = var.clamp_min(_smallest(x)).sqrt()
-    # One number a row is divided, not the row: a product is cheaper to
-    # differentiate, and twice so.
+    # Divide one number per row, not the row: a product is cheaper to
+    # differentiate, above all twice.
     normalized = (x - mean) * (std + eps).reciprocal()
     return torch.addcmul(beta, normalized, gamma)
 
@@ -62,25 +62,9 @@ def _smallest(x):
 
 
 def normalize(x, eps):
-    """What ``layer_norm`` scales and shifts, without a graph.
+    """Return the normalized ``x`` and its unbiased deviation, [..., 1].
 
-    Arguments
-    ---------
-    x : torch.Tensor
-        [..., size]
-    eps : float
-
-    Returns
-    -------
-    normalized : torch.Tensor
-        [..., size]
-    std : torch.Tensor
-        Unbiased standard deviation, [..., 1].
-
-    Example
-    -------
-    >>> normalize(torch.tensor([0.0, 2.0, 4.0]), eps=0.0)
-    (tensor([-1.,  0.,  1.]), tensor([2.]))
+    ``layer_norm`` scales and shifts the former. There is no graph.
     """
     centered = x - x.mean(dim=-1, keepdim=True)
     std = torch.linalg.vector_norm(centered, dim=-1, keepdim=True)
@@ -89,14 +73,7 @@ def normalize(x, eps):
 
 
 def normalize_backward(gradient, normalized, std, eps):
-    """The gradient by the argument of ``normalize``, from that by its result.
-
-    Example
-    -------
-    >>> x = torch.tensor([0.0, 2.0, 4.0])
-    >>> normalize_backward(torch.ones(3), *normalize(x, eps=0.0), eps=0.0)
-    tensor([0., 0., 0.])
-    """
+    """Return the gradient by ``normalize``'s ``x``, from that by its result."""
     size = normalized.shape[-1]
     along = (gradient * normalized).sum(-1, keepdim=True) / ((size - 1) * std)
     centered = gradient - gradient.mean(-1, keepdim=True)
@@ -105,8 +82,7 @@ def normalize_backward(gradient, normalized, std, eps):
 
 
 class _LayerNorm(torch.autograd.Function):
-    """``layer_norm`` that keeps nothing but its arguments for the backward
-    pass."""
+    """``layer_norm`` that saves only its arguments for the backward pass."""
 
     @staticmethod
     def forward(x, gamma, beta, eps):
@@ -134,36 +110,17 @@ class _LayerNorm(torch.autograd.Function):
 
 
 def has_tangent(*tensors):
-    """Whether forward-mode differentiation goes through one of the tensors.
-
-    Example
-    -------
-    >>> has_tangent(torch.zeros(1))
-    False
-    """
+    """Whether forward-mode differentiation goes through one of the tensors."""
     return any(
         forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
     )
 
 
 def plain_backward(ctx, function, gradient, *constants):
-    """Compute gradients that can be differentiated as often as the function.
+    """Return gradients that can be differentiated as often as ``function``.
 
-    Arguments
-    ---------
-    ctx : torch.autograd.function.FunctionCtx
-        Its saved tensors are the function's.
-    function : callable
-        Takes these tensors and ``constants``.
-    gradient : torch.Tensor
-        By the function's output.
-    *constants
-        The function's other arguments.
-
-    Returns
-    -------
-    list of torch.Tensor
-        None where no gradient is needed.
+    It takes the saved tensors of ``ctx`` and ``constants``; ``gradient`` is the
+    one by its output. A gradient that is not needed is None.
     """
     tensors = ctx.saved_tensors
     needed = ctx.needs_input_grad[: len(tensors)]

@@ -1,4 +1,4 @@
-"""Learning rate schedules, as factors on the optimizer's own rate.
+"""Learning rate schedules, as factors of the optimizer's own rate.
 
 Each returns torch's ``LambdaLR``, whose state SpeechBrain's Checkpointer saves.
 """
@@ -9,10 +9,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def noam(optimizer, model_size, warmup):
-    """Rise linearly for ``warmup`` steps, then fall with the root.
+    """Rise linearly for ``warmup`` steps, then fall with the inverse root.
 
-    Vaswani et al., "Attention Is All You Need", 2017. The first two steps share
-    a rate, as in the published training of V2.
+    Vaswani et al., "Attention Is All You Need", 2017. The first two steps have
+    the same rate, as in the published training of V2.
 
     Arguments
     ---------
@@ -52,10 +52,10 @@ def warmup_cosine(optimizer, steps, warmup=0.04, stay_at_zero=True):
     steps : int
         Steps until zero.
     warmup : float
-        Fraction of ``steps`` that rises.
+        Fraction of ``steps`` in which the rate rises.
     stay_at_zero : bool
-        Whether the rate is zero after ``steps``; otherwise the cosine runs on
-        and it rises again, as in the published training of V2.
+        Whether the rate stays zero after ``steps``. Otherwise it follows the
+        cosine and rises again, as in the published training of V2.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Sinc filters: the front ends of the published AASIST and of the published V2.
+"""Sinc filters: the front ends of the published AASIST and V2.
 
 Sources of the designs: https://arxiv.org/abs/2110.01200 and
 https://github.com/menglu-lml/ASV_Deepfake_with_bilevel
@@ -28,7 +28,7 @@ from speechbrain_bilevel.nnet.normalization import (
 #: Slope of V2's leaky ReLUs.
 SLOPE = 0.2
 
-# Pooled frames that are filtered at once: for 120 filters they take 1 MB.
+# Pooled frames to filter at once: for 120 filters they take 1 MB.
 _STRETCH = 2048
 
 
@@ -36,7 +36,7 @@ def full_precision(tensor):
     """Switch autocast off on a tensor's device; the meta device has none.
 
     In half precision the phase of a high sinc filter is off by a radian, and
-    powers of a spectrogram span more than there is.
+    the range of a power spectrogram is too large.
     """
     if tensor.is_meta:
         return contextlib.nullcontext()
@@ -45,7 +45,8 @@ def full_precision(tensor):
 
 # --------------------------------------------------------------------- AASIST
 def sinc_filters(out_channels, kernel_size):
-    """Band-pass filters side by side on the mel scale, from 0 Hz to 8 kHz:
+    """Return adjacent band-pass filters on the mel scale, from 0 Hz to 8 kHz.
+
     [out_channels, kernel_size], an odd number of samples.
 
     Example
@@ -75,7 +76,7 @@ class SincFrontEnd(torch.nn.Module):
     out_channels, kernel_size : int
         See ``sinc_filters``.
     pool_size : int
-        Filters, and frames, that become one.
+        Number of filters, and of frames, that are pooled into one.
 
     Example
     -------
@@ -91,8 +92,10 @@ class SincFrontEnd(torch.nn.Module):
         self.norm = torch.nn.BatchNorm2d(1)
 
     def forward(self, wavs):
-        """[batch, samples] -> [batch, 1, out_channels // pool_size, frames],
-        the channel in the last place of memory"""
+        """[batch, samples] -> [batch, 1, out_channels // pool_size, frames]
+
+        The channel axis is last in memory.
+        """
         size = self.pool_size
         bands = len(self.filters) // size
         with full_precision(wavs):
@@ -100,45 +103,20 @@ class SincFrontEnd(torch.nn.Module):
             x = x[:, : bands * size].unflatten(1, (bands, size))
             x = max_pool1d(x.abs().amax(dim=2), size)
             x = selu(self.norm(x.unsqueeze(1)))
-        # Convolutions keep that layout, in which pooling takes a tenth.
+        # Convolutions keep that layout, in which pooling is ten times faster.
         return x.squeeze(1).unsqueeze(3).movedim(3, 1)
 
 
 # ------------------------------------------------------------------------- V2
 def sinc_patches(wavs, sinc, norm, patches, pool_size):
-    """Filter, pool magnitudes, normalize, and make a vector of each patch.
+    """Filter, pool magnitudes, normalize, and project patches to vectors.
 
-    The map of filters and frames is a hundred times larger than the waveform.
-    On a CPU it is never made as a whole: a clip is filtered a stretch at a
-    time, which stays in cache in the forward and the backward pass.
-
-    Arguments
-    ---------
-    wavs : torch.Tensor
-        [batch, samples]
-    sinc : torch.nn.Module
-        Its method ``first_half`` gives the first half of symmetric filters,
-        with the middle, [filters, half].
-    norm : UnbiasedLayerNorm
-        Of [filters, frames].
-    patches : torch.nn.Conv2d
-        From one channel, its kernel and stride equal and square.
-    pool_size : int
-        Samples that become a frame.
-
-    Returns
-    -------
-    torch.Tensor
-        [batch, channels, patches]
-
-    Example
-    -------
-    >>> from speechbrain_bilevel.lobes.v2 import SincFilters
-    >>> from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
-    >>> sinc, norm = SincFilters(8, 5), UnbiasedLayerNorm([8, 9])
-    >>> patches = torch.nn.Conv2d(1, 6, 4, stride=4)
-    >>> sinc_patches(torch.randn(2, 31), sinc, norm, patches, pool_size=3).shape
-    torch.Size([2, 6, 4])
+    [batch, samples] -> [batch, channels, patches]. ``sinc.first_half()`` is the
+    first half of symmetric filters, [filters, half]; ``norm`` is of [filters,
+    frames]; ``patches`` is a Conv2d from one channel whose square kernel is its
+    stride; ``pool_size`` samples become a frame. On a CPU, the map of
+    filters and frames, a hundred times larger than the waveform, is computed in
+    pieces that stay in the cache, in the forward and the backward pass.
     """
     with full_precision(wavs):
         tensors = sinc.first_half(), norm.gamma, norm.beta
@@ -155,7 +133,7 @@ def _whole_batch(wavs, half_filters, gamma, beta, weight, bias, eps, pool):
     filters = torch.cat([half_filters, half_filters[:, :-1].flip(1)], dim=1)
     with full_precision(wavs):
         x = conv1d(wavs.unsqueeze(1), filters.unsqueeze(1))
-        # Differentiated at the chosen samples only.
+        # Derivatives are needed at the chosen samples only.
         with torch.no_grad():
             _, chosen = max_pool1d(x.abs(), pool, return_indices=True)
         x = layer_norm(x.gather(-1, chosen).abs(), gamma, beta, eps)
@@ -172,8 +150,10 @@ def _unfold(x, side):
 
 
 class _ClipByClip(torch.autograd.Function):
-    """``_whole_batch`` that keeps nothing but its arguments for the backward
-    pass: filtering again is cheaper than keeping the map."""
+    """``_whole_batch`` that saves only its arguments for the backward pass.
+
+    Filtering again is cheaper than saving the map.
+    """
 
     @staticmethod
     def forward(wavs, half_filters, gamma, beta, weight, bias, eps, pool):
@@ -235,7 +215,7 @@ class _ClipByClip(torch.autograd.Function):
 
 
 def _fold(patches, like):
-    """The inverse of ``_unfold`` for one row of patches, zero behind them."""
+    """Invert ``_unfold`` for one row of patches; the rest is zero."""
     side, frames = like.shape
     whole = patches.unflatten(1, (side, side)).transpose(0, 1).flatten(1)
     return pad(whole, (0, frames - whole.shape[1]))
@@ -245,7 +225,7 @@ class _Bank:
     """The filters that patches see, and how they are applied to a clip.
 
     A response to a symmetric filter is a product with sums of two samples, half
-    as many as the filter has.
+    as many as the filter has samples.
     """
 
     def __init__(self, half_filters, gamma, side, pool):
@@ -259,13 +239,16 @@ class _Bank:
         self.room = None
 
     def new_map(self, like):
-        """A tensor for one clip, [filters, frames]."""
+        """Return an empty tensor for one clip, [filters, frames]."""
         return like.new_empty(len(self.half), self.frames)
 
     def filtered(self, wav, keep=False):
-        """Yield, a stretch of frames at a time: which ones; for each sample of
-        a frame, sums, [pool, half, frames]; the responses, [pool, filters,
-        frames]. The next stretch overwrites them unless they are to be kept."""
+        """Yield the responses to a clip, a range of frames at a time.
+
+        These are: the range; for each sample of a frame, sums, [pool, half,
+        frames]; and responses, [pool, filters, frames]. The next ones overwrite
+        them unless ``keep`` is true.
+        """
         half, pool = self.half.shape[1], self.pool
         length = 2 * half - 1
         reach = -(-(length + pool - 1) // pool)
@@ -277,7 +260,7 @@ class _Bank:
         for start in range(0, self.frames, _STRETCH):
             stop = min(start + _STRETCH, self.frames)
             x = phases[:, start : stop + reach - 1].unfold(1, stop - start, 1)
-            # Row k: what comes k samples after the first of each frame.
+            # Row k: the sample k after the first of each frame.
             x = x.transpose(0, 1).flatten(0, 1)
             mirrored = x.flip(0)
             sums, responses = self._room(stop - start, keep)
@@ -291,9 +274,10 @@ class _Bank:
             )
 
     def _room(self, frames, keep):
-        """Tensors for sums and responses: the same ones, or new ones to keep.
+        """Return tensors for sums and responses, new ones if they are kept.
 
-        What was written last is still in the cache."""
+        Otherwise they are the same as before, which are still in the cache.
+        """
         sizes = [self.pool * count for count in (self.half.shape[::-1])]
         if self.room is None or keep:
             self.room = [self.half.new_empty(n * _STRETCH) for n in sizes]
@@ -310,8 +294,10 @@ class _Bank:
                 torch.maximum(largest, response.abs(), out=largest)
 
     def add_gradient(self, d_half, filtered, d_frames):
-        """Add the filters' gradient; the first of the largest magnitudes in a
-        frame has that of the frame."""
+        """Add the filters' gradient.
+
+        The first of the largest magnitudes in a frame gets that of the frame.
+        """
         for place, sums, responses in filtered:
             magnitudes = responses.abs()
             largest, better = magnitudes[0], [None]

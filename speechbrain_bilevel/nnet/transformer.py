@@ -1,4 +1,4 @@
-"""Pre-norm transformer blocks as the published V2 uses them."""
+"""Pre-norm transformer blocks as in the published V2."""
 
 import math
 
@@ -8,11 +8,11 @@ from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
 
 
 class Dropout(torch.nn.Dropout):
-    """``torch.nn.Dropout``, on a CPU from 16 random bits an element.
+    """``torch.nn.Dropout`` that uses 16 random bits per element on a CPU.
 
-    There, torch's own takes longer than the attention that it drops out, and
-    keeps its mask as floats. The probability is rounded to a multiple of
-    2 ** -16, and what is left is scaled by what it was rounded to.
+    There, torch's own takes longer than the attention to which it is applied,
+    and stores its mask as floats. The probability is rounded to a multiple of
+    2 ** -16, and the elements kept are scaled accordingly.
 
     Example
     -------
@@ -27,14 +27,14 @@ class Dropout(torch.nn.Dropout):
         super().__init__(p)
 
     def forward(self, x):
-        """Zero elements of ``x`` in training, and scale the others."""
+        """In training, zero some elements of ``x`` and scale the others."""
         dropped = round(self.p * 2**16)
         ours = x.is_cpu and not torch.compiler.is_compiling()
         if not ours or not self.training or dropped in (0, 2**16):
             return super().forward(x)
         size = x.numel()
         numbers = torch.empty(-(-size // 4), dtype=torch.int64)
-        # All 64 bits; without bounds, the highest would be 0.
+        # All 64 bits; without bounds, the highest bit would be 0.
         numbers.random_(-(2**63), None)
         numbers = numbers.view(torch.int16)[:size].view(x.shape)
         kept = numbers >= dropped - 2**15
@@ -46,10 +46,8 @@ class SinusoidalPositions(torch.nn.Module):
 
     Arguments
     ---------
-    length : int
-        Number of tokens.
-    d_model : int
-        Size of a token; even.
+    length, d_model : int
+        Number of tokens and size of a token, which is even.
     dropout : float
         Dropout probability.
 
@@ -79,15 +77,13 @@ class SinusoidalPositions(torch.nn.Module):
 class SelfAttention(torch.nn.Module):
     """Multi-head self-attention in which no query sees the first token.
 
-    Written out rather than fused: the fused kernels have no double backward,
-    which second-order hypergradients need.
+    It uses no fused kernels, because they lack the double backward that
+    second-order hypergradients need.
 
     Arguments
     ---------
-    d_model : int
-        Size of a token.
-    nhead : int
-        Number of heads; divides ``d_model``.
+    d_model, nhead : int
+        Size of a token, and the number of heads, which divides it.
     dropout : float
         Dropout probability of the attention weights.
 
@@ -112,14 +108,14 @@ class SelfAttention(torch.nn.Module):
 
     def forward(self, x):
         """Attend within ``x``, [batch, tokens, d_model]; keeps its shape."""
-        # Masking the first key is leaving it out.
+        # Leaving out the first key is the same as masking it.
         seen = x[:, 1:]
         query, key, value = (
             self._split(self.query(x)),
             self._split(self.key(seen)),
             self._split(self.value(seen)),
         )
-        # There are fewer queries than weights to be divided.
+        # Dividing the queries is cheaper than dividing the weights.
         weights = query / math.sqrt(query.size(-1)) @ key.transpose(-2, -1)
         context = self.dropout(weights.softmax(dim=-1)) @ value
         return self.output(context.transpose(1, 2).flatten(2))
@@ -134,14 +130,10 @@ class TransformerBlock(torch.nn.Module):
 
     Arguments
     ---------
-    d_model : int
-        Size of a token.
-    nhead : int
-        Number of attention heads.
-    d_ffn : int
-        Size of the feed-forward layer.
+    d_model, nhead, d_ffn : int
+        Size of a token, number of heads, size of the feed-forward layer.
     dropout : float
-        Dropout probability, of all four places.
+        Dropout probability, in all four places.
 
     Example
     -------

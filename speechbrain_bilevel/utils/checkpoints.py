@@ -1,4 +1,4 @@
-"""A Checkpointer whose checkpoints are complete or not there at all."""
+"""A Checkpointer whose checkpoints are always complete."""
 
 import logging
 import pickle
@@ -19,9 +19,9 @@ _UNFINISHED = "unfinished+"
 class AtomicCheckpointer(Checkpointer):
     """SpeechBrain's Checkpointer, safe against being killed while it saves.
 
-    SpeechBrain marks a folder as a checkpoint before it has filled it, so a
-    run killed in between would recover from half a checkpoint. Here it is
-    filled under another name and renamed.
+    SpeechBrain marks a folder as a checkpoint before it is complete, so a run
+    killed in between would resume from an incomplete one. Here it is filled
+    under another name and renamed.
 
     Example
     -------
@@ -36,7 +36,7 @@ class AtomicCheckpointer(Checkpointer):
     """
 
     def save_checkpoint(self, *args, verbosity=logging.INFO, **kwargs):
-        """Save one; see ``Checkpointer.save_checkpoint``.
+        """Save a checkpoint; see ``Checkpointer.save_checkpoint``.
 
         Raises
         ------
@@ -62,7 +62,7 @@ class AtomicCheckpointer(Checkpointer):
         if checkpoint is not None:
             folder = checkpoint.path
             final = folder.with_name(folder.name.removeprefix(_UNFINISHED))
-            # One saved under the same custom name before.
+            # Remove an earlier one with the same custom name.
             shutil.rmtree(final, ignore_errors=True)
             folder.rename(final)
             logger.log(verbosity, f"Saved a checkpoint in {final}")
@@ -77,7 +77,7 @@ class AtomicCheckpointer(Checkpointer):
         return checkpoint
 
     def load_checkpoint(self, checkpoint):
-        """Load one; see ``Checkpointer.load_checkpoint``.
+        """Load a checkpoint; see ``Checkpointer.load_checkpoint``.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What two levels ask of distributed training, and how it ends."""
+"""Distributed training with two levels, and its end."""
 
 import contextlib
 import gc
@@ -11,20 +11,14 @@ from speechbrain.utils.distributed import get_rank
 
 @contextlib.contextmanager
 def closing_process_group():
-    """Take down the process group that is started inside, if any.
+    """Destroy the process group that is started inside, if any.
 
-    One that lives on when Python ends keeps threads of gloo, and may abort a
-    process that has done its work. What holds the group, such as a Brain with
-    DDP, has to be forgotten inside.
-
-    Example
-    -------
-    >>> with closing_process_group():
-    ...     world_size()
-    1
+    If it still exists when Python ends, threads of gloo do too, and they may
+    abort a process that has finished. Objects that hold the group, such as a
+    Brain with DDP, must be released inside.
     """
     if "RANK" in os.environ:
-        # Imported later, as DDP does, it would hold the group for good.
+        # If imported later, as by DDP, it would hold the group for good.
         importlib.import_module("torch._dynamo")
 
     try:
@@ -41,23 +35,17 @@ def _is_initialized():
 
 
 def rank():
-    """This process's rank; 0 outside distributed training."""
+    """Return this process's rank; 0 outside distributed training."""
     return get_rank() or 0
 
 
 def world_size():
-    """Number of processes; 1 outside distributed training."""
+    """Return the number of processes; 1 outside distributed training."""
     return torch.distributed.get_world_size() if _is_initialized() else 1
 
 
 def all_gather(value):
-    """A Python object of every process, as a list on every process.
-
-    Example
-    -------
-    >>> all_gather(3)
-    [3]
-    """
+    """Return a Python object of every process, as a list, on every process."""
     values = [value] * world_size()
     if len(values) > 1:
         torch.distributed.all_gather_object(values, value)
@@ -65,17 +53,10 @@ def all_gather(value):
 
 
 def wrap_on_cpu(modules, find_unused_parameters=False):
-    """Wrap each module with trainable parameters for DDP on the CPU.
+    """Wrap each module that has trainable parameters, in place, for DDP on CPU.
 
-    SpeechBrain makes every BatchNorm a SyncBatchNorm first, which has no CPU
-    form; here, each process keeps statistics of its own.
-
-    Arguments
-    ---------
-    modules : torch.nn.ModuleDict
-        The Brain's modules; replaced in place.
-    find_unused_parameters : bool
-        See ``torch.nn.parallel.DistributedDataParallel``.
+    SpeechBrain would first make every BatchNorm a SyncBatchNorm, which has no
+    CPU form; here, each process keeps its own statistics.
     """
     for name, module in modules.items():
         if any(p.requires_grad for p in module.parameters()):
@@ -88,13 +69,9 @@ def average_gradients(parameters):
     """Average ``.grad`` over all processes, in one message.
 
     DDP's own reduction expects every parameter in every backward pass; a level
-    touches only its own. A parameter that has a gradient on some processes only
-    counts as zero on the others; one that has none anywhere keeps None.
-
-    Arguments
-    ---------
-    parameters : list of torch.nn.Parameter
-        The same ones, in the same order, on every process.
+    uses only its own. A gradient that some processes lack is zero there; one
+    that all lack remains None. ``parameters`` must be the same, in the same
+    order, on every process.
     """
     if world_size() == 1 or not parameters:
         return
@@ -109,21 +86,9 @@ def average_gradients(parameters):
 
 
 def average(tensors):
-    """The means over all processes, in one message.
+    """Return the means of tensors over all processes, in one message.
 
-    Arguments
-    ---------
-    tensors : list of torch.Tensor
-        Of the same shapes on every process.
-
-    Returns
-    -------
-    list of torch.Tensor
-
-    Example
-    -------
-    >>> average([torch.ones(2)])
-    [tensor([1., 1.])]
+    Their shapes must be the same on every process.
     """
     if world_size() == 1 or not tensors:
         return tensors
@@ -135,12 +100,9 @@ def average(tensors):
 
 
 def broadcast_buffers(modules):
-    """Give every process the main one's buffers (BatchNorm statistics), so that
-    all of them validate the network that is saved.
+    """Give every process the buffers (BatchNorm statistics) of the main one.
 
-    Arguments
-    ---------
-    modules : torch.nn.Module
+    So all processes validate the network that is saved.
     """
     if world_size() > 1:
         for buffer in modules.buffers():

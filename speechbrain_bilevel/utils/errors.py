@@ -1,22 +1,14 @@
-"""Errors in what a user gave, and excerpts of untrusted text for messages."""
+"""Errors for unusable input, and excerpts of untrusted text for messages."""
 
 import contextlib
 import sys
 
 
 class InputError(ValueError):
-    """Something the user gave (a file, a line, a key) cannot be used.
+    """The user's input (a file, a line, a key) cannot be used.
 
-    The message names the file and the line or key, says what was expected and
-    what to do. Scripts turn it into exit code 2 without a traceback.
-
-    Example
-    -------
-    >>> raise InputError("scores.txt, line 3: the score is NaN")
-    Traceback (most recent call last):
-    ...
-    speechbrain_bilevel.utils.errors.InputError: scores.txt, line 3: the \
-score is NaN
+    The message names the file and the line or key, and says what was expected
+    and what to do. Scripts turn it into exit code 2 without a traceback.
     """
 
 
@@ -44,7 +36,7 @@ def exit_on_input_error():
 
 
 def shorten(text, length=60):
-    """Quote a piece of an untrusted text, cut to a number of characters.
+    """Quote a piece of untrusted text, cut to a number of characters.
 
     Example
     -------
@@ -56,17 +48,6 @@ def shorten(text, length=60):
 
 def printable(text, longest=None):
     """Make a name printable on one line, and cut its middle if it is long.
-
-    Arguments
-    ---------
-    text : str
-        Name of a system, a file or an attack.
-    longest : int, optional
-        Maximum number of characters.
-
-    Returns
-    -------
-    str
 
     Example
     -------
@@ -83,7 +64,7 @@ def printable(text, longest=None):
 
 
 def listed(names, shown=5):
-    """Count names and show the first few of them.
+    """Count names and show the first ones.
 
     Example
     -------

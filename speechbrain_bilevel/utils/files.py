@@ -1,4 +1,4 @@
-"""Write files so that a killed run never leaves a half-written one."""
+"""Write files so that a killed run never leaves an incomplete one."""
 
 import contextlib
 import errno
@@ -10,31 +10,13 @@ from speechbrain_bilevel.utils.errors import InputError
 
 
 def write_atomically(folder, contents):
-    """Write files so that each is seen whole or not at all.
+    """Write files to a folder, each completely or not at all.
 
-    All are written under temporary names first, so that a full disk leaves
-    every file as it was. Symbolic links are followed.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Created if it does not exist.
-    contents : dict of str to (str, bytes or iterable of str)
-        What each file holds, by its name; text is written as UTF-8. An
-        iterable is written item by item, for files larger than memory.
-
-    Raises
-    ------
-    InputError
-        If they cannot be written, or a target is a folder or a device.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> lines = (f"{n}\\n" for n in range(3))
-    >>> write_atomically(folder, {"a.txt": lines, "b.bin": b"two"})
-    >>> (folder / "a.txt").read_text().split()
-    ['0', '1', '2']
+    ``contents`` has the content of each file by its name: str (written as
+    UTF-8), bytes, or an iterable of str, for files larger than memory. All are
+    first written under temporary names, so that a full disk leaves every file
+    as it was. The folder is created; symbolic links are followed. Raise an
+    ``InputError`` if a file cannot be written, or is a folder or a device.
     """
     folder = Path(folder)
     written = []
@@ -57,25 +39,9 @@ def write_atomically(folder, contents):
 
 
 def check_target(path):
-    """Find out before long work whether its result can be written.
+    """Check, before long work, that its result can be written to ``path``.
 
-    Arguments
-    ---------
-    path : str or Path
-        The file to be written; its folder need not exist.
-
-    Raises
-    ------
-    InputError
-        If it could not be written.
-
-    Example
-    -------
-    >>> check_target("/")
-    Traceback (most recent call last):
-    ...
-    speechbrain_bilevel.utils.errors.InputError: /: cannot be written (Is a \
-directory); expected a file name, in a folder that is writable and has room
+    The folder need not exist. Raise an ``InputError`` if it is not possible.
     """
     try:
         target = _target(path)
@@ -103,7 +69,7 @@ def _encode(content):
 
 
 def _target(path):
-    """The file itself where the path is a link to it."""
+    """Return the file itself if the path is a link to it."""
     path = Path(os.path.realpath(path))
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -113,31 +79,15 @@ def _target(path):
 
 
 def _open_temporary(path):
-    """A new file beside the path; an existing file or link is never opened."""
+    """Open a new file beside the path, never an existing file or link."""
     name = f".{path.name}.{secrets.token_hex(4)}.tmp"
     return open(path.with_name(name), "xb")
 
 
 def refuse_overwriting(targets, inputs):
-    """Refuse to write a file that is also read.
+    """Raise an ``InputError`` if a target is the same file as an input.
 
-    Arguments
-    ---------
-    targets : iterable of str or Path
-        What is to be written.
-    inputs : iterable of str or Path
-        What is read; None is skipped.
-
-    Raises
-    ------
-    InputError
-        If two are the same file, by whatever names.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "scores.txt"
-    >>> path.touch()
-    >>> refuse_overwriting([path], [None, "other.txt"])
+    Inputs that are None are skipped.
     """
     inputs = [path for path in inputs if path and os.path.exists(path)]
     for target in filter(os.path.exists, targets):

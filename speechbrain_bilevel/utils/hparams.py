@@ -1,4 +1,4 @@
-"""Load a HyperPyYAML file that may include another and change some of it."""
+"""Load a HyperPyYAML file that may include another one and change entries."""
 
 import io
 from pathlib import Path
@@ -12,20 +12,20 @@ from speechbrain_bilevel.utils.files import write_atomically
 
 
 def load_hparams(path, overrides=None, save_folder_key="output_folder"):
-    """Load hyperparameters, and save them with everything resolved.
+    """Load hyperparameters, and save them with all references resolved.
 
     A file whose root is ``!include:base.yaml`` has the entries of that file and
     its own: a mapping without a tag is merged into the base's entry, anything
-    else replaces it. An ablation is then the lines that differ.
+    else replaces it. So an ablation consists of the lines that differ.
 
     Arguments
     ---------
     path : str or Path
-        The YAML; what it includes is relative to its folder.
+        The YAML; includes are relative to its folder.
     overrides : str or dict, optional
         See ``hyperpyyaml.load_hyperpyyaml``.
     save_folder_key : str
-        The entry that names the folder where ``hyperparams.yaml`` is saved.
+        The entry with the folder in which to save ``hyperparams.yaml``.
 
     Returns
     -------
@@ -53,8 +53,8 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
     try:
         text = _as_text(_read(Path(path)))
         text = resolve_references(text, overrides, True).read()
-        # HyperPyYAML 1.2.3 leaves a reference to an entry further down that
-        # is itself a reference for the next time.
+        # Each call of HyperPyYAML 1.2.3 leaves references to a later entry
+        # that is itself a reference.
         for _ in range(text.count("!ref <")):
             text = resolve_references(text).read()
         hparams = load_hyperpyyaml(text)

@@ -1,4 +1,4 @@
-"""Random numbers that depend on the seed and the step only."""
+"""Random numbers that depend only on the seed and the step."""
 
 import os
 import random
@@ -8,25 +8,10 @@ import torch
 
 
 def seed_step(*entropy):
-    """Seed torch, NumPy and Python from the run's seed and the given numbers.
+    """Seed torch, NumPy and Python from the run's seed and integers.
 
-    Nothing happens unless ``speechbrain.utils.seed.seed_everything`` was
-    called.
-
-    Arguments
-    ---------
-    *entropy : int
-        What else the random numbers depend on, e.g. the rank and the step.
-
-    Example
-    -------
-    >>> os.environ["SB_GLOBAL_SEED"] = "1"
-    >>> seed_step(0, 3)
-    >>> first = torch.rand(1)
-    >>> seed_step(0, 3)
-    >>> torch.rand(1) == first
-    tensor([True])
-    >>> del os.environ["SB_GLOBAL_SEED"]
+    These are e.g. the rank and the step. Nothing happens unless SpeechBrain's
+    ``seed_everything`` was called.
     """
     seed = os.environ.get("SB_GLOBAL_SEED")
     if seed is None:

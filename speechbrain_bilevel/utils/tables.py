@@ -13,7 +13,7 @@ from speechbrain_bilevel.utils.errors import InputError, shorten
 
 # A file without line ends (audio, an archive) must not fill the memory.
 _MAX_LINE_BYTES = 1 << 16
-# Lines that exist as Python objects at the same time.
+# Lines to hold as Python objects at the same time.
 _CHUNK = 1 << 16
 _SHOWN = 5
 
@@ -25,7 +25,7 @@ class Layout:
     Arguments
     ---------
     columns : tuple of str
-        A name for each column; "" for one that is ignored.
+        A name for each column; "" for one to ignore.
     separator : str, optional
         "," or a tab, with quotes as in CSV; None for whitespace.
     has_header : bool
@@ -37,17 +37,10 @@ class Layout:
     has_header: bool = False
 
     def split(self, line):
-        """The cells of a line, stripped.
+        """Return the cells of a line, stripped.
 
-        Raises
-        ------
-        InputError
-            If quotes do not pair, or the number of cells is wrong.
-
-        Example
-        -------
-        >>> Layout(("path", "label"), ",").split('"Doe, Jane.wav", spoof')
-        ['Doe, Jane.wav', 'spoof']
+        Raise an ``InputError`` if quotes do not pair, or the number of cells is
+        wrong.
         """
         cells = split_line(line, self.separator)
         if len(cells) != len(self.columns):
@@ -61,14 +54,10 @@ class Layout:
 
 
 class BadLines:
-    """Counts the unusable lines of a file; the first five are shown.
+    """Counts the unusable lines of a file and shows the first five.
 
-    Arguments
-    ---------
-    path : str or Path
-        The file, for the message.
-    expected : str
-        What a line should be and what to do, for the message.
+    ``path`` and ``expected``, what a line should be and what to do, are for the
+    message.
 
     Example
     -------
@@ -88,7 +77,7 @@ cannot be used:
         self.count, self.shown = 0, []
 
     def add(self, number, reason):
-        """Count a line; keep its number and what is wrong with it."""
+        """Count a line; store its number and what is wrong with it."""
         self.count += 1
         self.shown = sorted([*self.shown, (number, str(reason))])[:_SHOWN]
 
@@ -106,7 +95,7 @@ cannot be used:
 
 
 def read_table(path, layout, parse, dtypes, expected):
-    """Read a table of any size; bad lines are counted before any is refused.
+    """Read a table of any size; count all bad lines before refusing any.
 
     Blank lines are skipped; a byte order mark and Windows line ends are fine.
 
@@ -117,8 +106,8 @@ def read_table(path, layout, parse, dtypes, expected):
     layout : callable
         Takes the first line that is not blank, returns its ``Layout``.
     parse : callable
-        Takes the cells of a line, a dict by column; returns a tuple of what to
-        keep of them, or raises ``InputError`` with what is wrong.
+        Takes the cells of a line, a dict by column; returns a tuple of values
+        to keep, or raises an ``InputError`` that says what is wrong.
     dtypes : dict of str to str
         Name and pandas dtype of each of these values; text is kept by pyarrow.
     expected : str
@@ -135,20 +124,6 @@ def read_table(path, layout, parse, dtypes, expected):
     ------
     InputError
         If the file cannot be read, is not text, has bad lines or no line.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "scores.txt"
-    >>> _ = path.write_text("a 1\\n\\nb 2\\n")
-    >>> table, numbers = read_table(
-    ...     path,
-    ...     layout=lambda line: Layout(("utt", "score")),
-    ...     parse=lambda cells: (cells["utt"], float(cells["score"])),
-    ...     dtypes={"utt": "str", "score": "float64"},
-    ...     expected="Expected scores",
-    ... )
-    >>> table.utt.tolist(), table.score.tolist(), numbers.tolist()
-    (['a', 'b'], [1.0, 2.0], [1, 3])
     """
     lines = read_lines(path, expected)
     number, line = next(lines, (1, ""))
@@ -184,40 +159,18 @@ def read_table(path, layout, parse, dtypes, expected):
 
 
 def _concat(chunks):
-    # Categories differ from chunk to chunk; as text they would all be kept.
+    # Concatenated, chunks with different categories would become text.
     if chunks[0].dtype == "category":
         return pd.Series(pd.api.types.union_categoricals(chunks))
     return pd.concat(chunks, ignore_index=True)
 
 
 def read_lines(path, expected):
-    """Yield the lines of a text file that are not blank.
+    """Yield (number, line) for the lines of a UTF-8 file that are not blank.
 
-    Arguments
-    ---------
-    path : str or Path
-        UTF-8 text; a byte order mark and Windows line ends are fine.
-    expected : str
-        What the file should be and what to do, for messages.
-
-    Yields
-    ------
-    number : int
-        From 1, blank lines counted.
-    line : str
-        Without its end.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read or is not text.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "protocol.txt"
-    >>> _ = path.write_bytes(b"a b\\r\\n \\nc d\\n\\n")
-    >>> list(read_lines(path, "Expected letters"))
-    [(1, 'a b'), (3, 'c d')]
+    Numbers count from 1, with blank lines; lines have no end. A byte order mark
+    and Windows line ends are fine. Raise an ``InputError``, which ends with
+    ``expected``, if the file cannot be read or is not text.
     """
     try:
         with open(path, "rb") as file:
@@ -262,22 +215,11 @@ def _decode(line):
 
 
 def split_line(line, separator=None):
-    """The cells of a line, stripped.
+    """Return the cells of a line, stripped.
 
-    Arguments
-    ---------
-    line : str
-    separator : str, optional
-        "," or a tab, with quotes as in CSV; None for whitespace.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    InputError
-        If a quote is not closed on the line, or text follows a closing one.
+    The separator is "," or a tab, with quotes as in CSV, or None for
+    whitespace. Raise an ``InputError`` if a quote is not closed on the line, or
+    text follows a closing one.
 
     Example
     -------
@@ -301,18 +243,10 @@ def split_line(line, separator=None):
 
 
 def repeated(column, numbers):
-    """Find the values that stand on more than one line.
+    """Find the values that are on more than one line.
 
-    Arguments
-    ---------
-    column : pandas.Series
-    numbers : numpy.ndarray
-        The line number of each value.
-
-    Returns
-    -------
-    list of (int, str, int)
-        Line, value, and line of its first occurrence.
+    ``numbers`` are the line numbers of a pandas column. Return a list of (line,
+    value, line of the first occurrence).
 
     Example
     -------
@@ -320,7 +254,7 @@ def repeated(column, numbers):
     [(4, 'a', 1)]
     """
     again = column.duplicated().to_numpy()
-    # That took as much memory as the column, which pyarrow would keep.
+    # The check took as much memory as the column; pyarrow would keep it.
     pa.default_memory_pool().release_unused()
     if not again.any():
         return []

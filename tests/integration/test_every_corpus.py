@@ -45,9 +45,9 @@ def test_from_the_folder_to_the_figures(run, tmp_path, source, name):
     protocol = write(tmp_path / "corpus" / place, content)
     folder = protocol if name == "list" else tmp_path / "corpus"
     rng = np.random.default_rng(0)
-    eval_trials = [t for t in read_protocol(protocol) if t.partition == "eval"]
-    for trial in eval_trials:
-        audio = tmp_path / "corpus" / trial.path
+    trials = read_protocol(protocol)
+    for path in trials.path[trials.partition == "eval"]:
+        audio = tmp_path / "corpus" / path
         audio.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(audio, rng.normal(0, 0.1, 1600), 16000)
 

@@ -1,6 +1,7 @@
 """What a strategy of somebody else's can rely on."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +13,10 @@ from closed_forms import (
     start,
     upper_gradient,
 )
-from conftest import ROOT
 
 from speechbrain_bilevel.hypergradients import Hypergradient, OneStepUnrolled
 
-sys.path.append(str(ROOT / "examples"))
+sys.path.append(str(Path(__file__).parents[2] / "examples"))
 from own_strategy import OneSGDStep
 
 X, Y, V, ELSEWHERE = (random(4, seed=seed) for seed in (1, 2, 3, 4))

@@ -1,11 +1,12 @@
 """What the README shows runs."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
