@@ -95,7 +95,7 @@ def peak_memory(function):
     elsewhere than on Linux."""
     release_memory()
     with contextlib.suppress(OSError):
-        # Let the high-water mark start anew.
+        # Let the high-water mark start again.
         Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     function()

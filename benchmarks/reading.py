@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time how many clips a core reads for training, and partial reads; tells how
+"""Time how many clips a core reads for training, and partial reads; print how
 much of what is scored is padding.
 
 > python benchmarks/reading.py

@@ -167,7 +167,7 @@ class BilevelMixin:
     def _step_levels(self, step, strategy):
         self._step_lower(step)
         for _ in range(self.lower_steps - 1):
-            step.again()
+            step.renew()
             for micro_batch in step.micro_batches:
                 strategy.lower_gradient(step, micro_batch)
             self._step_lower(step)

@@ -4,7 +4,7 @@ that are made up by a fixed recipe.
 ``tests/data/aasist.npz`` has what the network makes of them, for a clone
 without the published weights. It was computed by this package's network when
 its outputs, with the published weights, were those of the published network to
-1e-5; so it tells whether ours is still that network, its names included.
+1e-5; so it shows whether ours is still that network, its names included.
 """
 
 import json

@@ -3,7 +3,7 @@
 ``tests/data/v2_parity.npz`` has numbers of the published network and of its
 training, at a reduced size in double precision. The initial weights are drawn
 again here, in the order in which the published network draws them, from the
-seed of that run: the ``eval/output``, computed before training, tells whether
+seed of that run: the ``eval/output``, computed before training, shows whether
 they are right.
 """
 

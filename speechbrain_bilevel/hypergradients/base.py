@@ -159,7 +159,7 @@ class Step:
         self.micro_batches.append(MicroBatch(self, batch))
         return self.micro_batches[-1]
 
-    def again(self):
+    def renew(self):
         """Renew the micro-batches, for evaluation at the new parameters."""
         self.micro_batches = [
             MicroBatch(self, b.batch) for b in self.micro_batches

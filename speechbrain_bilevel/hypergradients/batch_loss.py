@@ -189,7 +189,7 @@ class BatchLoss:
         again = contextlib.nullcontext()
         if not first:
             values.update(self._replay.buffers())
-            again = self._replay.again()
+            again = self._replay.rewind()
         elif step.needs_functional_call:
             self._replay = Replay(step.substitution)
         with again:

@@ -112,7 +112,7 @@ class Replay:
     >>> net = torch.nn.ModuleDict({"drop": torch.nn.Dropout()})
     >>> replay = Replay(Substitution(net))
     >>> first = net["drop"](torch.ones(9))
-    >>> with replay.again():
+    >>> with replay.rewind():
     ...     second = net["drop"](torch.ones(9))
     >>> torch.equal(first, second)
     True
@@ -133,7 +133,7 @@ class Replay:
         return clone_values(self._buffers)
 
     @contextlib.contextmanager
-    def again(self):
+    def rewind(self):
         """Evaluate from the copied state, except buffers; restore all after."""
         found = [
             {name: attributes[name] for name in state}

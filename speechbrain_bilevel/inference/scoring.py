@@ -273,7 +273,7 @@ class ResumableScoreFile:
         except OSError as error:
             raise InputError(
                 f"{self.part}: the scores could not be written "
-                f"({error.strerror}); make room and start again: scoring "
+                f"({error.strerror}); free some space and start again: scoring "
                 "resumes from what is there"
             ) from error
 

@@ -76,6 +76,14 @@ class AtomicCheckpointer(Checkpointer):
         ddp_barrier()
         return checkpoint
 
+    def save_and_keep_only(self, *args, importance_keys=(), **kwargs):
+        """Save one, delete others; see ``Checkpointer.save_and_keep_only``."""
+        # SpeechBrain 1.1.2 extends its default list with each call, and reads
+        # all checkpoints once for each of its items.
+        super().save_and_keep_only(
+            *args, importance_keys=list(importance_keys), **kwargs
+        )
+
     def load_checkpoint(self, checkpoint):
         """Load a checkpoint; see ``Checkpointer.load_checkpoint``.
 

@@ -23,7 +23,7 @@ TASKS = Path("/proc/self/task")
 
 
 def threads():
-    """The names of this process's threads; none where Linux does not tell."""
+    """The names of this process's threads; none where Linux does not say."""
     return [path.read_text().strip() for path in TASKS.glob("*/comm")]
 
 

@@ -57,7 +57,7 @@ def test_from_the_folder_to_the_figures(run, tmp_path, source, name):
     assert out.startswith(f"{name}: 1 bona fide, 1 spoof, 1 attack, ")
     code, _, err = run("score", manifest, scores, "--source", source)
     assert code == 0, err
-    # The manifest and the corpus' own protocol tell the same of the trials.
+    # The manifest and the corpus' own protocol say the same about the trials.
     figures = []
     for known in (manifest, protocol):
         report = tmp_path / "report"

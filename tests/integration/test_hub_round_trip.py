@@ -16,7 +16,7 @@ from speechbrain_bilevel.inference.pretrained import FILES
 
 NAME = "someone/detector"
 COMMAND = Path(sys.executable).with_name("speechbrain-bilevel")
-# Three doors to a repository; each tells the log posteriors of a file.
+# Three doors to a repository; each returns the log posteriors of a file.
 LOAD = """
 import json, sys
 from speechbrain.inference.classifiers import EncoderClassifier

@@ -24,7 +24,7 @@ SYSTEMS = [
 ]
 ATTACKS = ["A<b>", "A\"&amp;'", "Long" + 60 * "g"]
 
-# An inner frame is as wide as it is told to be; a window is never that narrow.
+# An inner frame is as wide as asked; a window is never that narrow.
 FRAME = """<!DOCTYPE html>
 <iframe srcdoc="{page}" style="border: 0; width: {width}px; height: 9000px">
 </iframe>

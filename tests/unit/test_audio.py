@@ -101,7 +101,7 @@ def test_formats(tmp_path, name, subtype, tolerance):
 def test_an_mp3_has_no_seams(tmp_path):
     if "MP3" not in soundfile.available_formats():
         pytest.skip("this libsndfile does not know MP3")
-    # A decoder that begins anew behind silence lacks what was stored there;
+    # A decoder that begins again after silence lacks what was stored there;
     # this silence is longer than what is read at once.
     wav = np.concatenate([np.zeros((131152, 2)), noise(16000, 2)])
     path = save(tmp_path / "a.mp3", wav, subtype="MPEG_LAYER_III")
@@ -159,7 +159,7 @@ def test_a_flac_cut_behind_what_is_needed_is_read(tmp_path):
 
 
 def with_rate(path, rate):
-    """A WAV whose header tells another rate."""
+    """A WAV whose header states another rate."""
     save(path, noise(16000), subtype="PCM_16")
     with open(path, "r+b") as file:
         file.seek(24)
@@ -340,7 +340,7 @@ def test_bad_files_are_refused_when_trimmed(tmp_path, name, make, message):
 
 
 def test_a_fault_behind_what_is_needed_is_found_when_trimming(tmp_path):
-    # Else, what is silent would be told by a part of the file.
+    # Otherwise a part of the file would decide what is silent.
     path = tmp_path / "a.flac"
     halved(path, "PCM_16")
     assert len(read_audio(path, 16000)) == 16000

@@ -98,7 +98,7 @@ def test_a_full_disk_is_told_and_earlier_checkpoints_stay(tmp_path):
         checkpointer.save_checkpoint()
     expected = f"{tmp_path}: the checkpoint could not be written ("
     assert str(error.value).startswith(expected)
-    assert "make room and start again" in str(error.value)
+    assert "free some space and start again" in str(error.value)
     assert len(AtomicCheckpointer(tmp_path).list_checkpoints()) == 1
     assert recovered(tmp_path) == 1.0
 
@@ -131,6 +131,22 @@ def test_only_the_best_and_the_last_are_kept(tmp_path):
     assert len(checkpoints(tmp_path)) == 2
     assert recovered(tmp_path, min_key="EER") == 2.0
     assert recovered(tmp_path) == 4.0
+
+
+def test_the_tenth_save_takes_no_longer_than_the_first(tmp_path, monkeypatch):
+    checkpointer = AtomicCheckpointer(tmp_path, {"network": network()})
+    searches = []
+    find = checkpointer.find_checkpoints
+
+    def counted(**keys):
+        searches[-1] += 1
+        return find(**keys)
+
+    monkeypatch.setattr(checkpointer, "find_checkpoints", counted)
+    for _ in range(10):
+        searches.append(0)
+        checkpointer.save_and_keep_only()
+    assert set(searches) == {searches[0]} and searches[0] > 0
 
 
 def test_a_data_loader_is_saved_with_the_rest(tmp_path):

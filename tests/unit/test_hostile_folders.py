@@ -3,7 +3,6 @@ bounded memory, and without anything of it being run."""
 
 import json
 import os
-import resource
 import shutil
 import struct
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peak_memory import peak, reset_peak
 from safetensors.torch import load_file, save_file
 from tiny_detector import export, tiny_network
 
@@ -39,18 +39,15 @@ def folder(good, tmp_path, monkeypatch):
     return Path("pretrained")
 
 
-def peak_megabytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def refuse(folder, message):
     """The folder is refused with this."""
     before = sorted(Path.cwd().rglob("*"))
-    start, memory = time.monotonic(), peak_megabytes()
+    reset_peak()
+    start, memory = time.monotonic(), peak()
     with pytest.raises(InputError, match=f"^{folder}: {message}") as error:
         SpoofDetector.from_hparams(folder)
     assert time.monotonic() - start < SECONDS
-    assert peak_megabytes() - memory < MEGABYTES
+    assert peak() - memory < MEGABYTES
     text = str(error.value)
     assert len(text) < 700 and all(c.isprintable() for c in text)
     assert sorted(Path.cwd().rglob("*")) == before

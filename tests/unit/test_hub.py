@@ -1,4 +1,4 @@
-"""What the hub may refuse, told by a stub of its client."""
+"""What the hub may refuse, with a stub of its client."""
 
 from types import SimpleNamespace
 

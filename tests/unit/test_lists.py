@@ -1,4 +1,4 @@
-"""Lists of one's own: what is read, and what a user is told about a bad one."""
+"""Lists of one's own: what is read, and the errors of bad ones."""
 
 import pytest
 from protocol_texts import rows

@@ -327,9 +327,9 @@ def test_swapped_official_labels():
 
 def test_script(corpus, saved):
     # Through the link in the recipe's folder, as a user would.
-    script = pathlib.Path(prepare.__file__).parent / "LA"
-    command = [sys.executable, script / "asvspoof2019_prepare.py"]
-    root = pathlib.Path(prepare.__file__).parents[2]
+    recipe = pathlib.Path(prepare.__file__).resolve().parent
+    command = [sys.executable, recipe / "LA" / "asvspoof2019_prepare.py"]
+    root = recipe.parents[1]
     options = {
         "capture_output": True,
         "text": True,

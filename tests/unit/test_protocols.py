@@ -1,4 +1,4 @@
-"""Protocols: what is read, and what a user is told about a bad one."""
+"""Protocols: what is read, and the errors of bad ones."""
 
 import os
 import shutil

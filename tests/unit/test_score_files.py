@@ -1,4 +1,4 @@
-"""Reading score files in all layouts, and what bad ones are told."""
+"""Reading score files in all layouts, and the errors of bad ones."""
 
 import pandas as pd
 import pytest
@@ -110,7 +110,7 @@ def test_a_table_may_tell_the_keys_itself(tmp_path):
     assert scores.utt.tolist() == ["a,_b.wav", "c_d.wav"]
     assert scores.attack.tolist() == ["-", "A_1"]
     assert scores.label.tolist() == ["bonafide", "spoof"]
-    # Where no column tells the attack, all spoofs are of one.
+    # Without a column of attacks, all spoofs are of one.
     scores = read_cm_scores(write(tmp_path, "id,key,llr\na,real,1\nb,fake,0\n"))
     assert scores.attack.tolist() == ["-", "spoof"]
 

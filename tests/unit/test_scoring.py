@@ -323,7 +323,7 @@ class Listener:
         self.mods = SimpleNamespace(network=torch.nn.Identity())
         self.heard = []
 
-    def classify_batch(self, wavs):
+    def classify_batch(self, wavs, wav_lens=None, num_samples=None):
         self.heard.append(wavs)
         return None, wavs[:, 0].double(), None, None
 
@@ -359,7 +359,7 @@ def test_a_list_of_trials_is_scored(path, recordings):
 
 
 def test_every_trial_has_its_own_place_in_batches_of_one_size(recordings):
-    # Else its last bits would tell what was scored beside it.
+    # Else its last bits would depend on what was scored beside it.
     everything = TrialBatches(recordings, range(10), 4, 6)
     assert len(everything) == 3 and everything.n_trials == 10
     some = TrialBatches(recordings, [5, 6, 9], 4, 6)
@@ -464,7 +464,7 @@ def test_a_silent_beginning_is_skipped(path, recordings):
 @pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
 def test_a_score_that_is_none_is_named(path, recordings, score):
     class Broken(Listener):
-        def classify_batch(self, wavs):
+        def classify_batch(self, wavs, wav_lens=None, num_samples=None):
             scores = super().classify_batch(wavs)[1]
             scores[scores == 2 / 16] = score
             return None, scores, None, None
