@@ -29,8 +29,10 @@ endef
 demo: .venv/installed
 	$(BIN)/python recipes/ASVspoof2019/LA/demo.py demo
 
+# A test file at a time in each process, with one thread each.
 test: .venv/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+		--numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check

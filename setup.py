@@ -46,6 +46,7 @@ setup(
         "tensorboard": ["tensorboard"],
         "test": [
             "pytest",
+            "pytest-xdist",
             "ruff",
             "matplotlib",
             "transformers>=5",

@@ -13,7 +13,7 @@ from speechbrain_bilevel.evaluation.score_files import read_cm_scores
 from speechbrain_bilevel.inference.scoring import ResumableScoreFile
 
 # Small batches: an epoch of many steps, so that a kill falls within it.
-LONG = {"batch_size": 2, "number_of_epochs": 3, "training_steps": 45}
+LONG = {"batch_size": 2, "number_of_epochs": 2, "training_steps": 30}
 
 
 def assert_same_weights(output, expected):
