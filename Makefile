@@ -15,7 +15,7 @@ define INSTALL
 	uv pip install --quiet --python $(BIN)/python --editable '$(1)'; \
 else \
 	echo "installing with pip, this takes a few minutes"; \
-	$(BIN)/python -m pip install --quiet --editable '$(1)'; \
+	$(BIN)/python -m pip install --quiet --no-compile --editable '$(1)'; \
 fi
 endef
 
