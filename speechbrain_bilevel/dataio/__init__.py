@@ -2,6 +2,12 @@
 
 #: Sample rate of every waveform that a network sees, in Hz.
 SAMPLE_RATE = 16000
+#: Rates of files, in Hz. Others are broken headers; the resampling filter grows
+#: with them.
+LOWEST_RATE, HIGHEST_RATE = 1_000, 400_000
+#: libsndfile reports at least this many frames if a header states no length, as
+#: in a stream. FLAC counts in 36 bits.
+NO_LENGTH = 2**36
 #: The two labels; their order is that of a network's outputs.
 LABELS = SPOOF, BONAFIDE = "spoof", "bonafide"
 #: The ``attack`` of bona fide speech.

@@ -13,14 +13,14 @@ import soundfile
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
-from speechbrain_bilevel.dataio import SAMPLE_RATE
+from speechbrain_bilevel.dataio import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    NO_LENGTH,
+    SAMPLE_RATE,
+)
 from speechbrain_bilevel.utils.errors import InputError
 
-#: In Hz. Other rates are broken headers; the resampling filter grows with them.
-LOWEST_RATE, HIGHEST_RATE = 1_000, 400_000
-#: libsndfile reports at least this many frames if a header states no length, as
-#: in a stream. FLAC counts in 36 bits.
-NO_LENGTH = 2**36
 #: Endings of the files to take from a folder. libsndfile cannot read those in
 #: the last line; they are taken too, so that an error names them.
 ENDINGS = (

@@ -4,22 +4,21 @@ import array
 import collections
 import functools
 import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import soundfile
-from speechbrain.utils.parallel import parallel_map
+from tqdm import tqdm
 
 from speechbrain_bilevel.dataio import (
     BONAFIDE,
-    NO_ATTACK,
-    SAMPLE_RATE,
-)
-from speechbrain_bilevel.dataio.audio import (
     HIGHEST_RATE,
     LOWEST_RATE,
+    NO_ATTACK,
     NO_LENGTH,
+    SAMPLE_RATE,
 )
 from speechbrain_bilevel.dataio.corpora import CORPORA
 from speechbrain_bilevel.dataio.protocols import read_protocol, recognize
@@ -226,26 +225,25 @@ def measure_durations(data_folder, paths, any_format=False):
     Raise an ``InputError`` if ``check_audio`` finds a fault; all files are
     checked first, and the message counts them by kind of fault.
     """
-    results = parallel_map(
-        functools.partial(check_audio, any_format=any_format),
-        (os.path.join(data_folder, path) for path in paths),
-        chunk_size=64,
-        progress_bar_kwargs={
-            "desc": "Checking audio",
-            "unit": "file",
-            "total": len(paths),
-        },
-    )
     durations, n_bad = array.array("d"), 0
     counts, shown = collections.Counter(), {}
-    # Results first, so that the progress bar reaches its end.
-    for (seconds, faults), path in zip(results, paths):
-        durations.append(seconds)
-        n_bad += bool(faults)
-        for kind, detail in faults:
-            counts[kind] += 1
-            if counts[kind] <= _SHOWN:
-                shown.setdefault(kind, []).append(f"{path} ({detail})")
+    with ProcessPoolExecutor() as pool:
+        results = pool.map(
+            functools.partial(check_audio, any_format=any_format),
+            (os.path.join(data_folder, path) for path in paths),
+            chunksize=64,
+        )
+        results = tqdm(
+            results, desc="Checking audio", unit="file", total=len(paths)
+        )
+        # Results first, so that the progress bar reaches its end.
+        for (seconds, faults), path in zip(results, paths):
+            durations.append(seconds)
+            n_bad += bool(faults)
+            for kind, detail in faults:
+                counts[kind] += 1
+                if counts[kind] <= _SHOWN:
+                    shown.setdefault(kind, []).append(f"{path} ({detail})")
     if n_bad:
         expected = f"mono FLAC at {SAMPLE_RATE} Hz"
         if any_format:

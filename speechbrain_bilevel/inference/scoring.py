@@ -15,9 +15,8 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from speechbrain_bilevel.dataio import SAMPLE_RATE
+from speechbrain_bilevel.dataio import NO_LENGTH, SAMPLE_RATE
 from speechbrain_bilevel.dataio.audio import (
-    NO_LENGTH,
     fit_length,
     open_audio,
     read_audio,

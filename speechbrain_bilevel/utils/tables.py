@@ -14,7 +14,7 @@ from speechbrain_bilevel.utils.errors import InputError, shorten
 # A file without line ends (audio, an archive) must not fill the memory.
 _MAX_LINE_BYTES = 1 << 16
 # Lines to hold as Python objects at the same time.
-_CHUNK = 1 << 16
+_CHUNK = 1 << 14
 _SHOWN = 5
 
 
