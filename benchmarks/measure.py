@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
@@ -106,6 +107,7 @@ def peak_memory(function):
 def release_memory():
     """Give freed memory back to the system."""
     gc.collect()
+    pyarrow.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

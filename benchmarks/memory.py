@@ -145,10 +145,11 @@ def measure(name, how, folder):
         write_all(Path(small), 1000)
         hold(Path(small))
     release_memory()
-    before = resident("VmRSS")
+    # Without the pages of mapped files, which the system may drop.
+    before = resident("RssAnon")
     peak = peak_memory(lambda: held.append(hold(Path(folder))))
     release_memory()
-    return peak, resident("VmRSS") - before
+    return peak, resident("RssAnon") - before
 
 
 def write_all(folder, trials):

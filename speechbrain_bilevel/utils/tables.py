@@ -149,16 +149,21 @@ def read_table(path, layout, parse, dtypes, expected):
         numbers.append(np.array(good, dtype=np.int64))
         for (name, dtype), values in zip(dtypes.items(), zip(*rows)):
             if dtype == "str":
-                values = pa.array(values, pa.large_string())
-            chunks[name].append(pd.Series(values, dtype=dtype))
+                chunks[name].append(pa.array(values, pa.large_string()))
+            else:
+                chunks[name].append(pd.Series(values, dtype=dtype))
     numbers = np.concatenate([[], *numbers]).astype(np.int64)
     bad.raise_if_any(len(numbers) + bad.count)
     if not len(numbers):
         raise InputError(f"{path}: nothing below its header. {expected}")
-    return pd.DataFrame({n: _concat(c) for n, c in chunks.items()}), numbers
+    columns = {name: _concat(chunks.pop(name)) for name in dtypes}
+    return pd.DataFrame(columns), numbers
 
 
 def _concat(chunks):
+    if isinstance(chunks[0], pa.Array):
+        # pandas would keep the chunks, and some memory beside each.
+        return pd.Series(pa.concat_arrays(chunks), dtype="str")
     # Concatenated, chunks with different categories would become text.
     if chunks[0].dtype == "category":
         return pd.Series(pd.api.types.union_categoricals(chunks))
