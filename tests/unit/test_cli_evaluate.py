@@ -206,7 +206,10 @@ def test_negated_scores_are_announced(evaluate):
             ["short.txt", "--protocol", "eval.trl.txt"],
             "missing trials: 49 (b1,",
         ),
-        (["good.txt", "--resamples", "-1"], "is not a whole number from 0"),
+        (
+            ["good.txt", "--resamples", "-1"],
+            "number of at least 0",
+        ),
         (["good.txt", "--threshold", "x"], "is not a finite number"),
         (
             ["good.txt", "--output", "asv.txt"],
