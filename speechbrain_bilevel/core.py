@@ -57,8 +57,8 @@ class BilevelMixin:
         self.hypergradient = getattr(hparams, "hypergradient", None)
         if self.max_grad_norm <= 0:
             raise InputError(
-                f"max_grad_norm: {self.max_grad_norm} would turn gradients "
-                "off or around; expected a positive norm, 1.0e+9 for no limit"
+                f"max_grad_norm: {self.max_grad_norm} would zero or reverse "
+                "gradients; expected a positive norm, 1.0e+9 for no limit"
             )
         for key in ("lower_steps", "upper_every"):
             value = getattr(hparams, key, 1)

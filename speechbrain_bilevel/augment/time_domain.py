@@ -2,6 +2,8 @@
 
 import torch
 
+from speechbrain_bilevel.utils.errors import InputError
+
 
 class LearnedNoise(torch.nn.Module):
     """White noise at a signal-to-noise ratio that is a parameter.
@@ -55,13 +57,14 @@ class RandomCrop(torch.nn.Module):
     def forward(self, waveforms):
         """[batch, time] -> [batch, num_samples]
 
-        Raise a ``ValueError`` if the waveforms are shorter.
+        Raise an ``InputError`` if the waveforms are shorter.
         """
         spare = waveforms.shape[1] - self.num_samples
         if spare < 0:
-            raise ValueError(
+            raise InputError(
                 f"waveforms of {waveforms.shape[1]} samples hold no crop of "
-                f"{self.num_samples}"
+                f"{self.num_samples}; in the recipe, train_samples must not be "
+                "less than num_samples"
             )
         starts = torch.randint(
             spare + 1, (len(waveforms), 1), device=waveforms.device

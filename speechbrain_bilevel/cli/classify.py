@@ -11,7 +11,7 @@ from speechbrain_bilevel.cli.options import (
     run_options,
     whole_number,
 )
-from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError, printable
 
 _FIELDS = ("path", "label", "score", "calibrated", "error")
 
@@ -98,7 +98,7 @@ def _explanation(decision):
     return (
         "scores are log-likelihood ratios: at +2.3 what was heard is 10 times "
         "as probable from bona fide as from spoofed speech, at -2.3 the other "
-        "way round"
+        "way around"
     )
 
 
@@ -144,7 +144,8 @@ def _table(verdicts):
     """Print a line for each verdict, and for each suspicious span."""
     for verdict in verdicts:
         if verdict.error is None:
-            print(f"{verdict.label:8} {verdict.score:+10.4f}  {verdict.path}")
+            path = printable(verdict.path)
+            print(f"{verdict.label:8} {verdict.score:+10.4f}  {path}")
             for span in getattr(verdict, "suspicious", ()):
                 print(
                     f"    spoof {span.score:+10.4f}  {span.start:.1f} to "

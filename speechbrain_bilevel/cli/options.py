@@ -13,7 +13,7 @@ def whole_number(least):
     def number(text):
         if not re.fullmatch("[0-9]+", text) or int(text) < least:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not a whole number from {least}"
+                f"{text!r} is not a whole number of at least {least}"
             )
         return int(text)
 
@@ -79,8 +79,8 @@ def _device(name):
         index = get_local_rank() or 0
     if index >= torch.cuda.device_count():
         raise InputError(
-            f"--device {name}: would be GPU number {index}, counted from 0, "
-            f"and {torch.cuda.device_count()} can be used; give another, or "
+            f"--device {name}: there is no GPU {index}, counted from 0, of "
+            f"{torch.cuda.device_count()} that can be used; give another, or "
             "start fewer processes"
         )
     return f"cuda:{index}"

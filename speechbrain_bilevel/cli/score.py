@@ -37,7 +37,7 @@ def add_score(commands):
     parser.add_argument(
         "--trim-silence",
         action="store_true",
-        help="cut the silence before and behind the speech",
+        help="cut the silence before and after the speech",
     )
     parser.add_argument(
         "--full-length",
@@ -51,8 +51,8 @@ def add_score(commands):
         type=whole_number(1),
         default=16,
         metavar="N",
-        help="trials that the network sees at once; with --full-length, of "
-        "longer recordings as many fewer (default: %(default)s)",
+        help="trials that the network sees at once; with --full-length, "
+        "proportionally fewer of longer recordings (default: %(default)s)",
     )
     parser.add_argument(
         "--num-workers",

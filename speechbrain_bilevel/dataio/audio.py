@@ -49,8 +49,8 @@ def read_audio(path, num_samples, trim_silence=False):
     """Read the beginning of an audio file as mono at 16 kHz.
 
     Channels are averaged, other rates resampled. Only the part that is needed
-    is decoded; ``trim_silence`` decodes the complete file, block by block. If
-    it is digital silence, the waveform starts at the first sound instead.
+    is decoded; if that is digital silence, the waveform starts at the first
+    sound instead. ``trim_silence`` decodes the complete file, block by block.
 
     Arguments
     ---------

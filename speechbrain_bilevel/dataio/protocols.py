@@ -329,12 +329,13 @@ def _parse_list_row(cells):
     utt = _join(cells.get("utt") or path)
     speaker = _join(cells.get("speaker") or "-")
     attack = _list_attack(utt, cells.get("attack", ""), label)
-    for text in (path, utt, speaker, attack):
+    partition = cells.get("partition") or "eval"
+    for text in (path, utt, speaker, attack, partition):
         if "$" in text or not text.isprintable():
             raise InputError(
                 f"{shorten(text)} has a $ or a character that cannot be printed"
             )
-    return utt, path, speaker, attack, label, cells.get("partition") or "eval"
+    return utt, path, speaker, attack, label, partition
 
 
 def _join(name):

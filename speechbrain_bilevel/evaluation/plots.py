@@ -147,7 +147,7 @@ def require_matplotlib():
     except ImportError as error:
         raise InputError(
             "figures and the HTML report need matplotlib, which is not "
-            "installed: pip install 'speechbrain_bilevel[plots]'"
+            "installed: pip install '.[plots]' in the clone"
         ) from error
 
 

@@ -4,7 +4,10 @@ from speechbrain_bilevel.hypergradients.alternating import (
     Alternating,
     LaggedAlternating,
 )
-from speechbrain_bilevel.hypergradients.base import Hypergradient
+from speechbrain_bilevel.hypergradients.base import (
+    Hypergradient,
+    StatefulHypergradient,
+)
 from speechbrain_bilevel.hypergradients.baselines import MLDG, SAM
 from speechbrain_bilevel.hypergradients.implicit import CGAID, SOBA, NeumannAID
 from speechbrain_bilevel.hypergradients.penalty import BOME, F2SA
@@ -27,5 +30,6 @@ __all__ = [
     "LaggedAlternating",
     "NeumannAID",
     "OneStepUnrolled",
+    "StatefulHypergradient",
     "TruncatedUnrolled",
 ]

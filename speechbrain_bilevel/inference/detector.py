@@ -86,7 +86,8 @@ class Decision(torch.nn.Module):
     def forward(self, logits):
         """[batch, 2] -> log posteriors, [batch, 2], and scores, [batch]
 
-        If calibrated, the posteriors are for equal priors of the classes.
+        If calibrated, the posteriors are for equal priors of the classes; those
+        of an uncalibrated bonafide_logit are its sigmoid.
         Scores are in double precision.
         """
         score = detection_score(logits, self.score)

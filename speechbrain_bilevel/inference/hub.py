@@ -62,7 +62,7 @@ def push(folder, repo_id, private=False):
                 )
             api.create_commit(repo_id, operations, commit_message=message)
         except HfHubHTTPError as error:
-            advice = "see to it and push again: nothing is half-uploaded"
+            advice = "fix this and push again: nothing is half-uploaded"
             if error.response.status_code in (401, 403):
                 advice = "log in by `hf auth login`, or set HF_TOKEN, with a "
                 advice += "token that may write"

@@ -153,7 +153,7 @@ def read_config(path):
 
 def _unique(pairs):
     if len(dict(pairs)) < len(pairs):
-        raise InputError("a key stands twice in an object")
+        raise InputError("an object has a key twice")
     return dict(pairs)
 
 
@@ -285,7 +285,7 @@ def load(config_path, weights_path):
         logits = network(silence)
     if logits.shape != (1, 2) or not logits.isfinite().all():
         raise InputError(
-            f"{WEIGHTS}: of silence, the network makes "
+            f"{WEIGHTS}: for silence, the network outputs "
             f"{logits.flatten()[:4].tolist()}; expected two finite numbers"
         )
     return config, network
@@ -442,6 +442,8 @@ def write_folder(folder, config, state_dict, card):
 
 def check_folder(folder):
     """Refuse a folder that is neither new, empty nor a pretrained one."""
+    if Path(folder).name in ("", ".."):
+        raise InputError(f"{folder}: expected the name of a new folder")
     if not os.path.lexists(folder):
         return
     if os.path.islink(folder) or not os.path.isdir(folder):

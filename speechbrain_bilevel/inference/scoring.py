@@ -67,8 +67,9 @@ def score_trials(
         The score file, ``utt source key score``; it appears when every trial
         has its score.
     batch_size : int
-        Trials that the network sees at once; with ``full_length``,
-        proportionally fewer long ones. Another size may change the last bits
+        Trials that the network sees at once; with ``full_length``, those of
+        ``num_samples`` samples, proportionally fewer of longer and more of
+        shorter ones. Another size may change the last bits
         of new scores; existing ones are kept.
     num_workers : int
         Processes that read audio, for each one that scores; 0: it reads itself.
@@ -410,11 +411,10 @@ class TrialBatches(torch.utils.data.Dataset):
         Positions of the trials that have no score yet.
     batch_size : int
         Rows of a batch, at most the number of trials. With ``lengths``, rows of
-        a batch of ``num_samples`` samples: proportionally fewer of longer ones,
-        and the remaining trials in the last batch of a length.
+        ``num_samples`` samples: proportionally fewer of longer and more of
+        shorter ones, and the remaining trials in the last batch of a length.
     num_samples : int
-        Length of a row at 16 kHz, or of the shortest rows with ``lengths``;
-        shorter audio is repeated.
+        Length of a row at 16 kHz; shorter audio is repeated.
     trim_silence : bool
         See ``dataio.audio.read_audio``.
     lengths : numpy.ndarray, optional

@@ -53,8 +53,8 @@ class Verdict:
             return f"no verdict: {self.error}"
         if not self.calibrated:
             return (
-                f"above {self.threshold:g} is bona fide, and the farther from "
-                "it the surer, but on no known scale: this detector is not "
+                f"above {self.threshold:g} is bona fide; how far above or "
+                "below has no known scale, since this detector is not "
                 "calibrated"
             )
         first, second = "bona fide", "spoof"

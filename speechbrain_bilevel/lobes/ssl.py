@@ -69,7 +69,7 @@ class UntrainedWav2Vec2(torch.nn.Module):
         except ImportError as error:
             raise InputError(
                 "wav2vec 2.0 needs transformers; install it by pip install "
-                "'speechbrain_bilevel[ssl]'"
+                "'.[ssl]' in the clone"
             ) from error
         sizes = dict(self.sizes, apply_spec_augment=False)
         self.do_normalize = sizes.pop("do_normalize")

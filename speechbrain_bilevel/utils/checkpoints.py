@@ -44,10 +44,10 @@ class AtomicCheckpointer(Checkpointer):
             If it cannot be written, e.g. on a full disk. Earlier checkpoints
             are untouched.
         """
-        if if_main_process():
-            for leftover in self.checkpoints_dir.glob(_UNFINISHED + "*"):
-                shutil.rmtree(leftover)
         try:
+            if if_main_process():
+                for leftover in self.checkpoints_dir.glob(_UNFINISHED + "*"):
+                    shutil.rmtree(leftover)
             checkpoint = super().save_checkpoint(
                 *args, verbosity=logging.DEBUG, **kwargs
             )

@@ -30,8 +30,7 @@ def exit_on_input_error():
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        message = "interrupted; run the same command again to resume"
-        print(f"\n{message}", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import TaggedScalar
 from ruamel.yaml.error import YAMLError
 
 from speechbrain_bilevel.utils.errors import InputError
@@ -35,7 +36,7 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
     ------
     InputError
         If a file cannot be read or includes itself, a ``!PLACEHOLDER`` has no
-        value, or a key is unknown.
+        value, or a key, a class or an argument of it is unknown.
 
     Example
     -------
@@ -58,11 +59,20 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
         for _ in range(text.count("!ref <")):
             text = resolve_references(text).read()
         hparams = load_hyperpyyaml(text)
-    except (OSError, KeyError, ValueError, YAMLError) as error:
-        # A !PLACEHOLDER without a value, an unknown key, no such file.
+    except (
+        ImportError,
+        KeyError,
+        OSError,
+        TypeError,
+        ValueError,
+        YAMLError,
+    ) as error:
+        # An unknown class or argument, a !PLACEHOLDER without a value, ...
         raise InputError(f"{path}: {error}") from error
     except RecursionError:
         raise InputError(f"{path}: includes itself") from None
+    if save_folder_key not in hparams:
+        raise InputError(f"{path}: has no {save_folder_key}")
     save = {"hyperparams.yaml": f"# From {path}\n{text}"}
     write_atomically(hparams[save_folder_key], save)
     return hparams
@@ -70,11 +80,14 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
 
 def _read(path):
     tree = YAML().load(path)
+    if not isinstance(tree, (dict, TaggedScalar)):
+        raise InputError(f"{path}: expected keys with values")
     tag = tree.tag.value or ""
     if not tag.startswith("!include:"):
         return tree
     base = _read(path.parent / tag.removeprefix("!include:"))
-    _merge(base, tree)
+    # Without keys of its own, the file is a scalar.
+    _merge(base, tree if isinstance(tree, dict) else {})
     return base
 
 

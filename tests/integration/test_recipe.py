@@ -110,7 +110,7 @@ def test_the_card_tells_data_and_figures(bilevel, corpus):
     n_spoof = (trials.label == "spoof").sum()
     attacks = "attacks A01, A02, A03, A04, A05, A06."
     assert f"bona fide and {n_spoof} spoofed\nrecordings, {attacks}" in card
-    assert "Bi-level training: Alternating." in card
+    assert "Training: Alternating." in card
     report = (bilevel / "eval_report.txt").read_text()
     eer = re.search(r"^EER %\s+([\d.]+)", report, re.M)[1]
     assert f"| EER % | {float(eer):.4f} (" in card

@@ -210,11 +210,11 @@ def test_audio_may_lie_elsewhere(folder, tmp_path, score, root):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--batch-size", "0"], "'0' is not a whole number from 1"),
-        (["--batch-size", "4.5"], "'4.5' is not a whole number from 1"),
-        (["--num-workers", "-1"], "'-1' is not a whole number from 0"),
+        (["--batch-size", "0"], "'0' is not a whole number of at least 1"),
+        (["--batch-size", "4.5"], "'4.5' is not a whole number of at least 1"),
+        (["--num-workers", "-1"], "'-1' is not a whole number of at least 0"),
         (["--device", "gpu"], "--device gpu: no device; expected cpu, cuda or"),
-        (["--device", "cuda:99"], "would be GPU number 99"),
+        (["--device", "cuda:99"], "there is no GPU 99"),
         (["--source", "/gone"], "/gone: no such folder"),
     ],
 )

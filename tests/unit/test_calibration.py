@@ -26,7 +26,7 @@ def normal_scores(means, n_bonafide, n_spoof, seed=0):
 
 
 def smoothed_loss(weights, bias, scores, is_bonafide):
-    """What is to be minimised, written trial by trial from its definition."""
+    """What is to be minimized, written trial by trial from its definition."""
     n_bonafide, n_spoof = sum(is_bonafide), sum(~is_bonafide)
     total = {True: 0.0, False: 0.0}
     for row, key in zip(scores, is_bonafide):

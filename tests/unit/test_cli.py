@@ -55,6 +55,12 @@ def test_a_line_for_each_file_in_order(run, folder, audio):
     assert all(re.fullmatch(pattern, line) for line in out.splitlines())
 
 
+def test_names_do_not_control_the_terminal(run, folder, audio):
+    (audio / "a.wav").rename(audio / "a\x1b[2J.wav")
+    code, out, _ = run("classify", "--source", folder, audio / "a\x1b[2J.wav")
+    assert code == 0 and out.endswith("a\N{REPLACEMENT CHARACTER}[2J.wav\n")
+
+
 def test_bad_files_do_not_stop_the_others(run, folder, audio):
     names = ["text.wav", "a.wav", "gone.wav", "empty.wav", "b c.flac"]
     paths = [audio / name for name in names]

@@ -192,6 +192,18 @@ def test_negated_scores_are_announced(evaluate):
     assert "!!! WARNING: negated: the scores look negated !!!" in out
 
 
+def test_negated_asv_scores_are_announced(evaluate):
+    pytest.importorskip("matplotlib")
+    lines = [line.split() for line in Path("asv.txt").read_text().splitlines()]
+    Path("negated.txt").write_text(
+        "".join(f"{' '.join(rest)} {-float(x)}\n" for *rest, x in lines)
+    )
+    asv = "--asv-scores", "negated.txt"
+    _, out, _ = evaluate("good.txt", *asv, "--output", "report")
+    for text in (out, Path("report/report.html").read_text()):
+        assert "above 50 %: the ASV scores look negated" in text
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -206,7 +218,10 @@ def test_negated_scores_are_announced(evaluate):
             ["short.txt", "--protocol", "eval.trl.txt"],
             "missing trials: 49 (b1,",
         ),
-        (["good.txt", "--resamples", "-1"], "is not a whole number from 0"),
+        (
+            ["good.txt", "--resamples", "-1"],
+            "number of at least 0",
+        ),
         (["good.txt", "--threshold", "x"], "is not a finite number"),
         (
             ["good.txt", "--output", "asv.txt"],

@@ -80,7 +80,10 @@ BAD_CONFIGS = {
     "nested arrays": ("[" * 100_000, "unusable .*RecursionError"),
     "nested objects": ('{"a":' * 20_000, "unusable .*RecursionError"),
     "digits": ('{"network": ' + "9" * 10_000 + "}", "unusable .*digits"),
-    "twice": ('{"network": "V2", "network": "AASIST"}', "a key stands twice"),
+    "twice": (
+        '{"network": "V2", "network": "AASIST"}',
+        "object has a key twice",
+    ),
     "unknown": ('{"network": "V2", "x": 1}', "a key is x; expected"),
     "no name": ('{"network": {"a": 1}}', "network is .*; expected AASIST or"),
     "elsewhere": ('{"network": "../../x"}', "network is .*; expected AASIST"),

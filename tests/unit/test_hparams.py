@@ -46,6 +46,10 @@ def test_what_differs_is_merged_or_replaces(load):
     assert hparams["net"].weight.shape == (3, 9)
 
 
+def test_without_differences_it_is_the_base(load):
+    assert load(same="--- !include:base.yaml\n")["size"] == 3
+
+
 def test_overrides_reach_what_the_base_refers_to(load):
     hparams = load("{size: 5, root: there}", small="--- !include:base.yaml\n{}")
     assert hparams["net"].out_features == 5
@@ -70,6 +74,15 @@ def test_a_reference_to_a_reference_further_down(load):
         ("a: !ref <output_folder>\noutput_folder: !ref <a>\n", "bad.yaml: "),
         ("output_folder: a\nb: !PLACEHOLDER\n", "bad.yaml: .*PLACEHOLDER"),
         ("output_folder: [", "bad.yaml: "),
+        ("output_folder: a\nb: !new:torch.nn.Liner\n", "bad.yaml: .*Liner"),
+        ("output_folder: a\nb: !new:torch.nn.Linear {c: 1}\n", "bad.yaml: "),
+        ("b: 1\n", "bad.yaml: has no output_folder"),
+        ("", "bad.yaml: expected keys with values"),
+        ("- 1\n", "bad.yaml: expected keys with values"),
+        (
+            "--- !include:base.yaml\n- 1\n",
+            "bad.yaml: expected keys with values",
+        ),
     ],
 )
 def test_what_cannot_be_loaded_is_named(load, text, message):

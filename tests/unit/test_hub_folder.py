@@ -17,6 +17,7 @@ from speechbrain_bilevel.inference.detector import SpoofDetector
 from speechbrain_bilevel.inference.pretrained import (
     FILES,
     DetectorConfig,
+    check_folder,
     read_config,
     write_folder,
 )
@@ -121,6 +122,12 @@ def test_every_network_comes_back(tmp_path, name):
         )
         assert torch.equal(detector.mods.network(wavs), network(wavs))
         assert detector.mods.network.sizes == network.sizes
+
+
+@pytest.mark.parametrize("name", [".", "..", "made/.."])
+def test_a_folder_needs_a_name(name):
+    with pytest.raises(InputError, match="expected the name of a new folder"):
+        check_folder(name)
 
 
 def test_sizes_are_all_arguments_of_a_network():

@@ -70,15 +70,14 @@ class SpoofBrain(BilevelMixin, sb.Brain):
         return self.hparams.loss(predictions, labels, weights)
 
     def targets(self, encoded, stage):
-        """One number a waveform, of those that augmentation adds too."""
+        """[batch, 1] -> [batch], repeated for the copies by augmentation."""
         numbers = encoded.data[:, 0]
         if stage == sb.Stage.TRAIN and hasattr(self.hparams, "wav_augment"):
             numbers = self.hparams.wav_augment.replicate_labels(numbers)
         return numbers
 
     def on_fit_start(self):
-        """Read the ASV scores of dev, whose faults should show before an epoch
-        is spent."""
+        """Read the ASV scores of dev, before an epoch is spent in vain."""
         super().on_fit_start()
         self.dev_scores, self.dev_asv_rates = [], None
         path = self.hparams.asv_scores["dev"]
@@ -181,11 +180,11 @@ def dataio_prep(hparams):
 def describe(hparams):
     """The detector as data, for `speechbrain-bilevel export`."""
     strategy = hparams["hypergradient"]
-    method = f"Bi-level training: {type(strategy).__name__}."
+    name = "plain" if strategy is None else type(strategy).__name__
     return DetectorConfig.of(
         hparams["network"],
         hparams["score"],
-        method="Plain training." if strategy is None else method,
+        method=f"Training: {name}.",
         manifest_folder=str(Path(hparams["manifest_folder"]).resolve()),
         asv_scores=str(Path(hparams["asv_scores"]["eval"]).resolve()),
     ).to_json()
@@ -206,7 +205,8 @@ def score_and_export(brain, hparams):
             detector,
             join_paths(trials, hparams["data_folder"]),
             output / f"{name}_scores.txt",
-            **hparams["test_loader_kwargs"],
+            hparams["test_loader_kwargs"]["batch_size"],
+            hparams["num_workers"],
         )
     if if_main_process():
         detector, scores = output / "pretrained", output / "eval_scores.txt"
