@@ -177,7 +177,7 @@ def main():
                 apart(__file__, "--row", name, how, folder)
                 for how in ("objects", "here")
             )
-            cells = [f"{b / trials:.0f} B" for b in (*objects, *here[::-1])]
+            cells = [f"{b / trials:.0f} B" for b in (*objects, *here)]
             verdict = target(
                 here[1] / trials,
                 HOLDERS[name]["allowed"],
@@ -190,8 +190,8 @@ def main():
         "bytes a trial",
         "as objects, peak",
         "as objects, after",
-        "here, after",
         "here, peak",
+        "here, after",
         "target, after",
         "",
     ]
