@@ -326,7 +326,7 @@ def test_intervals_and_comparisons_on_the_page():
 def test_without_matplotlib_the_extra_is_named(monkeypatch):
     report = report_of(normal(3))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"speechbrain_bilevel\[plots\]"):
+    with pytest.raises(InputError, match=r"'\.\[plots\]'"):
         plots.draw(report)
 
 
