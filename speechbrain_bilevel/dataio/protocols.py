@@ -358,9 +358,7 @@ def _list_attack(utt, attack, label):
     none = word is not None or attack in ("", NO_ATTACK)
     if label == SPOOF:
         return SPOOF if none else _join(attack)
-    if none:
-        return NO_ATTACK
-    raise InputError(f"{utt} is bonafide but has the attack {shorten(attack)}")
+    return _attack_of(utt, NO_ATTACK if none else attack, label)
 
 
 def asvspoof2019_protocol_path(data_folder, partition):

@@ -33,7 +33,7 @@ def write_report(report, folder):
     """Write metrics.json, metrics.txt, report.html and a PNG of each figure.
 
     ``folder`` is created if it does not exist; files of these names are
-    replaced, all of them or none. Raise an ``InputError`` if matplotlib is
+    replaced, see ``write_atomically``. Raise an ``InputError`` if matplotlib is
     missing or the folder cannot be written.
     """
     figures = plots.draw(report)

@@ -26,6 +26,7 @@ from speechbrain_bilevel.inference.verdicts import nonfinite_score_message
 from speechbrain_bilevel.utils.distributed import all_gather, rank, world_size
 from speechbrain_bilevel.utils.errors import InputError
 from speechbrain_bilevel.utils.files import check_target, write_atomically
+from speechbrain_bilevel.utils.tables import repeated
 
 #: Longest and shortest input for scoring in full length, in samples: 60 s and
 #: 1 s. The memory for attention grows with the square of the length, so that a
@@ -69,8 +70,8 @@ def score_trials(
     batch_size : int
         Trials that the network sees at once; with ``full_length``, those of
         ``num_samples`` samples, proportionally fewer of longer and more of
-        shorter ones. Another size may change the last bits
-        of new scores; existing ones are kept.
+        shorter ones. Another size may change the last bits of new scores;
+        existing ones are kept.
     num_workers : int
         Processes that read audio, for each one that scores; 0: it reads itself.
     trim_silence : bool
@@ -232,12 +233,11 @@ class ResumableScoreFile:
 
     def __init__(self, path, trials, network, settings):
         self.path, self.trials = Path(path), trials
-        repeats = trials.utt[trials.utt.duplicated()]
-        if len(repeats):
+        if names := [n for _, n, _ in repeated(trials.utt, trials.index)]:
             raise InputError(
-                f"{repeats.nunique()} names stand for more than one trial, "
-                f"first of all {repeats.iloc[0]}; score lists with the same "
-                "names one by one"
+                f"{len(set(names))} names stand for more than one trial, "
+                f"first of all {names[0]}; score lists with the same names one "
+                "by one"
             )
         self.fingerprint = _fingerprint(trials, network, settings)
         self.stamp = self.path.with_name(self.path.name + ".json")

@@ -206,7 +206,7 @@ def score_and_export(brain, hparams):
             join_paths(trials, hparams["data_folder"]),
             output / f"{name}_scores.txt",
             hparams["test_loader_kwargs"]["batch_size"],
-            hparams["num_workers"],
+            hparams["test_loader_kwargs"]["num_workers"],
         )
     if if_main_process():
         detector, scores = output / "pretrained", output / "eval_scores.txt"

@@ -22,22 +22,9 @@ _FADE = 32  # samples, between two units
 def vocode(samples, rng, voice, quefrencies=30, frames=1):
     """Filter pulses of constant pitch and noise with smoothed envelopes.
 
-    Arguments
-    ---------
-    samples : numpy.ndarray
-        [samples]
-    rng : numpy.random.Generator
-    voice : float
-        Level of the pulses; that of the noise is what is missing to 1.
-    quefrencies : int
-        Cepstral coefficients of an envelope.
-    frames : int
-        How many envelopes are averaged.
-
-    Returns
-    -------
-    numpy.ndarray
-        [samples]
+    [samples] -> [samples]. ``voice`` is the level of the pulses; that of the
+    noise is what is missing to 1. An envelope has ``quefrencies`` cepstral
+    coefficients and is the mean of that of ``frames`` frames.
     """
     pulses = pulse_train(np.full(len(samples), rng.uniform(90, 220)))
     noise = rng.standard_normal(len(samples))
@@ -50,20 +37,8 @@ def vocode(samples, rng, voice, quefrencies=30, frames=1):
 def convert(samples, rng, stretch=1.0, frames=1):
     """Change the envelopes as for another vocal tract.
 
-    Arguments
-    ---------
-    samples : numpy.ndarray
-        [samples]
-    rng : numpy.random.Generator
-    stretch : float
-        The envelopes' frequencies are multiplied or divided by it.
-    frames : int
-        How many envelopes are averaged.
-
-    Returns
-    -------
-    numpy.ndarray
-        [samples]
+    [samples] -> [samples]. The envelopes' frequencies are multiplied or divided
+    by ``stretch``; an envelope is the mean of that of ``frames`` frames.
     """
     spectrum = stft(samples)
     old = log_envelope(spectrum, 30)
@@ -76,18 +51,7 @@ def convert(samples, rng, stretch=1.0, frames=1):
 def join_units(samples, rng, shortest, longest):
     """Join units taken from slightly wrong places at wrong speeds.
 
-    Arguments
-    ---------
-    samples : numpy.ndarray
-        [samples]
-    rng : numpy.random.Generator
-    shortest, longest : float
-        Limits of a unit's length in seconds.
-
-    Returns
-    -------
-    numpy.ndarray
-        [samples]
+    [samples] -> [samples]. A unit lasts ``shortest`` to ``longest`` seconds.
     """
     joined = np.zeros(len(samples) + round(longest * SAMPLE_RATE) + _FADE)
     start = 0
