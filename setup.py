@@ -24,9 +24,10 @@ setup(
     },
     install_requires=[
         "speechbrain>=1.1.2,<1.2",
-        # torchaudio 2.11 is the newest and fails beside any other torch.
-        "torch>=2.11,<2.12",
-        "torchaudio>=2.11,<2.12",
+        # A pair that fits: torchaudio 2.11.0 loads beside torch 2.11 only,
+        # and 2.11.1 beside newer ones, though it asks for 2.11.
+        "torch==2.11.0",
+        "torchaudio==2.11.0",
         "hyperpyyaml",
         "ruamel.yaml",
         "soundfile",
