@@ -30,5 +30,6 @@ class OneSGDStep(Hypergradient):
         (cross,) = self.loss.products(
             by_lower, "upper", at=self.point, mode=self.hvp_mode
         )
-        lr = step.lower_optimizer.param_groups[0]["lr"]
+        (optimizer,) = step.lower_optimizers
+        lr = optimizer.param_groups[0]["lr"]
         step.accumulate_hypergradient(direct, -lr * cross)

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import inspect
 import sys
 
 import speechbrain as sb
@@ -10,17 +11,31 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_bilevel.dataio.batch import LevelBatch
 from speechbrain_bilevel.hypergradients import compatibility
-from speechbrain_bilevel.hypergradients.base import Step
+from speechbrain_bilevel.hypergradients.base import (
+    Hypergradient,
+    Step,
+    members,
+)
 from speechbrain_bilevel.utils.distributed import (
     average_gradients,
     broadcast_buffers,
     rank,
     wrap_on_cpu,
 )
-from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError, shorten
 from speechbrain_bilevel.utils.seed import seed_step
 
 logger = get_logger(__name__)
+
+
+#: Methods that bi-level training cannot use, and what to override instead.
+NOT_USED = {
+    "fit_batch": "move its losses to lower_objectives and upper_objectives "
+    "(the discriminator of a GAN is a lower level, its generator an upper "
+    "one), the rest to on_fit_batch_start or on_fit_batch_end",
+    "optimizers_step": "make the optimizer in opt_class or init_optimizers, "
+    "and change learning rates in on_fit_batch_end",
+}
 
 
 class BilevelMixin:
@@ -33,7 +48,8 @@ class BilevelMixin:
     upper : list of str
         Dotted names of the modules or parameters of the upper level.
     upper_opt_class : callable
-        Optimizer of the upper level; ``opt_class`` is the lower level's.
+        Makes ``self.upper_optimizer``. The lower level keeps the Brain's own
+        optimizers, ``self.optimizer`` or those of its ``init_optimizers``.
     lower_steps : int, optional
         Lower steps on each batch, 1 by default.
     upper_every : int, optional
@@ -41,41 +57,71 @@ class BilevelMixin:
     lr_schedule, upper_lr_schedule : callable, optional
         Take an optimizer and return a torch scheduler, stepped with it.
 
-    A training batch is then a ``LevelBatch``. The Brain's ``compute_forward``
-    and ``compute_objectives`` serve both levels, unless ``lower_objectives`` or
-    ``upper_objectives`` are overridden. ``self.level`` is the level that is
-    being computed: "lower", "upper", or None outside bi-level training.
+    A training batch is then a ``LevelBatch``, of which ``on_fit_batch_start``
+    and ``on_fit_batch_end`` are given the lower one. The Brain's
+    ``compute_forward`` and ``compute_objectives`` serve both levels, unless
+    ``lower_objectives`` or ``upper_objectives`` are overridden. ``self.level``
+    is the level that is being computed: "lower", "upper", or None outside
+    bi-level training. Strategies may compute a loss several times; what hangs
+    on the Brain, its ``hparams`` or modules (statistics, metrics, noise) is
+    then rewound. ``self.is_repeat`` is true in all but the first time, for
+    what cannot be, e.g. writing a file.
 
     After ``sb.utils.seed.seed_everything`` the random numbers of a bi-level
     step depend only on the seed, the step and the process, so that a resumed
     run draws the same ones as an uninterrupted run.
+
+    A step whose gradients are not finite is left out at either level, and in
+    plain training, too.
     """
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        order = cls.__mro__
+        if sb.Brain in order and order.index(sb.Brain) < order.index(
+            BilevelMixin
+        ):
+            raise InputError(
+                f"class {cls.__name__}: BilevelMixin must come before the "
+                f"Brain, class {cls.__name__}(BilevelMixin, ...)"
+            )
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         hparams = getattr(self, "hparams", None)
         self.hypergradient = getattr(hparams, "hypergradient", None)
-        if self.max_grad_norm <= 0:
-            raise InputError(
-                f"max_grad_norm: {self.max_grad_norm} would zero or reverse "
-                "gradients; expected a positive norm, 1.0e+9 for no limit"
-            )
         for key in ("lower_steps", "upper_every"):
             value = getattr(hparams, key, 1)
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{key}: {value}; expected 1 or more")
             setattr(self, key, value)
         if self.hypergradient is not None:
-            self._check_keys(hparams)
-        self.level = None
-        self.bilevel_step = None
-        self.schedules = {}
+            self._check_hparams(hparams)
+            self._check_methods()
+        self.level, self.is_repeat = None, False
+        self.bilevel_step = self.upper_optimizer = None
+        self.level_optimizers = {"lower": {}, "upper": {}}
+        self.schedules, self.left_out = {}, {}
         self._begin_epoch()
+        self._engine = {*vars(self), "_engine", "optimizer", "train_sampler"}
 
-    def _check_keys(self, hparams):
-        if not self.hypergradient.has_upper_level:
+    def _check_hparams(self, hparams):
+        strategy = self.hypergradient
+        if not isinstance(strategy, Hypergradient):
+            found = shorten(str(strategy))
+            raise InputError(
+                f"hypergradient: {found} is no strategy; expected an object, "
+                "in a YAML `hypergradient: !new:speechbrain_bilevel."
+                "hypergradients.Alternating`"
+            )
+        if self.max_grad_norm is None or not self.max_grad_norm > 0:
+            raise InputError(
+                f"max_grad_norm: {self.max_grad_norm} would zero or reverse "
+                "gradients; expected a positive norm, 1.0e+9 for no limit"
+            )
+        if not strategy.has_upper_level:
             if self.upper_every > 1:
-                name = type(self.hypergradient).__name__
+                name = type(strategy).__name__
                 raise InputError(
                     f"upper_every: {name} has no upper step; leave it out"
                 )
@@ -86,6 +132,30 @@ class BilevelMixin:
                     f"hyperparameters: '{key}' is missing; bi-level training "
                     "needs it (see BilevelMixin)"
                 )
+        for name, value in {
+            "opt_class": self.opt_class,
+            "upper_opt_class": hparams.upper_opt_class,
+        }.items():
+            if value is not None and not callable(value):
+                raise InputError(
+                    f"{name}: {shorten(str(value))}; expected what makes an "
+                    f"optimizer, in a YAML `{name}: !name:torch.optim.Adam`"
+                )
+
+    def _check_methods(self):
+        """Refuse methods that bi-level training would leave out."""
+        mine = type(self).__mro__.index(BilevelMixin)
+        for number, cls in enumerate(type(self).__mro__):
+            if cls in (BilevelMixin, sb.Brain):
+                continue
+            for name, instead in NOT_USED.items():
+                method = vars(cls).get(name)
+                in_front = number < mine
+                if method and not (in_front and _calls_super(method)):
+                    raise InputError(
+                        f"{cls.__name__}.{name}: bi-level training makes its "
+                        f"own steps, and would not call it; {instead}"
+                    )
 
     # ------------------------------------------------------------------ losses
     def lower_objectives(self, predictions, batch, stage):
@@ -96,16 +166,18 @@ class BilevelMixin:
         """Return the upper loss; by default by ``compute_objectives``."""
         return self.compute_objectives(predictions, batch, stage)
 
-    def evaluate_level(self, level, batch, full_precision=False):
+    def evaluate_level(
+        self, level, batch, full_precision=False, is_repeat=False
+    ):
         """Return the predictions and the scalar loss of a level on its batch.
 
         ``level`` is "lower" or "upper"; ``full_precision`` overrides
-        ``--precision``.
+        ``--precision``; ``is_repeat`` is what ``self.is_repeat`` will be.
         """
         precision = self.training_ctx
         if full_precision:
             precision = contextlib.nullcontext()
-        self.level = level
+        self.level, self.is_repeat = level, is_repeat
         try:
             with self.no_sync(), precision:
                 predictions = self.compute_forward(batch, sb.Stage.TRAIN)
@@ -114,7 +186,7 @@ class BilevelMixin:
                     predictions, batch, sb.Stage.TRAIN
                 )
         finally:
-            self.level = None
+            self.level, self.is_repeat = None, False
 
     # -------------------------------------------------------------------- step
     def fit_batch(self, batch):
@@ -144,8 +216,20 @@ class BilevelMixin:
         return loss
 
     def _fit_levels(self, batch, should_step):
+        if not isinstance(batch, LevelBatch):
+            raise InputError(
+                f"the training loader yields {type(batch).__name__}; bi-level "
+                "training needs a LevelBatch: give Brain.fit "
+                "train_loader_kwargs=bilevel_loader_kwargs(train_set, ...), or "
+                "the loader a collate_fn that makes one"
+            )
+        if self.bilevel_step is None:
+            raise InputError(
+                "the levels are not set up; call super().on_fit_start() in "
+                f"{type(self).__name__}.on_fit_start"
+            )
         seed_step(rank(), self.optimizer_step, self.step)
-        self.on_fit_batch_start(batch, should_step)
+        self.on_fit_batch_start(batch.lower, should_step)
         step, strategy = self.bilevel_step, self.hypergradient
         # The upper gradient is computed after the lower steps, so the batches
         # of an accumulated step are kept until then.
@@ -161,7 +245,7 @@ class BilevelMixin:
             self._step_levels(step, strategy)
             step.clear()
             self.optimizer_step += 1
-        self.on_fit_batch_end(batch, predictions, loss, should_step)
+        self.on_fit_batch_end(batch.lower, predictions, loss, should_step)
         return loss.cpu()
 
     def _step_levels(self, step, strategy):
@@ -186,67 +270,125 @@ class BilevelMixin:
         self.hypergradient.before_lower_step(step)
         self.apply_gradients("lower")
 
-    def is_active(self, level):
-        """Whether ``freeze_optimizers`` lets a level make its step."""
-        return level in self.freeze_optimizers(self.optimizers_dict)
-
     def apply_gradients(self, level):
         """Average, clip and apply the gradients of a level ("lower", "upper").
 
-        All of its parameters are clipped together. A step with gradients that
-        are not finite is skipped, on all processes.
+        Its parameters are clipped together, but for those whose optimizer is
+        frozen by ``freeze_optimizers``. A step with gradients that are not
+        finite is left out, on all processes.
         """
-        if level not in self.optimizers_dict:
+        optimizers = self.level_optimizers[level]
+        if not optimizers:
             return
-        optimizer = self.optimizers_dict[level]
-        if self.is_active(level):
-            parameters = list(self.bilevel_step.params[level].values())
-            average_gradients(parameters)
-            self.scaler.unscale_(optimizer)
+        average_gradients(list(self.bilevel_step.params[level].values()))
+        names = self.freeze_optimizers(self.optimizers_dict)
+        active = [o for name, o in optimizers.items() if name in names]
+        if active:
+            for optimizer in active:
+                self.scaler.unscale_(optimizer)
+            parameters = [p for o in active for p in members(o)]
             norm = torch.nn.utils.clip_grad_norm_(
                 parameters, self.max_grad_norm
             )
             self.record(f"{level}/gradient_norm", norm)
             if self.scaler.is_enabled():
-                self.scaler.step(optimizer)
+                for optimizer in active:
+                    self.scaler.step(optimizer)
                 self.scaler.update()
             elif norm.isfinite():
-                optimizer.step()
+                for optimizer in active:
+                    optimizer.step()
             else:
-                logger.warning(f"{level} level: gradients not finite, no step")
-        optimizer.zero_grad(set_to_none=True)
+                self._leave_out(f"{level} level")
+        for optimizer in optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def optimizers_step(self):
+        """Make SpeechBrain's step, if all gradients are finite."""
+        gradients = [
+            p.grad for p in self.modules.parameters() if p.grad is not None
+        ]
+        finite = self.scaler.is_enabled() or self.skip_nonfinite_grads
+        if gradients and not finite:
+            largest = torch.nn.utils.get_total_norm(gradients, float("inf"))
+            if not largest.isfinite():
+                self._leave_out("training")
+                self.zero_grad(set_to_none=True)
+                self.optimizer_step += 1
+                return
+        super().optimizers_step()
+
+    def _leave_out(self, what):
+        """Count a step that is left out, and say so the first time."""
+        self.left_out[what] = self.left_out.get(what, 0) + 1
+        if self.left_out[what] == 1:
+            logger.warning(
+                f"{what}: gradients that are not finite, no step; the end of "
+                "the epoch says how often"
+            )
 
     # -------------------------------------------------------------- optimizers
-    def init_optimizers(self):
-        """Make an optimizer for each level, and the schedules."""
-        if self.hypergradient is None:
-            super().init_optimizers()
-        else:
-            self._init_levels()
-        factories = {
-            "opt_class": getattr(self.hparams, "lr_schedule", None),
-            "lower": getattr(self.hparams, "lr_schedule", None),
-            "upper": getattr(self.hparams, "upper_lr_schedule", None),
-        }
-        self.schedules = {
-            name: factories[name](optimizer)
-            for name, optimizer in (self.optimizers_dict or {}).items()
-            if factories.get(name) is not None
-        }
-        self._add_recoverables("{}_schedule", self.schedules)
+    def on_fit_start(self):
+        """Make the levels, once the Brain has made its optimizers."""
+        own = self.init_optimizers
+
+        def init_optimizers():
+            own()
+            if self.hypergradient is not None:
+                self._init_levels()
+            self._init_schedules()
+
+        with self._replaced("init_optimizers", init_optimizers):
+            super().on_fit_start()
+
+    @contextlib.contextmanager
+    def _replaced(self, name, function):
+        """Put a function in a method's place, whichever class defines it."""
+        given = vars(self).get(name)
+        setattr(self, name, function)
+        try:
+            yield
+        finally:
+            if given is None:
+                delattr(self, name)
+            else:
+                setattr(self, name, given)
 
     def _init_levels(self):
         has_upper = self.hypergradient.has_upper_level
-        step = Step(self, self.hparams.upper if has_upper else [])
+        step = Step(self, self.hparams.upper if has_upper else [], self._engine)
         self.bilevel_step = step
-        self.optimizers_dict = {"lower": step.lower_optimizer}
+        self.level_optimizers = {"lower": step.named_optimizers, "upper": {}}
         if has_upper:
-            upper = self.hparams.upper_opt_class(step.upper_params)
-            self.optimizers_dict["upper"] = upper
-        self._add_recoverables("{}_optimizer", self.optimizers_dict)
+            self.upper_optimizer = self.hparams.upper_opt_class(
+                step.upper_params
+            )
+            upper = {"upper": self.upper_optimizer}
+            self.level_optimizers["upper"] = upper
+            self._add_recoverables("{}_optimizer", upper)
+        self.optimizers_dict = {
+            **self.level_optimizers["lower"],
+            **self.level_optimizers["upper"],
+        }
         compatibility.check(self, step)
         self.hypergradient.setup(step)
         self._add_recoverables("{}", self.hypergradient.recoverables())
+
+    def _init_schedules(self):
+        made = {
+            name: getattr(
+                self.hparams,
+                "upper_lr_schedule" if name == "upper" else "lr_schedule",
+                None,
+            )
+            for name in self.optimizers_dict or {}
+        }
+        self.schedules = {
+            name: make(self.optimizers_dict[name])
+            for name, make in made.items()
+            if make is not None
+        }
+        self._add_recoverables("{}_schedule", self.schedules)
 
     def _add_recoverables(self, name, objects):
         if self.checkpointer is not None:
@@ -254,31 +396,42 @@ class BilevelMixin:
                 self.checkpointer.add_recoverable(name.format(key), obj)
 
     # ------------------------------------------------------------------ epochs
-    def on_stage_start(self, stage, epoch=None):
-        """Reset the state of an epoch."""
-        if stage == sb.Stage.TRAIN:
-            self._begin_epoch()
-        super().on_stage_start(stage, epoch)
+    def _fit_train(self, train_set, epoch, enable):
+        # Not in on_stage_start and on_stage_end, which Brains override.
+        self._begin_epoch()
+        own = self.on_stage_end
+
+        def on_stage_end(stage, stage_loss, epoch=None):
+            self._end_epoch(epoch)
+            own(stage, stage_loss, epoch)
+
+        with self._replaced("on_stage_end", on_stage_end):
+            super()._fit_train(train_set, epoch, enable)
 
     def _begin_epoch(self):
         self.records = {}
         self.since_upper = 0
         if self.bilevel_step is not None:
             self.bilevel_step.clear()
+            self.bilevel_step.state.forget()
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
+    def _end_epoch(self, epoch):
         """End the strategy's epoch before the network is validated."""
-        if stage == sb.Stage.TRAIN:
+        for what, count in self.left_out.items():
+            logger.warning(
+                f"{what}: {count} steps left out in epoch {epoch}, their "
+                "gradients were not finite"
+            )
+        self.left_out = {}
+        if self.hypergradient is not None:
             # A checkpoint that is saved here belongs to the next epoch.
             self.step = 0
-            if self.hypergradient is not None:
-                self.hypergradient.end_epoch(epoch)
-                broadcast_buffers(self.modules)
-                self._warn_no_upper_step(epoch)
-        super().on_stage_end(stage, stage_loss, epoch)
+            self.hypergradient.end_epoch(epoch)
+            broadcast_buffers(self.modules)
+            self._warn_no_upper_step(epoch)
 
     def _warn_no_upper_step(self, epoch):
-        has_upper = "upper" in self.optimizers_dict
+        has_upper = self.upper_optimizer is not None
         if has_upper and "upper/loss" not in self.records:
             logger.warning(
                 f"no upper step in epoch {epoch}: it has fewer steps than "
@@ -308,8 +461,10 @@ class BilevelMixin:
             ratio = stats["upper/implicit_norm"] / stats["upper/direct_norm"]
             stats["upper/implicit_to_direct"] = ratio
         for name, optimizer in (self.optimizers_dict or {}).items():
-            level = "" if name == "opt_class" else f"{name}/"
-            stats[f"{level}lr"] = optimizer.param_groups[0]["lr"]
+            if name == "opt_class":
+                name = "lower" if self.hypergradient is not None else ""
+            key = f"{name}/lr" if name else "lr"
+            stats[key] = optimizer.param_groups[0]["lr"]
         return stats
 
     # ------------------------------------------------ SpeechBrain's other hooks
@@ -346,3 +501,9 @@ class BilevelMixin:
             wrap_on_cpu(self.modules, self.find_unused_parameters)
         else:
             super()._wrap_distributed()
+
+
+def _calls_super(method):
+    """Whether a method refers to its superclass."""
+    code = getattr(inspect.unwrap(method), "__code__", None)
+    return code is not None and "super" in code.co_names

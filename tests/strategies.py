@@ -129,9 +129,10 @@ def strategy_state(brain):
     """All tensors that a strategy keeps from step to step, copies."""
     strategy = brain.hypergradient
     tensors = list(getattr(strategy, "state", {}).values())
-    for _, _, optimizer in getattr(strategy, "copies", []):
-        for state in optimizer.state.values():
-            tensors += state.values()
+    for _, _, optimizers in getattr(strategy, "copies", []):
+        for optimizer in optimizers:
+            for state in optimizer.state.values():
+                tensors += state.values()
     return [tensor.clone() for tensor in tensors]
 
 
@@ -148,7 +149,7 @@ def distance(ours, expected):
 def step_lengths(brain):
     """A list that gets (level, length) of each step that an optimizer makes."""
     lengths = []
-    init_optimizers = brain.init_optimizers
+    on_fit_start = brain.on_fit_start
 
     def watch(level, optimizer):
         parameters = [p for g in optimizer.param_groups for p in g["params"]]
@@ -164,12 +165,12 @@ def step_lengths(brain):
         optimizer.register_step_pre_hook(note_start)
         optimizer.register_step_post_hook(note_end)
 
-    def init_and_watch():
-        init_optimizers()
+    def start_and_watch():
+        on_fit_start()
         for level, optimizer in brain.optimizers_dict.items():
             watch(level, optimizer)
 
-    brain.init_optimizers = init_and_watch
+    brain.on_fit_start = start_and_watch
     return lengths
 
 

@@ -24,6 +24,11 @@ class LevelBatch(NamedTuple):
     lower: object
     upper: object
 
+    def __getattr__(self, name):
+        raise AttributeError(
+            f"a LevelBatch has no '{name}'; its batches, lower and upper, may"
+        )
+
     def to(self, *args, **kwargs):
         """Move both batches, as ``torch.Tensor.to``."""
         return LevelBatch(
@@ -38,6 +43,8 @@ class PairedBatch:
     ---------
     lower_size : int
         Number of examples, from the first, that are for the lower level.
+    collate_fn : callable, optional
+        Makes each level's batch; ``PaddedBatch`` by default.
 
     Example
     -------
@@ -47,11 +54,11 @@ class PairedBatch:
     (['a'], ['b', 'c'])
     """
 
-    def __init__(self, lower_size):
-        self.lower_size = lower_size
+    def __init__(self, lower_size, collate_fn=PaddedBatch):
+        self.lower_size, self.collate_fn = lower_size, collate_fn
 
     def __call__(self, examples):
         return LevelBatch(
-            PaddedBatch(examples[: self.lower_size]),
-            PaddedBatch(examples[self.lower_size :]),
+            self.collate_fn(examples[: self.lower_size]),
+            self.collate_fn(examples[self.lower_size :]),
         )

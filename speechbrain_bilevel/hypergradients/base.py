@@ -1,6 +1,7 @@
 """The interface of a strategy, and the training step that it works on."""
 
 import contextlib
+import copy
 
 import torch
 from speechbrain.utils.checkpoints import (
@@ -9,11 +10,13 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
+from speechbrain_bilevel.hypergradients import compatibility
 from speechbrain_bilevel.hypergradients.batch_loss import MeanLoss, MicroBatch
 from speechbrain_bilevel.hypergradients.hvp import flatten, unflatten
 from speechbrain_bilevel.hypergradients.partition import Partition, plain_name
-from speechbrain_bilevel.hypergradients.stateless import Substitution
+from speechbrain_bilevel.hypergradients.stateless import State, Substitution
 from speechbrain_bilevel.utils.distributed import average
+from speechbrain_bilevel.utils.errors import InputError
 
 
 class Step:
@@ -27,10 +30,10 @@ class Step:
     * ``micro_batches``: the batches that are accumulated, each with a
       ``BatchLoss`` ``lower`` and ``upper``; ``accumulation``: their number;
     * ``lower_params``, ``upper_params``: lists of the levels' parameters;
-    * ``lower_optimizer``; ``opt_class``, which makes such optimizers;
-      ``max_grad_norm``; ``steps_lower``, whether the lower level makes its
-      step (``freeze_optimizers`` may forbid it); ``lower_steps``, the number of
-      lower steps between two upper ones;
+    * ``lower_optimizers``, a list of one, unless the Brain makes more;
+      ``active_optimizers``, those that make their step (``freeze_optimizers``
+      may forbid it); ``copy_lower()``; ``max_grad_norm``; ``lower_steps``, the
+      number of lower steps between two upper ones;
     * ``lower_gradient()``, ``accumulate_grad(level, vector)`` and
       ``accumulate_hypergradient(direct, implicit)``.
 
@@ -40,17 +43,28 @@ class Step:
         Its modules are already wrapped if it uses DDP.
     upper : list of str
         See ``Partition``.
+    ignored : iterable of str
+        See ``State``.
     """
 
-    def __init__(self, brain, upper):
+    def __init__(self, brain, upper, ignored):
         self._brain = brain
         self._partition = Partition(upper)
         lower, upper = self._partition.split(brain.modules)
+        self.named_optimizers = lower_optimizers(brain, lower, upper)
+        optimized = {p for o in self.lower_optimizers for p in members(o)}
+        lower = {n: p for n, p in lower.items() if p in optimized}
+        if not any(parameter.requires_grad for parameter in lower.values()):
+            raise InputError("the lower level's optimizers train no parameter")
         self.params = {"lower": lower, "upper": upper}
-        self.lower_optimizer = self.opt_class(self.lower_params)
         self.substitution = Substitution(brain.modules)
-        self.lower_names = self.substitution.names(self.lower_params)
+        self.names = {
+            level: self.substitution.names(of_level.values())
+            for level, of_level in self.params.items()
+        }
         self.needs_functional_call = brain.hypergradient.needs_functional_call
+        self.state = State(brain, ignored)
+        self._unchecked = {"lower", "upper"}
         self.clear()
 
     # ---------------------------------------------------------- for strategies
@@ -80,19 +94,30 @@ class Step:
         return self._brain.grad_accumulation_factor
 
     @property
-    def opt_class(self):
-        """Makes an optimizer like the lower level's for a list of tensors."""
-        return self._brain.opt_class
+    def lower_optimizers(self):
+        """The lower level's optimizers, a list."""
+        return list(self.named_optimizers.values())
+
+    @property
+    def active_optimizers(self):
+        """Those of ``lower_optimizers`` that make their step."""
+        active = self._brain.freeze_optimizers(self._brain.optimizers_dict)
+        optimizers = self.named_optimizers.items()
+        return [optimizer for name, optimizer in optimizers if name in active]
+
+    def copy_lower(self):
+        """Return copies of the lower parameters, and optimizers of them."""
+        copies = [
+            torch.nn.Parameter(p.detach().clone(), p.requires_grad)
+            for p in self.lower_params
+        ]
+        same = {id(p): c for p, c in zip(self.lower_params, copies)}
+        return copies, [copy.deepcopy(o, same) for o in self.lower_optimizers]
 
     @property
     def max_grad_norm(self):
         """The norm to which gradients of a level are clipped."""
         return self._brain.max_grad_norm
-
-    @property
-    def steps_lower(self):
-        """Whether the lower level makes its step."""
-        return self._brain.is_active("lower")
 
     @property
     def lower_steps(self):
@@ -171,9 +196,36 @@ class Step:
             i for i, tensor in enumerate(gradients) if tensor is not None
         )
 
-    def evaluate(self, level, batch, full_precision=False):
+    def evaluate(self, level, batch, full_precision=False, is_repeat=False):
         """Return the Brain's predictions and the loss of a level."""
-        return self._brain.evaluate_level(level, batch, full_precision)
+        return self._brain.evaluate_level(
+            level, batch, full_precision, is_repeat
+        )
+
+    def check_loss(self, level, loss, again):
+        """Refuse, in the first step, a loss that the strategy cannot use.
+
+        ``again`` evaluates it once more.
+        """
+        if level in self._unchecked:
+            self._unchecked.discard(level)
+            brain = self._brain
+            tolerance = 1e-3 if brain.precision == "fp32" else 1e-2
+            compatibility.check_loss(
+                brain.hypergradient, level, loss, again, tolerance
+            )
+
+    def moves(self):
+        """Return which lower parameters the next step will change.
+
+        A list of bool: those that have a gradient and an active optimizer.
+        """
+        active = {p for o in self.active_optimizers for p in members(o)}
+        in_use = self._in_use["lower"]
+        return [
+            parameter in active and (parameter.grad is not None or i in in_use)
+            for i, parameter in enumerate(self.lower_params)
+        ]
 
     def loss_scale(self):
         """Return AMP's scale, a scalar on the device, or None without AMP."""
@@ -185,6 +237,40 @@ class Step:
     def backward(self, loss):
         """Accumulate the gradients of a loss, scaled for AMP."""
         self._brain.scaler.scale(loss).backward()
+
+
+def members(optimizer):
+    """Yield the parameters of an optimizer."""
+    for group in optimizer.param_groups:
+        yield from group["params"]
+
+
+def lower_optimizers(brain, lower, upper):
+    """Make the lower level's optimizers of those that a Brain made for itself.
+
+    The parameters of the upper level are taken out, and so are optimizers
+    without parameters. ``lower`` and ``upper`` are dicts of parameters. Return
+    a dict by name.
+    """
+    made = brain.optimizers_dict or {
+        name: value
+        for name, value in vars(brain).items()
+        if isinstance(value, torch.optim.Optimizer)
+    }
+    taken, known = set(upper.values()), {*lower.values(), *upper.values()}
+    for name, optimizer in made.items():
+        if not known.issuperset(members(optimizer)):
+            raise InputError(
+                f"{name}: this optimizer has parameters that are not in the "
+                "Brain's modules; give their module to `modules`"
+            )
+        for group in optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if p not in taken]
+        for parameter in taken:
+            optimizer.state.pop(parameter, None)
+    return {
+        name: o for name, o in made.items() if any(True for _ in members(o))
+    }
 
 
 class Hypergradient:
@@ -206,6 +292,8 @@ class Hypergradient:
     hvp_mode = None
     #: Whether losses are evaluated more than once or at other parameters.
     needs_functional_call = True
+    #: Whether the lower optimizer's step is differentiated.
+    differentiates_step = False
     #: Whether ``hparams.upper`` divides the parameters; else all are lower.
     has_upper_level = True
 

@@ -24,8 +24,8 @@ class BatchLoss:
 
     The first evaluation draws random numbers and updates running statistics
     (e.g. BatchNorm's) like any training step. Later ones start from the same
-    generators and statistics and restore them, so all evaluate the same
-    function. ``predictions`` and ``loss`` are from the first one, None before.
+    ``State`` and restore it, so all evaluate the same function. ``predictions``
+    and ``loss`` are from the first one, None before.
 
     Arguments
     ---------
@@ -84,7 +84,7 @@ class BatchLoss:
         list of torch.Tensor
             A flat vector for each of the levels.
         """
-        leaves = at and [value.detach().requires_grad_() for value in at]
+        leaves = at and self._leaves(at)
         context = contextlib.nullcontext()
         if keep_graph:
             context = hvp.twice_differentiable(self.step.modules)
@@ -134,30 +134,51 @@ class BatchLoss:
         """
         if mode == "reverse":
             return self._reverse(vector, levels, at, keep_graph)
-        point = self._parameters("lower", at)
         if mode == "forward":
-            directions = hvp.unflatten(vector, point)
-
-            def gradients_at(values, leaves):
-                with hvp.twice_differentiable(self.step.modules):
-                    loss = self._evaluate(values)
-                found = self._differentiate(loss, levels, leaves)
-                return [g for of_level in found for g in of_level]
-
-            found = hvp.forward(gradients_at, point, directions)
-            return self._vectors(levels, self._split(found, levels))
+            return self._forward(vector, levels, at)
         if not vector.any():
             nothing = [
                 [None] * len(self._parameters(level)) for level in levels
             ]
             return self._vectors(levels, nothing)
 
-        def vectors_at(leaves):
+        def vectors_at(values):
+            leaves = self._leaves(values)
             loss = self._evaluate(leaves, full_precision=True)
             found = self._differentiate(loss, levels, leaves)
             return self._vectors(levels, found)
 
+        point = self._parameters("lower", at)
         return hvp.difference(vectors_at, point, vector, radius)
+
+    def _forward(self, vector, levels, at):
+        point = self._parameters("lower", at)
+        parts = hvp.unflatten(vector, point)
+        names, values, directions = self.step.names, {}, {}
+        for name, parameter, value, part in zip(
+            names["lower"], self._parameters("lower"), point, parts
+        ):
+            values[name] = value.detach()
+            if parameter.requires_grad:
+                directions[name] = part
+        wanted = list(directions) if "lower" in levels else []
+        for name, value in zip(names["upper"], self._parameters("upper")):
+            values[name] = value.detach()
+            if "upper" in levels and value.requires_grad:
+                wanted.append(name)
+
+        def loss_at(values):
+            loss = self._evaluate_again(values)
+            return loss if self._scale is None else loss * self._scale
+
+        if self.loss is None:
+            self._evaluate()
+        with hvp.twice_differentiable(self.step.modules):
+            tangents = hvp.forward(loss_at, values, directions, wanted)
+        found = dict(zip(wanted, tangents))
+        return self._vectors(
+            levels, [[found.get(n) for n in names[level]] for level in levels]
+        )
 
     def _reverse(self, vector, levels, at, keep_graph):
         if not self._has_graph_of(at):
@@ -180,25 +201,44 @@ class BatchLoss:
         """Return how often each lower parameter was written."""
         return [p._version for p in self.step.params["lower"].values()]
 
+    def _leaves(self, values):
+        """Return tensors to differentiate by, for values of the lower level."""
+        lower = self._parameters("lower")
+        return [
+            value.detach().requires_grad_(parameter.requires_grad)
+            for value, parameter in zip(values, lower)
+        ]
+
     def _evaluate(self, lower=None, full_precision=False):
         """Return the loss at given lower parameters, or at the network's."""
         step, values = self.step, {}
         if lower is not None:
-            values.update(zip(step.lower_names, lower))
-        first = self.loss is None
-        again = contextlib.nullcontext()
-        if not first:
-            values.update(self._replay.buffers())
-            again = self._replay.rewind()
-        elif step.needs_functional_call:
-            self._replay = Replay(step.substitution)
-        with again:
-            predictions, loss = step.substitution.call(
+            values = dict(zip(step.names["lower"], lower))
+        if self.loss is not None:
+            return self._evaluate_again(values, full_precision)
+        first = contextlib.nullcontext()
+        if step.needs_functional_call:
+            self._replay = Replay(step.state)
+            first = self._replay.first()
+        with first:
+            self.predictions, loss = step.substitution.call(
                 values,
                 lambda: step.evaluate(self.level, self.batch, full_precision),
             )
-        if first:
-            self.predictions, self.loss = predictions, loss.detach()
+        self.loss = loss.detach()
+        step.check_loss(self.level, loss, lambda: self._evaluate_again(values))
+        return loss
+
+    def _evaluate_again(self, values, full_precision=False):
+        """Return the loss at values of parameters, a dict by name."""
+        step = self.step
+        with self._replay.again():
+            _, loss = step.substitution.call(
+                values,
+                lambda: step.evaluate(
+                    self.level, self.batch, full_precision, is_repeat=True
+                ),
+            )
         return loss
 
     def _differentiate(self, loss, levels, lower=None, create_graph=False):
@@ -207,14 +247,15 @@ class BatchLoss:
         They are scaled for AMP, or None for parameters without influence.
         """
         inputs = self._inputs(levels, lower)
-        if not loss.requires_grad:
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        if not loss.requires_grad or not wanted:
             return self._split([None] * len(inputs), levels)
         if self._scale is not None:
             loss = loss * self._scale
         found = torch.autograd.grad(
-            loss, inputs, create_graph=create_graph, allow_unused=True
+            loss, wanted, create_graph=create_graph, allow_unused=True
         )
-        return self._split(found, levels)
+        return self._split(hvp.spread(found, inputs), levels)
 
     def _split(self, tensors, levels):
         """Split a list over the parameters of several levels by level."""
@@ -252,7 +293,7 @@ class BatchLoss:
             parameter
             for level, parameters in self.step.params.items()
             for parameter in parameters.values()
-            if level != self.level
+            if level != self.level and parameter.requires_grad
         ]
         for parameter in others:
             parameter.requires_grad_(False)

@@ -1,8 +1,5 @@
 """Find, before training begins, what a strategy cannot do with a Brain."""
 
-import functools
-
-import speechbrain as sb
 import torch
 from speechbrain.utils.logger import get_logger
 from torch.nn.utils import parametrizations
@@ -14,13 +11,6 @@ from speechbrain_bilevel.utils.errors import InputError
 
 logger = get_logger(__name__)
 
-#: Losses that torch differentiates only once.
-ONCE_DIFFERENTIABLE = (
-    torch.nn.functional.ctc_loss,
-    sb.nnet.losses.ctc_loss,
-    sb.nnet.losses.ctc_loss_kd,
-    sb.nnet.losses.transducer_loss,
-)
 ATTENTION = (
     torch.nn.MultiheadAttention,
     torch.nn.TransformerEncoderLayer,
@@ -46,6 +36,8 @@ def check(brain, step):
     if mode in ("reverse", "forward"):
         found += _differentiable_once(brain)
         _log_slower_kernels(brain)
+    if strategy.differentiates_step:
+        _warn_small_eps(step)
     if mode == "difference" and brain.precision == "fp16":
         found.append(
             "--precision fp16: a difference's direction may overflow or vanish "
@@ -56,6 +48,94 @@ def check(brain, step):
             f"hypergradient: {type(strategy).__name__} cannot train this "
             "way:\n- " + "\n- ".join(found)
         )
+
+
+def check_loss(strategy, level, loss, again, tolerance):
+    """Refuse a loss that is not what the strategy takes it for.
+
+    Its second derivatives, where needed, must exist, and evaluating it once
+    more, by ``again()``, must give it again, to a relative ``tolerance``.
+    """
+    name = type(strategy).__name__
+    if level == "lower" and strategy.hvp_mode in ("reverse", "forward"):
+        kinds = sorted(_once_differentiable(loss.grad_fn))
+        if kinds:
+            raise InputError(
+                f"hypergradient: {name} needs second derivatives of the lower "
+                f"loss; those through {', '.join(kinds)} would be taken for "
+                f"zero, since its gradient has no graph; {INSTEAD}"
+            )
+    if not strategy.needs_functional_call or not loss.isfinite():
+        return
+    with torch.no_grad():
+        first, second = loss.item(), again().item()
+    if abs(first - second) > tolerance * max(abs(first), abs(second)) + 1e-6:
+        raise InputError(
+            f"hypergradient: {name} evaluates a batch more than once, and the "
+            f"{level} loss of the first is {first:.6g}, then {second:.6g}: "
+            "something keeps a state that cannot be rewound (a generator of "
+            "random numbers or an iterator in a closure or a global variable); "
+            "make it an attribute of the Brain, of a module or of an object in "
+            "hparams, or choose Alternating"
+        )
+
+
+def _once_differentiable(node):
+    """Return the kinds of operations before ``node`` that have no second
+    derivative, or one that would silently be zero."""
+    found, seen, waiting = set(), set(), [node]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting.extend(earlier for earlier, _ in node.next_functions)
+        kind = node.name()
+        custom = isinstance(node, torch.autograd.function.BackwardCFunction)
+        if "CtcLoss" in kind or (
+            (custom or "CppNode" in kind) and not _gradient_has_graph(node)
+        ):
+            found.add(kind)
+    return found
+
+
+def _gradient_has_graph(node):
+    """Whether the gradients that a node computes depend on its inputs."""
+    gradients = [
+        torch.zeros(of.shape, dtype=of.dtype, device=of.device)
+        for of in node._input_metadata
+    ]
+    with torch.enable_grad():
+        found = node(*gradients)
+    found = found if isinstance(found, tuple) else (found,)
+    inputs = {earlier for earlier, _ in node.next_functions}
+    waiting = [g.grad_fn for g in found if g is not None]
+    seen = {None}
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        if node in inputs:
+            return True
+        seen.add(node)
+        waiting.extend(earlier for earlier, _ in node.next_functions)
+    return False
+
+
+def _warn_small_eps(step):
+    for optimizer in step.lower_optimizers:
+        for group in optimizer.param_groups:
+            eps = group.get("eps", 1.0)
+            single = any(p.dtype == torch.float32 for p in group["params"])
+            if eps < 1e-6 and single:
+                logger.warning(
+                    f"{type(optimizer).__name__} with eps {eps:g}: the "
+                    "derivative of its step, up to lr / eps, is mostly "
+                    "rounding error where gradients are near zero, above all "
+                    "in the first steps; an eps of 1.0e-6 or more makes the "
+                    "hypergradient reliable in float32"
+                )
+                return
 
 
 def _compiled(brain):
@@ -94,20 +174,6 @@ def _differentiable_once(brain):
             found.append(
                 f"{name} (SyncBatchNorm): has no second derivative; train in "
                 f"one process, use LayerNorm or GroupNorm, or {INSTEAD}"
-            )
-        elif isinstance(module, torch.nn.CTCLoss):
-            found.append(f"{name} (CTC): has no second derivative; {INSTEAD}")
-    for name, value in vars(brain.hparams).items():
-        while isinstance(value, functools.partial):
-            value = value.func
-        if (
-            isinstance(value, torch.nn.CTCLoss)
-            or any(value is function for function in ONCE_DIFFERENTIABLE)
-            or type(value).__name__ == "TransducerLoss"
-        ):
-            kind = getattr(value, "__name__", type(value).__name__)
-            found.append(
-                f"{name} ({kind}): has no second derivative; {INSTEAD}"
             )
     return found
 

@@ -94,17 +94,24 @@ class LowerStep:
     """
 
     def __init__(self, step, gradient, point):
-        self.loss, self.gradient, self.point = step.lower, gradient, point
+        self.loss, self.point = step.lower, point
         self.max_norm = step.max_grad_norm
-        optimizer, parameters = step.lower_optimizer, step.lower_params
-        self.update = UPDATES[type(optimizer)]
-        states = [optimizer.state.get(p, {}) for p in parameters]
+        parameters, self.moves = step.lower_params, step.moves()
+        self.gradient = gradient
+        if not all(self.moves):
+            parts = zip(unflatten(gradient, point), self.moves)
+            parts = [part if moved else None for part, moved in parts]
+            self.gradient = flatten(parts, point)
+        states = {}
+        for optimizer in step.active_optimizers:
+            states.update(optimizer.state)
+        states = [states.get(p, {}) for p in parameters]
         self.state = {
             name: flatten([state.get(name) for state in states], parameters)
             for name in ("momentum_buffer", "exp_avg", "exp_avg_sq")
             if any(state.get(name) is not None for state in states)
         }
-        self.segments = list(_segments(optimizer, parameters, states))
+        self.segments = list(_segments(step, parameters, states, self.moves))
 
     def result(self):
         """Return the lower parameters after the step, a list of tensors."""
@@ -154,49 +161,55 @@ class LowerStep:
         if limit < 1:
             gradient = gradient * limit
         results = []
-        for index, group, step, known in self.segments:
+        for index, update, group, step, known in self.segments:
             part = {name: values[index] for name, values in state.items()}
             part = {**(part if known else {}), "step": step}
-            results.append(
-                self.update(point[index], gradient[index], part, group)
-            )
-        if len(results) == 1:
+            results.append(update(point[index], gradient[index], part, group))
+        if len(results) == 1 and all(self.moves):
             return results[0]
-        return self._joined([after for after, _ in results]), {
-            name: self._joined([after[name] for _, after in results])
-            for name in results[0][1]
-        }
+        state_after = {}
+        for name in {name for _, after in results for name in after}:
+            whole = state.get(name, torch.zeros_like(gradient))
+            parts = [after.get(name) for _, after in results]
+            state_after[name] = self._joined(whole, parts)
+        return self._joined(point, [after for after, _ in results]), state_after
 
-    def _joined(self, parts):
-        whole = torch.zeros_like(self.gradient)
+    def _joined(self, whole, parts):
         for (index, *_), part in zip(self.segments, parts):
-            whole = whole.index_copy(0, index, part)
+            if part is not None:
+                whole = whole.index_copy(0, index, part)
         return whole
 
 
-def _segments(optimizer, parameters, states):
-    """Yield the parameters that are updated alike: their indices in a flat
-    vector, group, number of steps, and whether they have a state."""
+def _segments(step, parameters, states, moves):
+    """Yield the parameters that are updated alike.
+
+    That is: their indices in a flat vector, the update, the group, the number
+    of steps, and whether they have a state.
+    """
     group_of = {
-        id(parameter): number
-        for number, group in enumerate(optimizer.param_groups)
+        parameter: (number, UPDATES[type(optimizer)], group)
+        for number, (optimizer, group) in enumerate(
+            (optimizer, group)
+            for optimizer in step.active_optimizers
+            for group in optimizer.param_groups
+        )
         for parameter in group["params"]
     }
-    places, start = {}, 0
-    for parameter, state in zip(parameters, states):
-        known = any(torch.is_tensor(value) for value in state.values())
-        step = float(state.get("step", 0))
-        alike = group_of[id(parameter)], step, known
+    places, start, groups = {}, 0, {}
+    for parameter, state, moved in zip(parameters, states, moves):
         end = start + parameter.numel()
-        places.setdefault(alike, []).append(
-            torch.arange(start, end, device=parameter.device)
-        )
+        if moved:
+            known = any(torch.is_tensor(value) for value in state.values())
+            number, *groups[number] = group_of[parameter]
+            alike = number, float(state.get("step", 0)), known
+            places.setdefault(alike, []).append(
+                torch.arange(start, end, device=parameter.device)
+            )
         start = end
-    for (number, step, known), ranges in places.items():
-        index = torch.cat(ranges) if len(places) > 1 else slice(None)
-        group = {
-            name: value
-            for name, value in optimizer.param_groups[number].items()
-            if name != "params"
-        }
-        yield index, group, step, known
+    whole = len(places) == 1 and all(moves)
+    for (number, count, known), ranges in places.items():
+        update, group = groups[number]
+        settings = {n: v for n, v in group.items() if n != "params"}
+        index = slice(None) if whole else torch.cat(ranges)
+        yield index, update, settings, count, known

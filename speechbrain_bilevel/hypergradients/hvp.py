@@ -16,6 +16,15 @@ from speechbrain_bilevel.utils.errors import InputError
 MODES = ("reverse", "forward", "difference")
 # Parts of torch's messages on operations without a second derivative.
 _NO_SECOND_DERIVATIVE = ("is not implemented", "once_differentiable")
+_NO_FORWARD_DERIVATIVE = (
+    "forward AD",
+    "forward mode",
+    "jvp",
+    "functorch",
+    "setup_context",
+    "would mutate a captured Tensor",
+    "storage",
+)
 
 
 def flatten(tensors, like):
@@ -63,13 +72,14 @@ def reverse(gradient, directions, inputs, retain_graph=False):
         for g, v in zip(gradient, directions)
         if g is not None and g.requires_grad
     ]
-    if not pairs:
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    if not pairs or not wanted:
         return [None] * len(inputs)
     outputs, directions = zip(*pairs)
     try:
-        return torch.autograd.grad(
+        found = torch.autograd.grad(
             outputs,
-            inputs,
+            wanted,
             grad_outputs=directions,
             retain_graph=retain_graph,
             allow_unused=True,
@@ -78,36 +88,52 @@ def reverse(gradient, directions, inputs, retain_graph=False):
         if not any(word in str(error) for word in _NO_SECOND_DERIVATIVE):
             raise
         raise InputError(
-            f'hvp_mode: "reverse" does not work with this network ({error}); '
-            'choose "difference"'
+            'hvp_mode: "reverse" does not work with this network ('
+            f'{first_line(error)}); choose "difference"'
         ) from error
+    return spread(found, inputs)
 
 
-def forward(gradients_at, point, directions):
-    """Differentiate gradients at ``point`` along ``directions``, forward mode.
+def spread(found, inputs):
+    """Put None into a list of gradients for inputs that do not require one."""
+    found = iter(found)
+    return [next(found) if i.requires_grad else None for i in inputs]
 
-    Exact, in one pass without a graph, but all operations of the network must
-    have a forward derivative; otherwise raise an ``InputError``.
-    ``gradients_at`` takes values of the lower parameters and the leaves they
-    are made of, and returns a list of gradients. Return a list of tensors or
-    None.
+
+def forward(loss_at, values, directions, wanted):
+    """Differentiate a loss's gradients along directions, forward over reverse.
+
+    Exact, in one pass whose graph is that of a single gradient. All operations
+    must have a forward derivative; otherwise raise an ``InputError``.
+    ``loss_at`` takes values of the parameters, a dict like ``values``, and
+    returns the loss; ``directions`` has those of some of them. Return
+    derivatives of the gradients by the parameters in ``wanted``, a list of str:
+    a list of tensors, or None where there is none.
     """
-    leaves = [value.detach().requires_grad_() for value in point]
     try:
-        with forward_ad.dual_level():
-            duals = [
-                forward_ad.make_dual(leaf, direction.contiguous())
-                for leaf, direction in zip(leaves, directions)
-            ]
-            return [
-                None if g is None else forward_ad.unpack_dual(g).tangent
-                for g in gradients_at(duals, leaves)
-            ]
-    except NotImplementedError as error:
+        # What surrounds the inner function records no graph.
+        with forward_ad.dual_level(), torch.no_grad():
+            duals = {
+                name: forward_ad.make_dual(value, directions[name].contiguous())
+                if name in directions
+                else value
+                for name, value in values.items()
+            }
+            gradients = torch.func.grad(lambda part: loss_at({**duals, **part}))
+            found = gradients({name: duals[name] for name in wanted})
+            return [forward_ad.unpack_dual(found[n]).tangent for n in wanted]
+    except (NotImplementedError, RuntimeError) as error:
+        if not any(word in str(error) for word in _NO_FORWARD_DERIVATIVE):
+            raise
         raise InputError(
-            f'hvp_mode: "forward" does not work with this network ({error}); '
-            'choose "reverse"'
+            'hvp_mode: "forward" does not work with this network ('
+            f'{first_line(error)}); choose "reverse", which takes more memory'
         ) from error
+
+
+def first_line(error):
+    """Return the first line of an error's message."""
+    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def difference(gradients_at, point, vector, radius):
@@ -122,10 +148,7 @@ def difference(gradients_at, point, vector, radius):
     """
     step = radius / vector.norm().item()
     plus, minus = (
-        gradients_at(
-            [p.requires_grad_() for p in add_scaled(point, vector, step * sign)]
-        )
-        for sign in (1, -1)
+        gradients_at(add_scaled(point, vector, step * sign)) for sign in (1, -1)
     )
     return [(a - b) / (2 * step) for a, b in zip(plus, minus)]
 

@@ -33,27 +33,31 @@ class Partition:
         )
 
     def split(self, modules):
-        """Return the trainable parameters of each level, two dicts by name.
+        """Return the parameters of each level, two dicts by name.
 
-        ``modules``, usually the Brain's, may be wrapped for DDP. Raise an
-        ``InputError`` if a name of ``upper`` matches nothing, or nothing is
-        left for the lower level.
+        ``modules``, usually the Brain's, may be wrapped for DDP. A parameter
+        that is shared is upper if one of its names is. Raise an ``InputError``
+        if a name of ``upper`` matches nothing, or nothing that requires a
+        gradient is left for the lower level.
         """
-        trainable = {
-            plain_name(name): parameter
-            for name, parameter in modules.named_parameters()
-            if parameter.requires_grad
-        }
+        names = {}
+        for name, parameter in modules.named_parameters(remove_duplicate=False):
+            names.setdefault(parameter, []).append(plain_name(name))
         for prefix in self.upper:
-            if not any(map(Partition([prefix]).is_upper, trainable)):
-                parents = sorted({n.rpartition(".")[0] for n in trainable})
+            is_upper = Partition([prefix]).is_upper
+            if not any(is_upper(n) for all_ in names.values() for n in all_):
+                parents = {
+                    n.rpartition(".")[0] or n for (n, *_) in names.values()
+                }
                 raise InputError(
-                    f"upper: '{prefix}' names no trainable parameter; choose "
-                    f"among {', '.join(parents)} or a parent of these"
+                    f"upper: '{prefix}' names no parameter; choose among "
+                    f"{', '.join(sorted(parents))} or a parent of these"
                 )
-        upper = {n: p for n, p in trainable.items() if self.is_upper(n)}
-        lower = {n: p for n, p in trainable.items() if n not in upper}
-        if not lower:
+        lower, upper = {}, {}
+        for parameter, of_parameter in names.items():
+            level = upper if any(map(self.is_upper, of_parameter)) else lower
+            level[of_parameter[0]] = parameter
+        if not any(parameter.requires_grad for parameter in lower.values()):
             raise InputError(
                 f"upper: {self.upper} covers every trainable parameter; the "
                 "lower level needs some"

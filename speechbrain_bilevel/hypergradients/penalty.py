@@ -51,19 +51,17 @@ class F2SA(StatefulHypergradient):
         """See ``Hypergradient.setup``."""
         self.copies, self.state = [], {}
         for sign in (1,) if self.order == 1 else (1, -1):
-            copy = [
-                torch.nn.Parameter(parameter.detach().clone())
-                for parameter in step.lower_params
-            ]
-            self.copies.append((sign, copy, step.opt_class(copy)))
+            copy, optimizers = step.copy_lower()
+            self.copies.append((sign, copy, optimizers))
             for name, parameter in zip(step.params["lower"], copy):
                 self.state[f"{name} {sign:+d}"] = parameter.data
 
     def recoverables(self):
         """See ``Hypergradient.recoverables``."""
         optimizers = {
-            f"hypergradient_optimizer{sign:+d}": optimizer
-            for sign, _, optimizer in self.copies
+            f"hypergradient_optimizer{sign:+d}_{number}": optimizer
+            for sign, _, optimizers in self.copies
+            for number, optimizer in enumerate(optimizers)
         }
         return super().recoverables() | optimizers
 
@@ -80,12 +78,12 @@ class F2SA(StatefulHypergradient):
         """See ``Hypergradient.before_lower_step``."""
         lower, upper = step.lower, step.upper
         ends = []
-        for sign, copy, optimizer in self.copies:
+        for sign, copy, optimizers in self.copies:
             g_lower, g_upper = lower.gradients("lower", "upper", at=copy)
             f_lower, f_upper = upper.gradients("lower", "upper", at=copy)
             ends.append((f_upper, g_upper))
             gradient = g_lower + sign / self.penalty * f_lower
-            self._step_copy(step, copy, optimizer, gradient)
+            self._step_copy(step, copy, optimizers, gradient)
         if self.order == 1:
             ((direct, at_copy),) = ends
             (at_network,) = joint_mean(self.by_upper)
@@ -104,17 +102,22 @@ class F2SA(StatefulHypergradient):
         """See ``Hypergradient.end_epoch``."""
         self.by_upper = []
 
-    def _step_copy(self, step, copy, optimizer, gradient):
-        if not step.steps_lower or not gradient.isfinite().all():
+    def _step_copy(self, step, copy, optimizers, gradient):
+        moves = step.moves()
+        if not any(moves) or not gradient.isfinite().all():
             return
-        groups = step.lower_optimizer.param_groups
-        for group, of_network in zip(optimizer.param_groups, groups):
-            group["lr"] = of_network["lr"]
-        for parameter, part in zip(copy, unflatten(gradient, copy)):
-            parameter.grad = part
+        for parameter, part, moved in zip(
+            copy, unflatten(gradient, copy), moves
+        ):
+            parameter.grad = part if moved else None
         torch.nn.utils.clip_grad_norm_(copy, step.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer, of_network in zip(optimizers, step.lower_optimizers):
+            for group, its in zip(
+                optimizer.param_groups, of_network.param_groups
+            ):
+                group["lr"] = its["lr"]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
 
 class BOME(Hypergradient):

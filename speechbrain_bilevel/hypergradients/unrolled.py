@@ -34,6 +34,8 @@ class TruncatedUnrolled(Hypergradient):
         "difference"; see ``hypergradients/hvp.py``.
     """
 
+    differentiates_step = True
+
     def __init__(self, steps, hvp_mode="reverse"):
         self.steps, self.hvp_mode = steps, hvp_mode
         self.recorded = deque(maxlen=steps)
@@ -42,9 +44,10 @@ class TruncatedUnrolled(Hypergradient):
     def unsupported(self, step):
         """See ``Hypergradient.unsupported``."""
         found = []
-        reason = why_not_differentiable(step.lower_optimizer)
-        if reason:
-            found.append(f"opt_class: {reason}")
+        for name, optimizer in step.named_optimizers.items():
+            reason = why_not_differentiable(optimizer)
+            if reason:
+                found.append(f"{name}: {reason}")
         if self.steps < 1:
             found.append(f"steps: {self.steps}; expected 1 or more")
         if self.steps > step.lower_steps:
@@ -67,7 +70,7 @@ class TruncatedUnrolled(Hypergradient):
         point, self.point = self.point, None
         gradient = step.lower_gradient()
         # A step that will be skipped depends on nothing.
-        if step.steps_lower and gradient.isfinite().all():
+        if step.active_optimizers and gradient.isfinite().all():
             self.recorded.append(LowerStep(step, gradient, point))
 
     def upper_gradient(self, step):
@@ -144,7 +147,7 @@ class OneStepUnrolled(TruncatedUnrolled):
         if not self.ahead:
             super().upper_gradient(step)
             return
-        if not step.steps_lower:
+        if not step.active_optimizers:
             (direct,) = step.upper.gradients("upper")
             step.accumulate_hypergradient(direct, torch.zeros_like(direct))
             return

@@ -110,7 +110,12 @@ class _LayerNorm(torch.autograd.Function):
 
 
 def has_tangent(*tensors):
-    """Whether forward-mode differentiation goes through one of the tensors."""
+    """Whether forward-mode differentiation may go through one of the tensors.
+
+    Inside a transform of ``torch.func``, that is not visible.
+    """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
     return any(
         forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
     )
