@@ -461,10 +461,8 @@ class BilevelMixin:
             ratio = stats["upper/implicit_norm"] / stats["upper/direct_norm"]
             stats["upper/implicit_to_direct"] = ratio
         for name, optimizer in (self.optimizers_dict or {}).items():
-            if name == "opt_class":
-                name = "lower" if self.hypergradient is not None else ""
-            key = f"{name}/lr" if name else "lr"
-            stats[key] = optimizer.param_groups[0]["lr"]
+            level = "" if name == "opt_class" else f"{name}/"
+            stats[f"{level}lr"] = optimizer.param_groups[0]["lr"]
         return stats
 
     # ------------------------------------------------ SpeechBrain's other hooks

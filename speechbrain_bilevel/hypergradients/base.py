@@ -250,7 +250,7 @@ def lower_optimizers(brain, lower, upper):
 
     The parameters of the upper level are taken out, and so are optimizers
     without parameters. ``lower`` and ``upper`` are dicts of parameters. Return
-    a dict by name.
+    a dict by name; the name of SpeechBrain's only one is "lower".
     """
     made = brain.optimizers_dict or {
         name: value
@@ -268,9 +268,9 @@ def lower_optimizers(brain, lower, upper):
             group["params"] = [p for p in group["params"] if p not in taken]
         for parameter in taken:
             optimizer.state.pop(parameter, None)
-    return {
-        name: o for name, o in made.items() if any(True for _ in members(o))
-    }
+    kept = {name: o for name, o in made.items() if list(members(o))}
+    # SpeechBrain's name for the only one.
+    return {"lower": kept["opt_class"]} if list(kept) == ["opt_class"] else kept
 
 
 class Hypergradient:

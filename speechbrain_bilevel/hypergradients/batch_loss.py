@@ -132,6 +132,12 @@ class BatchLoss:
         list of torch.Tensor
             A flat vector for each of the levels.
         """
+        lower = self._parameters("lower")
+        if not all(parameter.requires_grad for parameter in lower):
+            # What is frozen is a constant.
+            parts = zip(hvp.unflatten(vector, lower), lower)
+            parts = [part if p.requires_grad else None for part, p in parts]
+            vector = hvp.flatten(parts, lower)
         if mode == "reverse":
             return self._reverse(vector, levels, at, keep_graph)
         if mode == "forward":
@@ -155,8 +161,9 @@ class BatchLoss:
         point = self._parameters("lower", at)
         parts = hvp.unflatten(vector, point)
         names, values, directions = self.step.names, {}, {}
+        lower = self._parameters("lower")
         for name, parameter, value, part in zip(
-            names["lower"], self._parameters("lower"), point, parts
+            names["lower"], lower, point, parts
         ):
             values[name] = value.detach()
             if parameter.requires_grad:

@@ -31,8 +31,8 @@ CASES = {
 class Noting(SmallBrain):
     """Notes the gradients that each optimizer step is made with."""
 
-    def init_optimizers(self):
-        super().init_optimizers()
+    def on_fit_start(self):
+        super().on_fit_start()
         self.gradients = {}
         for level, optimizer in self.optimizers_dict.items():
             optimizer.register_step_pre_hook(

@@ -224,7 +224,7 @@ def test_no_checkpoint_within_an_accumulated_step(tmp_path):
 @pytest.mark.parametrize(
     "hparams, run_opts, message",
     [
-        ({"upper": ["encodr"]}, {}, "'encodr' names no trainable parameter"),
+        ({"upper": ["encodr"]}, {}, "'encodr' names no parameter"),
         ({"upper": ["encoder", "head"]}, {}, "covers every trainable"),
         ({}, {"max_grad_norm": -1.0}, "max_grad_norm: -1.0"),
         ({}, {"max_grad_norm": 0.0}, "max_grad_norm: 0.0"),

@@ -212,7 +212,7 @@ def test_each_level_makes_the_steps_asked_for(name):
     assert [level for level, _ in lengths] == turn * 2
     assert brain.level_stats()["lower/lr"] == 0.1 / 2**4
     assert brain.level_stats()["upper/lr"] == 0.1
-    for _, _, optimizer in getattr(brain.hypergradient, "copies", []):
+    for _, _, (optimizer,) in getattr(brain.hypergradient, "copies", []):
         assert optimizer.param_groups[0]["lr"] == 0.1 / 2**3
 
 
@@ -260,4 +260,4 @@ def test_level_stats_of_an_upper_level_without_direct_gradient():
 
 def test_preflight_passes_over_arrays_among_the_hyperparameters():
     hparams = {"frequencies": np.ones(3)}
-    strategy_brain("SOBA reverse", hparams=hparams).init_optimizers()
+    strategy_brain("SOBA reverse", hparams=hparams).on_fit_start()

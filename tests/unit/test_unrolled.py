@@ -141,7 +141,7 @@ def test_differentiable_steps_equal_those_of_torch(name):
 )
 def test_other_optimizers_are_refused(opt_class, message):
     brain = solver(Ridge, OneStepUnrolled(), X, X, opt_class)
-    with pytest.raises(InputError, match=f"opt_class: {message}"):
+    with pytest.raises(InputError, match=f"lower: {message}"):
         start(brain)
 
 
@@ -216,7 +216,8 @@ def test_parameters_in_groups_of_their_own():
     step = types.SimpleNamespace(
         lower=None,
         lower_params=parameters,
-        lower_optimizer=optimizer,
+        active_optimizers=[optimizer],
+        moves=lambda: [True, True, True],
         max_grad_norm=2.0,
     )
     for used in (3, 2, 3):
