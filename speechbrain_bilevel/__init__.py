@@ -8,8 +8,9 @@ _HOMES = {
     "BilevelMixin": "core",
     "LevelBatch": "dataio.batch",
     "SpoofDetector": "inference.detector",
+    "bilevel_loader_kwargs": "dataio.sampling",
 }
-__all__ = ["BilevelMixin", "LevelBatch", "SpoofDetector", "__version__"]
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name):

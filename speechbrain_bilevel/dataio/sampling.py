@@ -1,12 +1,17 @@
-"""Which trials each level trains on: folds over attacks, and paired batches."""
+"""Which trials each level trains on: folds, and paired batches."""
 
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_bilevel.dataio import NO_ATTACK
+from speechbrain_bilevel.dataio.batch import PairedBatch
 from speechbrain_bilevel.utils.errors import InputError
+
+logger = get_logger(__name__)
 
 
 class Fold(NamedTuple):
@@ -95,7 +100,7 @@ def group_folds(attacks, num_folds=3, seed=1234, leaky=False):
     return folds
 
 
-class PairedBatchSampler(Sampler):
+class PairedBatchSampler(torch.utils.data.Sampler):
     """Yield batches of a lower and an upper part, each as one list of indices.
 
     Each epoch takes the next fold. The trials of each level are shuffled, and
@@ -204,3 +209,118 @@ def class_weights(attacks):
     spoofs = names != NO_ATTACK
     shares = np.where(spoofs, 1 / max(1, spoofs.sum()), 1)
     return (shares / counts)[codes]
+
+
+def bilevel_loader_kwargs(
+    dataset,
+    loader_kwargs,
+    folds=1,
+    by=None,
+    label=None,
+    upper_batch_size=None,
+    seed=1234,
+):
+    """Return ``train_loader_kwargs`` for ``Brain.fit`` that pair two levels.
+
+    Arguments
+    ---------
+    dataset : Dataset
+        The training set, SpeechBrain's or another with a length.
+    loader_kwargs : dict
+        What the Brain's own training gives its loader: batch_size, num_workers,
+        collate_fn, ... ``shuffle`` and ``drop_last`` do nothing: batches are
+        always shuffled and full.
+    folds : int
+        1: the lower level trains on a random half, the upper level on the
+        other. k, 2 or more: each epoch holds out the next of k parts from the
+        lower level, and the upper level trains on it.
+    by : str or array_like, optional
+        A column of the data set, e.g. "spk_id", or a value for each item; items
+        with the same value stay in one part.
+    label : str or array_like, optional
+        A column of classes; those that only one level sees are warned of.
+    upper_batch_size : int, optional
+        By default that of ``loader_kwargs``, which is the lower level's.
+    seed : int
+        Decides on the parts and on the order of each epoch.
+
+    Raises
+    ------
+    InputError
+        If there are too few items, or ``loader_kwargs`` has a sampler.
+
+    Example
+    -------
+    >>> data = torch.randn(256, 9)
+    >>> kwargs = {"batch_size": 16, "num_workers": 2, "collate_fn": torch.stack}
+    >>> kwargs = bilevel_loader_kwargs(data, kwargs, folds=4)
+    >>> loader = torch.utils.data.DataLoader(data, **kwargs)
+    >>> next(iter(loader)).upper.shape
+    torch.Size([16, 9])
+    """
+    rest = dict(loader_kwargs)
+    for key in ("sampler", "batch_sampler"):
+        if rest.pop(key, None) is not None:
+            raise InputError(
+                f"{key}: the two levels need one of their own; leave it out"
+            )
+    for key in ("shuffle", "drop_last"):
+        rest.pop(key, None)
+    size = rest.pop("batch_size", 1)
+    made = _folds(len(dataset), _column(dataset, by), folds, seed)
+    if label is not None:
+        _warn_missing_classes(made, _column(dataset, label))
+    sampler = PairedBatchSampler(made, size, upper_batch_size or size, seed)
+    collate_fn = rest.pop("collate_fn", None) or PaddedBatch
+    collate_fn = PairedBatch(size, collate_fn)
+    return {**rest, "batch_sampler": sampler, "collate_fn": collate_fn}
+
+
+def _column(dataset, column):
+    """Return a value for each item, as an array of str, or None."""
+    if isinstance(column, str):
+        with dataset.output_keys_as([column]):
+            column = [item[column] for item in dataset]
+    if column is None:
+        return None
+    if len(column) != len(dataset):
+        raise InputError(
+            f"{len(column)} values for a data set of {len(dataset)} items"
+        )
+    return np.asarray(column, str)
+
+
+def _folds(count, values, folds, seed):
+    random = np.random.default_rng(seed)
+    groups = values if values is not None else np.arange(count)
+    _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    parts = max(folds, 2)
+    if folds < 1 or len(sizes) < parts:
+        raise InputError(
+            f"folds: {folds} of {len(sizes)} groups of items; expected 1, for "
+            "two halves, or 2 and more, and a group for each part"
+        )
+    # The largest group first, each to the smallest part.
+    order = random.permutation(len(sizes))
+    filled, part_of = np.zeros(parts, int), np.empty(len(sizes), int)
+    for group in order[np.argsort(-sizes[order], kind="stable")]:
+        part_of[group] = np.argmin(filled)
+        filled[part_of[group]] += sizes[group]
+    part = part_of[codes]
+    held_out = [1] if folds == 1 else range(folds)
+    return [
+        Fold(np.flatnonzero(part != i), np.flatnonzero(part == i))
+        for i in held_out
+    ]
+
+
+def _warn_missing_classes(folds, classes):
+    for number, fold in enumerate(folds, 1):
+        lower, upper = (set(classes[trials]) for trials in fold)
+        missing = {"lower": upper - lower, "upper": lower - upper}
+        for level, names in missing.items():
+            if names:
+                logger.warning(
+                    f"fold {number} of {len(folds)}: the {level} level has no "
+                    f"item of {len(names)} classes, e.g. {min(names)}"
+                )
