@@ -91,12 +91,18 @@ def _once_differentiable(node):
         seen.add(node)
         waiting.extend(earlier for earlier, _ in node.next_functions)
         kind = node.name()
-        custom = isinstance(node, torch.autograd.function.BackwardCFunction)
         if "CtcLoss" in kind or (
-            (custom or "CppNode" in kind) and not _gradient_has_graph(node)
+            _is_custom(node) and not _gradient_has_graph(node)
         ):
             found.add(kind)
     return found
+
+
+def _is_custom(node):
+    """Whether a node is no operation of torch's, nor of this package."""
+    if isinstance(node, torch.autograd.function.BackwardCFunction):
+        return not node._forward_cls.__module__.startswith(__package__.split(".")[0])
+    return "CppNode" in node.name()
 
 
 def _gradient_has_graph(node):
@@ -105,8 +111,9 @@ def _gradient_has_graph(node):
         torch.zeros(of.shape, dtype=of.dtype, device=of.device)
         for of in node._input_metadata
     ]
+    custom = isinstance(node, torch.autograd.function.BackwardCFunction)
     with torch.enable_grad():
-        found = node(*gradients)
+        found = node.apply(*gradients) if custom else node(*gradients)
     found = found if isinstance(found, tuple) else (found,)
     inputs = {earlier for earlier, _ in node.next_functions}
     waiting = [g.grad_fn for g in found if g is not None]

@@ -119,8 +119,11 @@ def forward(loss_at, values, directions, wanted):
                 else value
                 for name, value in values.items()
             }
-            gradients = torch.func.grad(lambda part: loss_at({**duals, **part}))
-            found = gradients({name: duals[name] for name in wanted})
+            loss, backward = torch.func.vjp(
+                lambda part: loss_at({**duals, **part}),
+                {name: duals[name] for name in wanted},
+            )
+            (found,) = backward(torch.ones_like(loss), retain_graph=False)
             return [forward_ad.unpack_dual(found[n]).tangent for n in wanted]
     except (NotImplementedError, RuntimeError) as error:
         if not any(word in str(error) for word in _NO_FORWARD_DERIVATIVE):

@@ -132,13 +132,22 @@ def sinc_patches(wavs, sinc, norm, patches, pool_size):
 def _whole_batch(wavs, half_filters, gamma, beta, weight, bias, eps, pool):
     filters = torch.cat([half_filters, half_filters[:, :-1].flip(1)], dim=1)
     with full_precision(wavs):
-        x = conv1d(wavs.unsqueeze(1), filters.unsqueeze(1))
-        # Derivatives are needed at the chosen samples only.
-        with torch.no_grad():
-            _, chosen = max_pool1d(x.abs(), pool, return_indices=True)
-        x = layer_norm(x.gather(-1, chosen).abs(), gamma, beta, eps)
+        # Clip by clip, since what is filtered is large.
+        x = torch.cat(
+            [_pooled(wav, filters.unsqueeze(1), pool) for wav in wavs.split(1)]
+        )
+        x = layer_norm(x, gamma, beta, eps)
         x = _unfold(leaky_relu(x, SLOPE), weight.shape[-1])
     return linear(x, weight.flatten(1), bias).transpose(1, 2)
+
+
+def _pooled(wavs, filters, pool):
+    """[batch, samples] -> [batch, filters, frames], maxima of magnitudes."""
+    x = conv1d(wavs.unsqueeze(1), filters)
+    # Derivatives are needed at the chosen samples only.
+    with torch.no_grad():
+        _, chosen = max_pool1d(x.abs(), pool, return_indices=True)
+    return x.gather(-1, chosen).abs()
 
 
 def _unfold(x, side):

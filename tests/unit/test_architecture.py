@@ -98,6 +98,7 @@ def test_the_top_offers_its_classes_lazily():
         "LevelBatch",
         "SpoofDetector",
         "__version__",
+        "bilevel_loader_kwargs",
     }
     from speechbrain_bilevel import BilevelMixin, LevelBatch, SpoofDetector
 
