@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import inspect
+import math
 import sys
 
 import speechbrain as sb
@@ -179,7 +180,8 @@ class BilevelMixin:
             precision = contextlib.nullcontext()
         self.level, self.is_repeat = level, is_repeat
         try:
-            with self.no_sync(), precision:
+            # What a level leaves out, DDP would wait for.
+            with self.no_sync(self.distributed_launch), precision:
                 predictions = self.compute_forward(batch, sb.Stage.TRAIN)
                 objectives = getattr(self, f"{level}_objectives")
                 return predictions, objectives(
@@ -240,7 +242,7 @@ class BilevelMixin:
             micro_batch.lower.loss,
         )
         micro_batch.lower.predictions = None
-        self.check_loss_isfinite(loss)
+        self._check_finite(loss)
         if should_step:
             self._step_levels(step, strategy)
             step.clear()
@@ -264,7 +266,12 @@ class BilevelMixin:
         for micro_batch in step.micro_batches:
             if micro_batch.upper.loss is not None:
                 self.record("upper/loss", micro_batch.upper.loss)
-                self.check_loss_isfinite(micro_batch.upper.loss)
+                self._check_finite(micro_batch.upper.loss)
+
+    def _check_finite(self, loss):
+        # Cheaper than SpeechBrain's test where all is well.
+        if not math.isfinite(loss.item()):
+            self.check_loss_isfinite(loss)
 
     def _step_lower(self, step):
         self.hypergradient.before_lower_step(step)
@@ -286,22 +293,31 @@ class BilevelMixin:
         if active:
             for optimizer in active:
                 self.scaler.unscale_(optimizer)
-            parameters = [p for o in active for p in members(o)]
-            norm = torch.nn.utils.clip_grad_norm_(
-                parameters, self.max_grad_norm
-            )
-            self.record(f"{level}/gradient_norm", norm)
+            norm = self._clip(level, [p for o in active for p in members(o)])
             if self.scaler.is_enabled():
                 for optimizer in active:
                     self.scaler.step(optimizer)
                 self.scaler.update()
-            elif norm.isfinite():
+            elif math.isfinite(norm):
                 for optimizer in active:
                     optimizer.step()
             else:
                 self._leave_out(f"{level} level")
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)
+
+    def _clip(self, level, parameters):
+        """Clip parameters' gradients together, and return their norm."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:
+            return 0.0
+        norm = torch.stack(torch._foreach_norm(gradients)).norm()
+        self.record(f"{level}/gradient_norm", norm)
+        if norm.item() > self.max_grad_norm:
+            torch.nn.utils.clip_grads_with_norm_(
+                parameters, self.max_grad_norm, norm
+            )
+        return norm.item()
 
     def optimizers_step(self):
         """Make SpeechBrain's step, if all gradients are finite."""

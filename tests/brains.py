@@ -37,8 +37,8 @@ TRAIN = sb.Stage.TRAIN
 STEPS, TRIALS = 2, 6
 
 
-def sgd(parameters):
-    return torch.optim.SGD(parameters, lr=0.3)
+def sgd(parameters, lr=0.3):
+    return torch.optim.SGD(parameters, lr=lr)
 
 
 def adam(parameters):
@@ -149,6 +149,8 @@ class Recurrent(Classifier):
 
 
 class Transformer(Classifier):
+    opt_class = upper_opt_class = staticmethod(functools.partial(sgd, lr=0.1))
+
     @staticmethod
     def body():
         return torch.nn.TransformerEncoderLayer(
@@ -390,7 +392,9 @@ class TwoOptimizers(Classifier):
     def init_optimizers(self):
         modules = self.modules
         body = [*modules.encoder.parameters(), *modules.body.parameters()]
-        self.body_optimizer = torch.optim.SGD(body, lr=0.2, momentum=0.5)
+        self.body_optimizer = torch.optim.SGD(
+            body, lr=0.2, momentum=0.5, nesterov=True
+        )
         self.head_optimizer = adam(modules.head.parameters())
         self.optimizers_dict = {
             "body_optimizer": self.body_optimizer,
@@ -402,13 +406,13 @@ class TwoOptimizers(Classifier):
 
 
 class FrozenHead(TwoOptimizers):
-    """The head waits for the second epoch."""
+    """The head rests in the second epoch."""
 
     def on_stage_start(self, stage, epoch=None):
         self.epoch = epoch
 
     def freeze_optimizers(self, optimizers):
-        frozen = "head_optimizer" if self.epoch == 1 else None
+        frozen = "head_optimizer" if self.epoch == 2 else None
         return {name: o for name, o in optimizers.items() if name != frozen}
 
 

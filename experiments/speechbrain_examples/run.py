@@ -23,15 +23,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from tqdm import tqdm
 
 from speechbrain_bilevel import BilevelMixin, hypergradients
-from speechbrain_bilevel.dataio.batch import PairedBatch
-from speechbrain_bilevel.dataio.sampling import Fold, PairedBatchSampler
+from speechbrain_bilevel.dataio.sampling import bilevel_loader_kwargs
 from speechbrain_bilevel.utils.errors import InputError
 
 ALONE = "without BilevelMixin"
@@ -117,18 +115,12 @@ def data_sets(module, source, name, hparams):
     prepare = getattr(module, "data_prep", None) or module.dataio_prep
     known = {"data_folder": folder, "hparams": hparams}
     found = prepare(*(known[n] for n in inspect.signature(prepare).parameters))
-    return tuple(found.values() if isinstance(found, dict) else found)[:2]
-
-
-def paired(dataset, size):
-    """Return a loader's options that give each level half of the trials."""
-    trials = np.arange(len(dataset))
-    # Of a single trial, both levels learn.
-    fold = Fold(trials[::2], trials[1::2] if len(trials) > 1 else trials)
-    return {
-        "batch_sampler": PairedBatchSampler([fold], size, size),
-        "collate_fn": PairedBatch(size),
-    }
+    train, valid = tuple(found.values() if isinstance(found, dict) else found)[
+        :2
+    ]
+    if len(train) == 1:
+        train = torch.utils.data.ConcatDataset([train, valid])
+    return train, valid
 
 
 def brain_class(module, strategy, losses):
@@ -161,7 +153,7 @@ def train(args, name, strategy):
     losses = []
     try:
         if strategy != ALONE:
-            options = paired(train_set, size)
+            options = bilevel_loader_kwargs(train_set, options)
             hparams["hypergradient"] = STRATEGIES[strategy]()
             hparams["upper"] = [EXAMPLES[name]]
             hparams["upper_opt_class"] = partial(torch.optim.Adam, lr=1e-3)

@@ -62,7 +62,10 @@ class Step:
             level: self.substitution.names(of_level.values())
             for level, of_level in self.params.items()
         }
-        self.needs_functional_call = brain.hypergradient.needs_functional_call
+        self.repeats = brain.hypergradient.repeats(self)
+        self.is_recurrent = any(
+            isinstance(m, torch.nn.RNNBase) for m in brain.modules.modules()
+        )
         self.state = State(brain, ignored)
         self._unchecked = {"lower", "upper"}
         self.clear()
@@ -211,6 +214,7 @@ class Step:
             self._unchecked.discard(level)
             brain = self._brain
             tolerance = 1e-3 if brain.precision == "fp32" else 1e-2
+            again = again if self.repeats else None
             compatibility.check_loss(
                 brain.hypergradient, level, loss, again, tolerance
             )
@@ -220,10 +224,14 @@ class Step:
 
         A list of bool: those that have a gradient and an active optimizer.
         """
-        active = {p for o in self.active_optimizers for p in members(o)}
         in_use = self._in_use["lower"]
+        optimizers = self.active_optimizers
+        active = None
+        if len(optimizers) < len(self.named_optimizers):
+            active = {p for o in optimizers for p in members(o)}
         return [
-            parameter in active and (parameter.grad is not None or i in in_use)
+            (parameter.grad is not None or i in in_use)
+            and (active is None or parameter in active)
             for i, parameter in enumerate(self.lower_params)
         ]
 
@@ -290,12 +298,18 @@ class Hypergradient:
     #: How second derivatives are computed, one of ``hvp.MODES``, or None
     #: without any.
     hvp_mode = None
-    #: Whether losses are evaluated more than once or at other parameters.
+    #: Whether losses are evaluated more than once, at other parameters, or
+    #: differentiated twice.
     needs_functional_call = True
     #: Whether the lower optimizer's step is differentiated.
     differentiates_step = False
     #: Whether ``hparams.upper`` divides the parameters; else all are lower.
     has_upper_level = True
+
+    def repeats(self, step):
+        """Whether a loss is evaluated more than once in a step."""
+        del step
+        return self.needs_functional_call
 
     def setup(self, step):
         """Called once, with the levels known, before a checkpoint is loaded."""

@@ -64,7 +64,8 @@ class BatchLoss:
         with self._other_level_constant():
             loss = self._evaluate()
             self._check_dependence(loss.requires_grad)
-            self.step.backward(loss / self.step.accumulation)
+            parts = self.step.accumulation
+            self.step.backward(loss if parts == 1 else loss / parts)
 
     def gradients(self, *levels, at=None, keep_graph=False):
         """Return gradients by the parameters of one or both levels.
@@ -87,7 +88,7 @@ class BatchLoss:
         leaves = at and self._leaves(at)
         context = contextlib.nullcontext()
         if keep_graph:
-            context = hvp.twice_differentiable(self.step.modules)
+            context = hvp.twice_differentiable(self.step.is_recurrent)
         with context:
             loss = self._evaluate(leaves)
         found = self._differentiate(loss, levels, leaves, keep_graph)
@@ -180,7 +181,7 @@ class BatchLoss:
 
         if self.loss is None:
             self._evaluate()
-        with hvp.twice_differentiable(self.step.modules):
+        with hvp.twice_differentiable(self.step.is_recurrent):
             tangents = hvp.forward(loss_at, values, directions, wanted)
         found = dict(zip(wanted, tangents))
         return self._vectors(
@@ -224,7 +225,7 @@ class BatchLoss:
         if self.loss is not None:
             return self._evaluate_again(values, full_precision)
         first = contextlib.nullcontext()
-        if step.needs_functional_call:
+        if step.repeats:
             self._replay = Replay(step.state)
             first = self._replay.first()
         with first:

@@ -54,7 +54,8 @@ def check_loss(strategy, level, loss, again, tolerance):
     """Refuse a loss that is not what the strategy takes it for.
 
     Its second derivatives, where needed, must exist, and evaluating it once
-    more, by ``again()``, must give it again, to a relative ``tolerance``.
+    more, by ``again()``, must give it again, to a relative ``tolerance``;
+    ``again`` is None if it is evaluated once.
     """
     name = type(strategy).__name__
     if level == "lower" and strategy.hvp_mode in ("reverse", "forward"):
@@ -65,7 +66,7 @@ def check_loss(strategy, level, loss, again, tolerance):
                 f"loss; those through {', '.join(kinds)} would be taken for "
                 f"zero, since its gradient has no graph; {INSTEAD}"
             )
-    if not strategy.needs_functional_call or not loss.isfinite():
+    if again is None or not loss.isfinite():
         return
     with torch.no_grad():
         first, second = loss.item(), again().item()
@@ -101,7 +102,8 @@ def _once_differentiable(node):
 def _is_custom(node):
     """Whether a node is no operation of torch's, nor of this package."""
     if isinstance(node, torch.autograd.function.BackwardCFunction):
-        return not node._forward_cls.__module__.startswith(__package__.split(".")[0])
+        package = node._forward_cls.__module__.partition(".")[0]
+        return package != __package__.partition(".")[0]
     return "CppNode" in node.name()
 
 

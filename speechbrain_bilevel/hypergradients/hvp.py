@@ -157,14 +157,14 @@ def difference(gradients_at, point, vector, radius):
 
 
 @contextlib.contextmanager
-def twice_differentiable(modules):
+def twice_differentiable(is_recurrent):
     """Make forward passes in this context twice differentiable.
 
-    Attention runs by plain matrix products, recurrent networks without cuDNN.
+    Attention runs by plain matrix products, recurrent networks, if there are
+    any, without cuDNN.
     """
-    recurrent = any(isinstance(m, torch.nn.RNNBase) for m in modules.modules())
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if recurrent:
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+    cudnn = contextlib.nullcontext()
+    if is_recurrent:
+        cudnn = torch.backends.cudnn.flags(enabled=False)
+    with sdpa_kernel(SDPBackend.MATH), cudnn:
         yield

@@ -57,10 +57,11 @@ class Substitution(torch.nn.Module):
 
 
 class RandomState:
-    """The state of all generators: torch (CPU and CUDA), NumPy, Python.
+    """The state of all generators: torch (CPU and CUDA), Python, NumPy.
 
     In its context, random numbers repeat those drawn since it was created;
-    afterwards the generators continue from where they were.
+    afterwards the generators continue from where they were. NumPy's state is
+    slow to copy, so that generator is seeded anew, from Python's, instead.
 
     Example
     -------
@@ -73,7 +74,9 @@ class RandomState:
     """
 
     def __init__(self):
+        self.numpy_seed = random.getrandbits(32)
         self.states = self._read()
+        np.random.seed(self.numpy_seed)
 
     @staticmethod
     def _read():
@@ -81,22 +84,21 @@ class RandomState:
         return (
             torch.get_rng_state(),
             torch.cuda.get_rng_state() if cuda else None,
-            np.random.get_state(),
             random.getstate(),
         )
 
     @staticmethod
     def _write(states):
-        cpu, cuda, of_numpy, of_python = states
+        cpu, cuda, of_python = states
         torch.set_rng_state(cpu)
         if cuda is not None:
             torch.cuda.set_rng_state(cuda)
-        np.random.set_state(of_numpy)
         random.setstate(of_python)
 
     def __enter__(self):
         self.found = self._read()
         self._write(self.states)
+        np.random.seed(self.numpy_seed)
 
     def __exit__(self, *error):
         self._write(self.found)

@@ -30,13 +30,14 @@ class TruncatedUnrolled(Hypergradient):
     steps : int
         K.
     hvp_mode : str
-        How second derivatives are computed: "reverse", "forward" or
-        "difference"; see ``hypergradients/hvp.py``.
+        How second derivatives are computed: "forward", which needs about twice
+        the memory of plain training, "reverse", faster with several times the
+        memory, or "difference"; see ``hypergradients/hvp.py``.
     """
 
     differentiates_step = True
 
-    def __init__(self, steps, hvp_mode="reverse"):
+    def __init__(self, steps, hvp_mode="forward"):
         self.steps, self.hvp_mode = steps, hvp_mode
         self.recorded = deque(maxlen=steps)
         self.point = None
@@ -122,13 +123,18 @@ class OneStepUnrolled(TruncatedUnrolled):
         See ``TruncatedUnrolled``.
     """
 
-    def __init__(self, evaluate="at_step", hvp_mode="reverse"):
+    def __init__(self, evaluate="at_step", hvp_mode="forward"):
         super().__init__(1, hvp_mode)
         if evaluate not in ("at_step", "ahead"):
             raise InputError(
                 f'evaluate: "{evaluate}"; expected "at_step" or "ahead"'
             )
         self.ahead = evaluate == "ahead"
+
+    def repeats(self, step):
+        """See ``Hypergradient.repeats``."""
+        keeps_graph = self.hvp_mode == "reverse" and step.accumulation == 1
+        return self.ahead or not keeps_graph
 
     def lower_gradient(self, step, micro_batch):
         """See ``Hypergradient.lower_gradient``."""

@@ -132,9 +132,10 @@ def sinc_patches(wavs, sinc, norm, patches, pool_size):
 def _whole_batch(wavs, half_filters, gamma, beta, weight, bias, eps, pool):
     filters = torch.cat([half_filters, half_filters[:, :-1].flip(1)], dim=1)
     with full_precision(wavs):
-        # Clip by clip, since what is filtered is large.
+        # What is filtered is large, and twice as large with its tangent.
+        clips = 4 if has_tangent(half_filters) else len(wavs)
         x = torch.cat(
-            [_pooled(wav, filters.unsqueeze(1), pool) for wav in wavs.split(1)]
+            [_pooled(w, filters.unsqueeze(1), pool) for w in wavs.split(clips)]
         )
         x = layer_norm(x, gamma, beta, eps)
         x = _unfold(leaky_relu(x, SLOPE), weight.shape[-1])

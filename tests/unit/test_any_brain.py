@@ -20,6 +20,7 @@ from brains import (
     DecayingMatrices,
     Following,
     Freezing,
+    FrozenHead,
     Noisy,
     Normalizing,
     OwnHooks,
@@ -129,20 +130,21 @@ def test_a_refusal_comes_before_anything_has_moved(folder):
         assert not moved(before, weights(brain))
 
 
-#: Those whose hypergradients are compared with differences, and the epochs.
-DIFFERENTIATED = {
-    "recurrent": EPOCHS,
-    "transformer": EPOCHS,
-    "attention": EPOCHS,
-    "convolution": EPOCHS,
-    "two optimizers": EPOCHS,
-    "frozen head": 1,
-    "tied weights": EPOCHS,
-    "freezing": EPOCHS,
-    "noisy": EPOCHS,
-    "masking": EPOCHS,
-    "decaying": EPOCHS,
-}
+#: Those whose hypergradients are compared with differences.
+DIFFERENTIATED = [
+    "recurrent",
+    "transformer",
+    "attention",
+    "convolution",
+    "own function",
+    "two optimizers",
+    "frozen head",
+    "tied weights",
+    "freezing",
+    "noisy",
+    "masking",
+    "decaying",
+]
 
 
 def upper_parameters(cls, brain):
@@ -150,7 +152,7 @@ def upper_parameters(cls, brain):
     return [p for n, p in brain.modules.named_parameters() if n in upper]
 
 
-def upper_losses(cls, folder, epochs, shift):
+def upper_losses(cls, folder, shift):
     """The upper loss after each of SpeechBrain's own steps, with x constant,
     but for the last step, when it is moved by ``shift`` times a direction, of
     what then is trainable; and that direction."""
@@ -159,7 +161,7 @@ def upper_losses(cls, folder, epochs, shift):
     class Own(cls):
         def on_fit_batch_start(self, batch, should_step):
             seed_step(0, self.optimizer_step, self.step)
-            if self.optimizer_step == epochs * STEPS - 1:
+            if self.optimizer_step == EPOCHS * STEPS - 1:
                 for number, x in enumerate(upper_parameters(cls, self)):
                     direction = draw(*x.shape, seed=number) * x.requires_grad
                     directions.append(direction)
@@ -179,11 +181,11 @@ def upper_losses(cls, folder, epochs, shift):
 
     brain = make(Own, folder=folder, max_grad_norm=1e9)
     lower = [pair.lower for pair in pairs]
-    brain.fit(range(1, epochs + 1), loader(lower))
+    brain.fit(range(1, EPOCHS + 1), loader(lower))
     return losses, directions
 
 
-def last_hypergradient(cls, strategy, folder, epochs):
+def last_hypergradient(cls, strategy, folder):
     """The last gradient before the upper optimizer's step, zeros where there
     is none; x does not move."""
     found = []
@@ -201,7 +203,7 @@ def last_hypergradient(cls, strategy, folder, epochs):
     resting = lambda parameters: torch.optim.SGD(parameters, lr=0.0)
     hparams = {"upper_opt_class": resting}
     brain = make(Watched, strategy, folder, hparams, max_grad_norm=1e9)
-    brain.fit(range(1, epochs + 1), loader(cls.batches()))
+    brain.fit(range(1, EPOCHS + 1), loader(cls.batches()))
     return found, brain.level_stats()
 
 
@@ -210,15 +212,17 @@ def test_hypergradients_are_differences_of_the_brains_own_step(
     kind, folder, monkeypatch
 ):
     monkeypatch.setenv("SB_GLOBAL_SEED", "5")
-    cls, epochs, shift = BRAINS[kind], DIFFERENTIATED[kind], 1e-5
+    cls, shift = BRAINS[kind], 1e-5
     (plus, directions), (minus, _) = (
-        upper_losses(cls, folder, epochs, sign * shift) for sign in (1, -1)
+        upper_losses(cls, folder, sign * shift) for sign in (1, -1)
     )
     assert plus[:-1] == minus[:-1]
     expected = (plus[-1] - minus[-1]) / (2 * shift)
     for mode in ("reverse", "forward"):
         strategy = OneStepUnrolled("at_step", mode)
-        found, stats = last_hypergradient(cls, strategy, folder, epochs)
+        if cls.refusal(strategy):
+            continue
+        found, stats = last_hypergradient(cls, strategy, folder)
         product = sum((g * d).sum().item() for g, d in zip(found, directions))
         assert product == pytest.approx(expected, rel=1e-4)
         # The answer of the lower level has a part in it.
@@ -285,6 +289,22 @@ def test_frozen_parameters_stay_and_others_do_not(name):
         trained = {n for n in ends[0] if not brain.is_frozen(n, epoch)}
         assert 0 < len(trained) < len(ends[0])
         assert moved(ends[epoch - 1], ends[epoch]) == trained
+
+
+@every_strategy
+def test_an_optimizer_that_is_frozen_makes_no_step(name):
+    ends = []
+
+    class Watched(FrozenHead):
+        def on_stage_end(self, stage, stage_loss, epoch=None):
+            ends.append(weights(self))
+
+    before = weights(make(Watched))
+    head = {"head.weight", "head.bias"}
+    fitted(Watched, name)
+    assert moved(before, ends[0]) >= head
+    assert not moved(ends[0], ends[1]) & head
+    assert {"body.0.weight", "body.0.bias"} <= moved(ends[0], ends[1])
 
 
 @every_strategy
