@@ -99,20 +99,21 @@ def measure(name, problem, rounds, device):
     Returns
     -------
     dict
-        "times": of each round, relative to plain steps; "peak": in bytes or
-        None; "error" and "reference", or None
+        "times": of each round, relative to plain steps; "error" and
+        "reference", or None
     """
     make, references = rows()[name]
     # What is imported or built once is not what a step costs.
     make(QuadraticProblem(device))[0]()
-    peak, step = step_memory(PROBLEMS[problem](device), make)
+    step, _ = make(PROBLEMS[problem](device))
+    step()
     ordinary, _ = libraries.plain(PROBLEMS[problem](device))
     repeats = PROBLEMS[problem].repeats
     times = [
         seconds(step, repeats, device) / seconds(ordinary, repeats, device)
         for _ in range(rounds + 1)
     ]
-    found = {"times": times[1:], "peak": peak, "error": None}
+    found = {"times": times[1:], "error": None}
     for kind in references.split():
         reference = PROBLEMS[problem](device, held=True).reference(kind)
         if reference is not None:
@@ -135,24 +136,23 @@ def seconds(step, repeats, device):
 
 
 def step_memory(problem, make):
-    """The bytes that a step needs at most beside the network and its batches,
-    optimizers and copies of parameters included; and the step."""
+    """The bytes that two steps, the first included, need at most beside the
+    network and its batches; optimizers and copies of parameters count."""
     for level in ("lower", "upper"):
         problem.evaluate(level).backward()
     problem.network.zero_grad()
-    made = []
 
     def steps():
-        made.append(make(problem)[0])
+        step, _ = make(problem)
         for _ in range(2):
-            made[0]()
+            step()
 
     if not next(problem.network.parameters()).is_cuda:
-        return peak_memory(steps), made[0]
+        return peak_memory(steps)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     steps()
-    return torch.cuda.max_memory_allocated() - before, made[0]
+    return torch.cuda.max_memory_allocated() - before
 
 
 def upper_gradient(problem, make):
@@ -172,14 +172,22 @@ def upper_gradient(problem, make):
 
 # ---------------------------------------------------------------------- table
 def measured_apart(name, problem, args):
-    """``measure`` in a fresh process; a text where that did not work."""
+    """``measure`` and ``step_memory``, each in a fresh process; a text where
+    that did not work."""
     library = LIBRARIES.get(name.split()[0])
     if library and importlib.util.find_spec(library) is None:
         return "not installed"
     words = ["--row", name, "--problem", problem]
     for option in ("rounds", "device", "threads"):
         words += [f"--{option}", str(getattr(args, option))]
-    return apart(__file__, *words, **KEEP)
+    found = apart(__file__, *words, **KEEP)
+    if isinstance(found, dict):
+        # What is freed is given back at once, so that only what is in use
+        # counts.
+        found["peak"] = apart(
+            __file__, *words, "--memory", MALLOC_TRIM_THRESHOLD_="0"
+        )
+    return found
 
 
 def cells(found, plain_peak):
@@ -233,10 +241,16 @@ def main():
         "--strategies", nargs="+", default=[""], help="parts of rows' names"
     )
     parser.add_argument("--row", help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.rounds < 2:
         parser.error("--rounds: quartiles need at least 2")
     torch.set_num_threads(args.threads)
+    if args.memory:
+        make, _ = rows()[args.row]
+        make(QuadraticProblem(args.device))[0]()
+        print(step_memory(PROBLEMS[args.problem](args.device), make))
+        return
     if args.row:
         found = measure(args.row, args.problem, args.rounds, args.device)
         print(json.dumps(found))

@@ -9,6 +9,7 @@ import sys
 import speechbrain as sb
 import torch
 from speechbrain.utils.logger import get_logger
+from speechbrain.utils.optimizers import rm_vector_weight_decay
 
 from speechbrain_bilevel.dataio.batch import LevelBatch
 from speechbrain_bilevel.hypergradients import compatibility
@@ -60,13 +61,16 @@ class BilevelMixin:
 
     A training batch is then a ``LevelBatch``, of which ``on_fit_batch_start``
     and ``on_fit_batch_end`` are given the lower one. The Brain's
-    ``compute_forward`` and ``compute_objectives`` serve both levels, unless
-    ``lower_objectives`` or ``upper_objectives`` are overridden. ``self.level``
-    is the level that is being computed: "lower", "upper", or None outside
-    bi-level training. Strategies may compute a loss several times; what hangs
-    on the Brain, its ``hparams`` or modules (statistics, metrics, noise) is
-    then rewound. ``self.is_repeat`` is true in all but the first time, for
-    what cannot be, e.g. writing a file.
+    ``compute_forward`` and ``compute_objectives`` serve both levels; where
+    there are methods ``lower_objectives`` or ``upper_objectives`` with the
+    arguments of ``compute_objectives``, these return that level's loss.
+    ``self.level`` is the level that is being computed: "lower", "upper", or
+    None outside bi-level training.
+
+    Strategies may compute a loss several times; what hangs on the Brain, its
+    ``hparams`` or modules (statistics, metrics, noise) is then rewound.
+    ``self.is_repeat`` is true in all but the first time, for what cannot be
+    rewound, e.g. writing a file.
 
     After ``sb.utils.seed.seed_everything`` the random numbers of a bi-level
     step depend only on the seed, the step and the process, so that a resumed
@@ -89,6 +93,7 @@ class BilevelMixin:
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        of_the_brain = {*vars(self)} - {"hparams", "modules", "checkpointer"}
         hparams = getattr(self, "hparams", None)
         self.hypergradient = getattr(hparams, "hypergradient", None)
         for key in ("lower_steps", "upper_every"):
@@ -104,7 +109,8 @@ class BilevelMixin:
         self.level_optimizers = {"lower": {}, "upper": {}}
         self.schedules, self.left_out = {}, {}
         self._begin_epoch()
-        self._engine = {*vars(self), "_engine", "optimizer", "train_sampler"}
+        #: Attributes that hold no state of the Brain's.
+        self._not_state = {*vars(self), "_not_state"} - of_the_brain
 
     def _check_hparams(self, hparams):
         strategy = self.hypergradient
@@ -128,10 +134,10 @@ class BilevelMixin:
                 )
             return
         for key in ("upper", "upper_opt_class"):
-            if not hasattr(hparams, key):
+            if not getattr(hparams, key, None):
                 raise InputError(
-                    f"hyperparameters: '{key}' is missing; bi-level training "
-                    "needs it (see BilevelMixin)"
+                    f"{key}: missing or empty; bi-level training needs it (see "
+                    "BilevelMixin)"
                 )
         for name, value in {
             "opt_class": self.opt_class,
@@ -159,14 +165,6 @@ class BilevelMixin:
                     )
 
     # ------------------------------------------------------------------ losses
-    def lower_objectives(self, predictions, batch, stage):
-        """Return the lower loss; by default by ``compute_objectives``."""
-        return self.compute_objectives(predictions, batch, stage)
-
-    def upper_objectives(self, predictions, batch, stage):
-        """Return the upper loss; by default by ``compute_objectives``."""
-        return self.compute_objectives(predictions, batch, stage)
-
     def evaluate_level(
         self, level, batch, full_precision=False, is_repeat=False
     ):
@@ -183,7 +181,9 @@ class BilevelMixin:
             # What a level leaves out, DDP would wait for.
             with self.no_sync(self.distributed_launch), precision:
                 predictions = self.compute_forward(batch, sb.Stage.TRAIN)
-                objectives = getattr(self, f"{level}_objectives")
+                objectives = getattr(
+                    self, f"{level}_objectives", self.compute_objectives
+                )
                 return predictions, objectives(
                     predictions, batch, sb.Stage.TRAIN
                 )
@@ -321,8 +321,12 @@ class BilevelMixin:
 
     def optimizers_step(self):
         """Make SpeechBrain's step, if all gradients are finite."""
+        optimizers = self.optimizers_dict or {"": self.optimizer}
         gradients = [
-            p.grad for p in self.modules.parameters() if p.grad is not None
+            parameter.grad
+            for optimizer in self.freeze_optimizers(optimizers).values()
+            for parameter in members(optimizer)
+            if parameter.grad is not None
         ]
         finite = self.scaler.is_enabled() or self.skip_nonfinite_grads
         if gradients and not finite:
@@ -372,13 +376,13 @@ class BilevelMixin:
 
     def _init_levels(self):
         has_upper = self.hypergradient.has_upper_level
-        step = Step(self, self.hparams.upper if has_upper else [], self._engine)
+        step = Step(
+            self, self.hparams.upper if has_upper else [], self._not_state
+        )
         self.bilevel_step = step
         self.level_optimizers = {"lower": step.named_optimizers, "upper": {}}
         if has_upper:
-            self.upper_optimizer = self.hparams.upper_opt_class(
-                step.upper_params
-            )
+            self.upper_optimizer = self._make_upper_optimizer(step)
             upper = {"upper": self.upper_optimizer}
             self.level_optimizers["upper"] = upper
             self._add_recoverables("{}_optimizer", upper)
@@ -390,10 +394,24 @@ class BilevelMixin:
         self.hypergradient.setup(step)
         self._add_recoverables("{}", self.hypergradient.recoverables())
 
+    def _make_upper_optimizer(self, step):
+        parameters = step.upper_params
+        if self.remove_vector_weight_decay:
+            parameters = rm_vector_weight_decay(
+                torch.nn.ParameterList(parameters)
+            )
+        optimizer = self.hparams.upper_opt_class(parameters)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise InputError(
+                f"upper_opt_class: made {shorten(str(optimizer))}, which is no "
+                "optimizer"
+            )
+        return optimizer
+
     def _init_schedules(self):
         made = {
             name: getattr(
-                self.hparams,
+                getattr(self, "hparams", None),
                 "upper_lr_schedule" if name == "upper" else "lr_schedule",
                 None,
             )
@@ -484,6 +502,9 @@ class BilevelMixin:
     # ------------------------------------------------ SpeechBrain's other hooks
     def make_dataloader(self, dataset, stage, *args, **loader_kwargs):
         """Make SpeechBrain's loader; a given sampler gets ``set_epoch`` too."""
+        if stage == sb.Stage.TRAIN:
+            # That of an earlier training set.
+            self.train_sampler = None
         loader = super().make_dataloader(dataset, stage, *args, **loader_kwargs)
         if stage == sb.Stage.TRAIN and self.train_sampler is None:
             self.train_sampler = loader_kwargs.get(

@@ -656,12 +656,6 @@ class HiddenState(Classifier):
 
         return {"shake": shake}
 
-    @classmethod
-    def refusal(cls, strategy):
-        if strategy.needs_functional_call:
-            return "evaluates a batch more than once.*cannot be rewound.*Altern"
-        return ""
-
     def compute_forward(self, batch, stage):
         if stage == TRAIN:
             batch = self.hparams.shake(batch)

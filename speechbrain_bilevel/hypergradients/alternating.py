@@ -27,7 +27,11 @@ class Alternating(Hypergradient):
         for micro_batch in step.micro_batches:
             micro_batch.upper.backward()
         upper = step.params["upper"]
-        idle = [name for name, p in upper.items() if p.grad is None]
+        idle = [
+            name
+            for name, parameter in upper.items()
+            if parameter.requires_grad and parameter.grad is None
+        ]
         if idle:
             raise InputError(
                 f"upper: the upper loss does not depend on {', '.join(idle)}, "

@@ -9,14 +9,17 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
+from speechbrain.utils.logger import get_logger
 
-from speechbrain_bilevel.hypergradients import compatibility
+from speechbrain_bilevel.hypergradients import compatibility, hvp
 from speechbrain_bilevel.hypergradients.batch_loss import MeanLoss, MicroBatch
 from speechbrain_bilevel.hypergradients.hvp import flatten, unflatten
 from speechbrain_bilevel.hypergradients.partition import Partition, plain_name
 from speechbrain_bilevel.hypergradients.stateless import State, Substitution
 from speechbrain_bilevel.utils.distributed import average
 from speechbrain_bilevel.utils.errors import InputError
+
+logger = get_logger(__name__)
 
 
 class Step:
@@ -68,6 +71,7 @@ class Step:
         )
         self.state = State(brain, ignored)
         self._unchecked = {"lower", "upper"}
+        self._forward_is_light = None
         self.clear()
 
     # ---------------------------------------------------------- for strategies
@@ -163,13 +167,12 @@ class Step:
 
     def upper_tensors(self):
         """Return parameters and buffers of the upper level, a dict by name."""
-        modules = self._brain.modules
-        tensors = [*modules.named_parameters(), *modules.named_buffers()]
-        return {
+        buffers = {
             plain_name(name): tensor
-            for name, tensor in tensors
+            for name, tensor in self._brain.modules.named_buffers()
             if self._partition.is_upper(plain_name(name))
         }
+        return {**self.params["upper"], **buffers}
 
     # ---------------------------------------------------------- for the engine
     @property
@@ -205,6 +208,37 @@ class Step:
             level, batch, full_precision, is_repeat
         )
 
+    def watch_parameters(self, level, values):
+        """Refuse, in the first step, parameters that a loss writes to.
+
+        ``values`` are what takes their place, a dict by name. Return a function
+        to call after the evaluation.
+        """
+        strategy = self._brain.hypergradient
+        if level not in self._unchecked or not strategy.needs_functional_call:
+            return lambda: None
+        named = dict(self.substitution.named_parameters())
+        parameters = [*named.items(), *values.items()]
+
+        def marks():
+            return [(p._version, p.data_ptr()) for _, p in parameters]
+
+        before = marks()
+
+        def check():
+            changed = zip(parameters, before, marks())
+            for (name, _), was, now in changed:
+                if was != now:
+                    name = plain_name(name).removeprefix("substituted.")
+                    raise InputError(
+                        f"{name}: this parameter is written to when a loss is "
+                        f"computed, which {type(strategy).__name__} may do "
+                        "several times; make it a buffer, or write to it in "
+                        "on_fit_batch_end, or choose Alternating"
+                    )
+
+        return check
+
     def check_loss(self, level, loss, again):
         """Refuse, in the first step, a loss that the strategy cannot use.
 
@@ -212,12 +246,45 @@ class Step:
         """
         if level in self._unchecked:
             self._unchecked.discard(level)
-            brain = self._brain
-            tolerance = 1e-3 if brain.precision == "fp32" else 1e-2
-            again = again if self.repeats else None
             compatibility.check_loss(
-                brain.hypergradient, level, loss, again, tolerance
+                self._brain.hypergradient,
+                level,
+                loss,
+                again if self.repeats else None,
+                self._tolerance(loss),
             )
+
+    def forward(self, loss_at, values, *arguments):
+        """Return ``hvp.forward``'s derivatives, in the light form if it works.
+
+        The first time, it is compared with an ordinary evaluation.
+        """
+        if self._forward_is_light is None:
+            self._forward_is_light = False
+            with contextlib.suppress(RuntimeError, NotImplementedError):
+                loss, found = hvp.forward(loss_at, values, *arguments)
+                with torch.no_grad():
+                    expected = loss_at(values)
+                difference = (loss - expected).abs()
+                if difference <= self._tolerance(loss) * expected.abs():
+                    self._forward_is_light = True
+                    return found
+            logger.info(
+                "hvp_mode forward: torch.func cannot evaluate this loss as it "
+                "is; more memory is used"
+            )
+        try:
+            light = self._forward_is_light
+            return hvp.forward(loss_at, values, *arguments, light=light)[1]
+        except NotImplementedError as error:
+            raise InputError(
+                'hvp_mode: "forward" does not work with this network ('
+                f'{hvp.first_line(error)}); choose "reverse"'
+            ) from error
+
+    def _tolerance(self, loss):
+        exact = self._brain.precision == "fp32" and loss.is_cpu
+        return 1e-5 if exact else 1e-3
 
     def moves(self):
         """Return which lower parameters the next step will change.

@@ -182,7 +182,7 @@ class BatchLoss:
         if self.loss is None:
             self._evaluate()
         with hvp.twice_differentiable(self.step.is_recurrent):
-            tangents = hvp.forward(loss_at, values, directions, wanted)
+            tangents = self.step.forward(loss_at, values, directions, wanted)
         found = dict(zip(wanted, tangents))
         return self._vectors(
             levels, [[found.get(n) for n in names[level]] for level in levels]
@@ -228,11 +228,13 @@ class BatchLoss:
         if step.repeats:
             self._replay = Replay(step.state)
             first = self._replay.first()
+        check = step.watch_parameters(self.level, values)
         with first:
             self.predictions, loss = step.substitution.call(
                 values,
                 lambda: step.evaluate(self.level, self.batch, full_precision),
             )
+        check()
         self.loss = loss.detach()
         step.check_loss(self.level, loss, lambda: self._evaluate_again(values))
         return loss

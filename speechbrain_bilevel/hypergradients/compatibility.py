@@ -70,7 +70,7 @@ def check_loss(strategy, level, loss, again, tolerance):
         return
     with torch.no_grad():
         first, second = loss.item(), again().item()
-    if abs(first - second) > tolerance * max(abs(first), abs(second)) + 1e-6:
+    if abs(first - second) > tolerance * max(abs(first), abs(second)) + 1e-7:
         raise InputError(
             f"hypergradient: {name} evaluates a batch more than once, and the "
             f"{level} loss of the first is {first:.6g}, then {second:.6g}: "

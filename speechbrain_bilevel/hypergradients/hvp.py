@@ -16,15 +16,6 @@ from speechbrain_bilevel.utils.errors import InputError
 MODES = ("reverse", "forward", "difference")
 # Parts of torch's messages on operations without a second derivative.
 _NO_SECOND_DERIVATIVE = ("is not implemented", "once_differentiable")
-_NO_FORWARD_DERIVATIVE = (
-    "forward AD",
-    "forward mode",
-    "jvp",
-    "functorch",
-    "setup_context",
-    "would mutate a captured Tensor",
-    "storage",
-)
 
 
 def flatten(tensors, like):
@@ -100,38 +91,58 @@ def spread(found, inputs):
     return [next(found) if i.requires_grad else None for i in inputs]
 
 
-def forward(loss_at, values, directions, wanted):
+def forward(loss_at, values, directions, wanted, light=True):
     """Differentiate a loss's gradients along directions, forward over reverse.
 
-    Exact, in one pass whose graph is that of a single gradient. All operations
-    must have a forward derivative; otherwise raise an ``InputError``.
-    ``loss_at`` takes values of the parameters, a dict like ``values``, and
-    returns the loss; ``directions`` has those of some of them. Return
-    derivatives of the gradients by the parameters in ``wanted``, a list of str:
-    a list of tensors, or None where there is none.
+    Exact, in one pass, but all operations must have a forward derivative.
+
+    Arguments
+    ---------
+    loss_at : callable
+        Takes values of the parameters, a dict like ``values``; returns a loss.
+    values, directions : dict of str to torch.Tensor
+        The point, and the directions of some of the parameters.
+    wanted : list of str
+        The parameters by which gradients are taken.
+    light : bool
+        Keep no graph but that of a single gradient, by ``torch.func``. This
+        does not run every network, nor with the same random numbers.
+
+    Returns
+    -------
+    loss : torch.Tensor
+    list of torch.Tensor or None
+        A derivative for each of ``wanted``.
     """
-    try:
-        # What surrounds the inner function records no graph.
-        with forward_ad.dual_level(), torch.no_grad():
-            duals = {
-                name: forward_ad.make_dual(value, directions[name].contiguous())
-                if name in directions
-                else value
-                for name, value in values.items()
-            }
-            loss, backward = torch.func.vjp(
-                lambda part: loss_at({**duals, **part}),
-                {name: duals[name] for name in wanted},
-            )
-            (found,) = backward(torch.ones_like(loss), retain_graph=False)
-            return [forward_ad.unpack_dual(found[n]).tangent for n in wanted]
-    except (NotImplementedError, RuntimeError) as error:
-        if not any(word in str(error) for word in _NO_FORWARD_DERIVATIVE):
-            raise
-        raise InputError(
-            'hvp_mode: "forward" does not work with this network ('
-            f'{first_line(error)}); choose "reverse", which takes more memory'
-        ) from error
+    with forward_ad.dual_level():
+        leaves = {
+            name: value.detach().requires_grad_(not light and name in wanted)
+            for name, value in values.items()
+        }
+        duals = {
+            name: forward_ad.make_dual(leaf, directions[name].contiguous())
+            if name in directions
+            else leaf
+            for name, leaf in leaves.items()
+        }
+        if light:
+            # What surrounds the inner function records no graph.
+            with torch.no_grad():
+                loss, backward = torch.func.vjp(
+                    lambda part: loss_at({**duals, **part}),
+                    {name: duals[name] for name in wanted},
+                )
+                one = torch.ones_like(forward_ad.unpack_dual(loss).primal)
+                (found,) = backward(one, retain_graph=False)
+                found = [found[name] for name in wanted]
+        else:
+            loss = loss_at(duals)
+            inputs = [leaves[name] for name in wanted]
+            found = torch.autograd.grad(loss, inputs, allow_unused=True)
+        return forward_ad.unpack_dual(loss).primal.detach(), [
+            None if g is None else forward_ad.unpack_dual(g).tangent
+            for g in found
+        ]
 
 
 def first_line(error):

@@ -1,5 +1,6 @@
 """Evaluate a network with other parameters, or again from the same state."""
 
+import collections
 import contextlib
 import copy
 import io
@@ -143,16 +144,17 @@ class Recorded:
             self.items.append(item)
         if item is StopIteration:
             raise StopIteration
-        # What is yielded may be written to (by AddNoise).
-        return copy.deepcopy(item)
+        # What is yielded may be written to, as AddNoise does.
+        is_module = isinstance(item, torch.nn.Module)
+        return item if is_module else copy.deepcopy(item)
 
 
 class State:
     """What an evaluation may read and change beside parameters and input.
 
     That is, of a Brain, its ``hparams`` and its modules, and of all objects
-    that hang on them: attributes, entries of dicts, buffers; numbers, tensors
-    and arrays in them; the ends of lists; generators of random numbers;
+    that hang on them: attributes, buffers, what is in dicts, lists, deques and
+    sets; numbers, tensors and arrays in them; generators of random numbers;
     iterators. Data sets, loaders and optimizers are left alone.
 
     Arguments
@@ -163,36 +165,43 @@ class State:
     """
 
     def __init__(self, brain, ignored):
-        self.brain, self.ignored = brain, frozenset(ignored)
-        self._key = self._found = None
-
-    def dicts(self):
-        """Return pairs of a dict that may change and its keys to leave alone.
-
-        They are looked for when another object hangs on the Brain.
-        """
-        own = [
-            value
-            for name, value in vars(self.brain).items()
-            if name not in self.ignored
-        ]
-        hparams = vars(self.brain.hparams)
-        roots = [*own, *hparams.values(), self.brain.modules]
-        key = [id(value) for value in roots if type(value) not in _ATOMS]
-        if key != self._key:
-            self._key = key
-            strategy = self.brain.hypergradient
-            roots = [value for value in roots if value is not strategy]
-            self._found = [
-                (vars(self.brain), self.ignored),
-                (hparams, frozenset()),
-                *_find_dicts(roots),
-            ]
-        return self._found
+        self.brain = brain
+        self.ignored = frozenset(ignored) | {"hparams", "modules"}
+        self._of_modules = {}
 
     def forget(self):
-        """Look for all objects again."""
-        self._key = None
+        """Look through all modules again."""
+        self._of_modules = {}
+
+    def containers(self):
+        """Yield pairs of a dict, list, deque or set and its keys to ignore."""
+        brain, seen = self.brain, {id(self.brain.hypergradient)}
+        own, hparams = vars(brain), vars(brain.hparams)
+        yield own, self.ignored
+        yield hparams, frozenset()
+        waiting = [v for n, v in own.items() if n not in self.ignored]
+        waiting += [*hparams.values(), brain.modules]
+        while waiting:
+            value = waiting.pop()
+            if type(value) in _ATOMS or id(value) in seen:
+                continue
+            seen.add(id(value))
+            if isinstance(value, torch.nn.Module):
+                found = self._of_modules.get(id(value))
+                if found is None:
+                    found = list(_of_module(value))
+                    self._of_modules[id(value)] = found
+                yield from found
+                waiting += _hanging_on(value)
+            elif isinstance(value, tuple):
+                waiting += value
+            elif isinstance(value, (dict, *_SEQUENCES)):
+                yield value, frozenset()
+                if len(value) <= _MANY:
+                    in_dict = isinstance(value, dict)
+                    waiting += value.values() if in_dict else value
+            elif _may_have_state(value):
+                waiting.append(vars(value))
 
 
 class Replay:
@@ -221,49 +230,55 @@ class Replay:
 
     def __init__(self, state):
         self.random_state = RandomState()
-        self._dicts, self._generators, self._large = [], [], []
-        for entries, ignored in state.dicts():
-            copied = {}
-            for name, value in entries.items():
-                if name not in ignored:
-                    copied[name] = value
-                    if type(value) not in _ATOMS:
-                        copied[name] = self._copy(name, value)
-            self._dicts.append((entries, ignored, copied))
+        self._generators, self._large, self._recorded = [], [], []
+        self._copies, known = [], set()
+        for container, ignored in state.containers():
+            if id(container) in known:
+                continue
+            known.add(id(container))
+            if isinstance(container, list) and len(container) > _LONG:
+                # Metrics of a long epoch, which only grow.
+                self._copies.append((container, ignored, None))
+                continue
+            items = _items(container, ignored)
+            for key, value in items.items():
+                if type(value) not in _ATOMS:
+                    items[key] = self._copy(container, key, value)
+            self._copies.append((container, ignored, items))
 
-    def _copy(self, name, value):
-        if isinstance(value, torch.Tensor):
-            if _is_copied(value):
-                return value.clone()
-            if not _is_differentiated(value):
-                self._large.append((name, value, value._version))
-        elif isinstance(value, np.ndarray):
-            return value.copy() if value.size <= _LARGE else value
+    def _copy(self, container, key, value):
+        if isinstance(value, (torch.Tensor, np.ndarray)):
+            if isinstance(value, torch.Tensor) and (
+                isinstance(value, torch.nn.Parameter) or value.requires_grad
+            ):
+                return value
+            if value.nbytes <= _LARGE:
+                return _Copied(value)
+            if isinstance(value, torch.Tensor):
+                self._large.append((key, value, value._version))
         elif isinstance(value, _GENERATORS):
             self._generators.append((value, _generator_state(value)))
         elif hasattr(type(value), "__next__") and not isinstance(
-            value, (io.IOBase, Recorded)
+            value, (io.IOBase, set)
         ):
-            return Recorded(value)
+            recorded = Recorded(value)
+            if isinstance(container, (dict, list)):
+                self._recorded.append((container, key, recorded))
+                return recorded
         return value
 
     @contextlib.contextmanager
     def first(self):
         """Evaluate for the first time."""
-        recorded = [
-            (entries, name, value)
-            for entries, _, copied in self._dicts
-            for name, value in copied.items()
-            if type(value) is Recorded
-        ]
-        for entries, name, value in recorded:
-            entries[name] = value
+        for container, key, recorded in self._recorded:
+            container[key] = recorded
         try:
             yield
         finally:
-            for entries, name, value in recorded:
-                if entries.get(name) is value:
-                    entries[name] = value.source
+            for container, key, recorded in self._recorded:
+                with contextlib.suppress(LookupError):
+                    if container[key] is recorded:
+                        container[key] = recorded.source
 
     @contextlib.contextmanager
     def again(self):
@@ -271,15 +286,22 @@ class Replay:
         for name, tensor, version in self._large:
             if tensor._version != version:
                 raise InputError(
-                    f"{name}: this tensor of {tensor.numel()} elements changes "
+                    f"{name}: this tensor of {tensor.nbytes} bytes changes "
                     "when a loss is computed, and is too large to be copied in "
                     "each step; choose Alternating, which computes it once"
                 )
-        found = [self._rewind(*entry) for entry in self._dicts]
-        generators = [
-            (generator, _generator_state(generator))
-            for generator, _ in self._generators
-        ]
+        found = []
+        for container, ignored, items in self._copies:
+            if items is None:
+                found.append(len(container))
+                continue
+            found.append(_items(container, ignored))
+            fresh = {
+                key: value if type(value) in _ATOMS else _fresh(value)
+                for key, value in items.items()
+            }
+            _put(container, fresh, ignored)
+        generators = [(g, _generator_state(g)) for g, _ in self._generators]
         for generator, state in self._generators:
             _set_generator_state(generator, state)
         try:
@@ -288,74 +310,94 @@ class Replay:
         finally:
             for generator, state in generators:
                 _set_generator_state(generator, state)
-            for (entries, ignored, _), (values, lengths) in zip(
-                self._dicts, found
-            ):
-                for name in [n for n in entries if n not in values]:
-                    if name not in ignored:
-                        del entries[name]
-                entries.update(values)
-                for growing, length in lengths:
-                    del growing[length:]
-
-    @staticmethod
-    def _rewind(entries, ignored, copied):
-        """Return the entries of a dict, and the lengths of lists in it."""
-        values = {n: v for n, v in entries.items() if n not in ignored}
-        lengths = [(v, len(v)) for v in values.values() if type(v) is list]
-        for name in values:
-            if name not in copied:
-                del entries[name]
-        for name, value in copied.items():
-            if type(value) in _ATOMS:
-                entries[name] = value
-            elif type(value) is Recorded:
-                entries[name] = Recorded(value.source, value.items)
-            elif isinstance(value, torch.Tensor) and _is_copied(value):
-                entries[name] = value.clone()
-            elif isinstance(value, np.ndarray) and value.size <= _LARGE:
-                entries[name] = value.copy()
-            else:
-                entries[name] = value
-        return values, lengths
+            for (container, ignored, items), before in zip(self._copies, found):
+                if items is None:
+                    del container[before:]
+                else:
+                    _put(container, before, ignored)
 
 
-#: Tensors of more elements are not copied in each step.
-_LARGE = 2**22
+class _Copied:
+    """A copy of a tensor or an array."""
+
+    def __init__(self, value):
+        self.copy = type(value).clone if torch.is_tensor(value) else np.copy
+        self.value = self.copy(value)
+
+
+def _fresh(value):
+    """Return what to put in place for another evaluation."""
+    if type(value) is _Copied:
+        return value.copy(value.value)
+    if type(value) is Recorded:
+        return Recorded(value.source, value.items)
+    return value
+
+
+def _items(container, ignored):
+    """Return what is in a container, a dict by key, index or number."""
+    if isinstance(container, dict):
+        if not ignored:
+            return dict(container)
+        return {k: v for k, v in container.items() if k not in ignored}
+    return dict(enumerate(container))
+
+
+def _put(container, items, ignored):
+    """Make these the ``_items`` of a container."""
+    if isinstance(container, dict):
+        if len(container) - len(items) != len(ignored & container.keys()):
+            for key in [k for k in container if k not in items]:
+                if key not in ignored:
+                    del container[key]
+        # A Counter's own update would add.
+        dict.update(container, items)
+        return
+    container.clear()
+    if isinstance(container, set):
+        container.update(items.values())
+    else:
+        container.extend(items.values())
+
+
+#: Tensors and arrays of more bytes are not copied in each step.
+_LARGE = 2**24
 _ATOMS = frozenset({int, float, bool, complex, str, bytes, type(None), type})
-_GENERATORS = (torch.Generator, np.random.Generator, random.Random)
+_GENERATORS = (
+    torch.Generator,
+    np.random.Generator,
+    np.random.RandomState,
+    random.Random,
+)
+_SEQUENCES = (list, collections.deque, set)
 # Attributes that every module has.
 _OF_MODULES = frozenset(vars(torch.nn.Module()))
-# Lists of more objects hold data.
+# Containers of more hold data, and are not looked into.
 _MANY = 1000
+# Lists of more are not copied.
+_LONG = 10_000
 
 
-def _find_dicts(roots):
-    """Yield pairs as ``State.dicts``, for all that hangs on some objects."""
-    seen, waiting = set(), list(roots)
-    while waiting:
-        value = waiting.pop()
-        if type(value) in _ATOMS or id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, torch.nn.Module):
-            waiting.extend(value.children())
-            yield value._buffers, frozenset()
-            # DDP's attributes control the exchange of gradients.
-            if isinstance(value, DistributedDataParallel):
-                continue
-            yield vars(value), _OF_MODULES
-            waiting.extend(
-                v for n, v in vars(value).items() if n not in _OF_MODULES
-            )
-        elif isinstance(value, (list, tuple)):
-            waiting.extend(value if len(value) <= _MANY else ())
-        elif isinstance(value, dict):
-            if len(value) <= _MANY:
-                yield value, frozenset()
-                waiting.extend(value.values())
-        elif _may_have_state(value):
-            waiting.append(vars(value))
+def _of_module(module):
+    """Yield pairs as ``State.containers`` for a module and those in it."""
+    for part in module.modules():
+        yield part._buffers, frozenset()
+        # DDP's attributes control the exchange of gradients.
+        if not isinstance(part, DistributedDataParallel):
+            yield vars(part), _OF_MODULES
+
+
+def _hanging_on(module):
+    """Return the objects, no modules, that are attributes of modules."""
+    return [
+        value
+        for part in module.modules()
+        if not isinstance(part, DistributedDataParallel)
+        for name, value in vars(part).items()
+        if name not in _OF_MODULES
+        and type(value) not in _ATOMS
+        and not isinstance(value, torch.Tensor)
+    ]
 
 
 def _may_have_state(value):
@@ -373,6 +415,7 @@ _STATELESS = (
     types.FunctionType,
     types.ModuleType,
     torch.Tensor,
+    torch.optim.Optimizer,
     torch.utils.data.DataLoader,
     torch.utils.data.Dataset,
     torch.utils.data.Sampler,
@@ -393,7 +436,7 @@ def _is_copied(tensor):
 
 
 def _generator_state(generator):
-    if isinstance(generator, torch.Generator):
+    if isinstance(generator, (torch.Generator, np.random.RandomState)):
         return generator.get_state()
     if isinstance(generator, random.Random):
         return generator.getstate()
@@ -401,7 +444,7 @@ def _generator_state(generator):
 
 
 def _set_generator_state(generator, state):
-    if isinstance(generator, torch.Generator):
+    if isinstance(generator, (torch.Generator, np.random.RandomState)):
         generator.set_state(state)
     elif isinstance(generator, random.Random):
         generator.setstate(state)

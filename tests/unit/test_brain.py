@@ -241,7 +241,7 @@ def test_a_missing_key_is_named():
             del hparams["upper_opt_class"]
             super().__init__(*args, hparams=hparams, **kwargs)
 
-    with pytest.raises(InputError, match="'upper_opt_class' is missing"):
+    with pytest.raises(InputError, match="upper_opt_class: missing"):
         small_brain(cls=Forgetful)
 
 
