@@ -446,8 +446,7 @@ class BilevelMixin:
         self.records = {}
         self.since_upper = 0
         if self.bilevel_step is not None:
-            self.bilevel_step.clear()
-            self.bilevel_step.state.forget()
+            self.bilevel_step.begin_epoch()
 
     def _end_epoch(self, epoch):
         """End the strategy's epoch before the network is validated."""

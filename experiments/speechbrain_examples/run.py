@@ -231,7 +231,7 @@ def arguments():
     add("--output_folder", type=Path, required=True)
     add("--examples", nargs="+", choices=EXAMPLES, default=list(EXAMPLES))
     add("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
-    add("--epochs", type=int, default=5)
+    add("--epochs", type=int, default=2)
     add("--device", default="cpu")
     add("--seconds", type=int, default=300, help="time limit of a run")
     add("--one", nargs=2, help=argparse.SUPPRESS)

@@ -70,9 +70,7 @@ class Step:
             isinstance(m, torch.nn.RNNBase) for m in brain.modules.modules()
         )
         self.state = State(brain, ignored)
-        self._unchecked = {"lower", "upper"}
-        self._forward_is_light = None
-        self.clear()
+        self.begin_epoch()
 
     # ---------------------------------------------------------- for strategies
     @property
@@ -180,6 +178,13 @@ class Step:
         """The Brain's modules."""
         return self._brain.modules
 
+    def begin_epoch(self):
+        """Forget the last step, and check anew what losses are like."""
+        self.clear()
+        self.state.forget()
+        self._unchecked = {"lower", "upper"}
+        self._forward_is_light = None
+
     def clear(self):
         """Remove the micro-batches and their gradients."""
         self.micro_batches = []
@@ -209,7 +214,7 @@ class Step:
         )
 
     def watch_parameters(self, level, values):
-        """Refuse, in the first step, parameters that a loss writes to.
+        """Refuse, in an epoch's first step, parameters that a loss writes to.
 
         ``values`` are what takes their place, a dict by name. Return a function
         to call after the evaluation.
@@ -240,7 +245,7 @@ class Step:
         return check
 
     def check_loss(self, level, loss, again):
-        """Refuse, in the first step, a loss that the strategy cannot use.
+        """Refuse, in an epoch's first step, a loss that cannot be used.
 
         ``again`` evaluates it once more.
         """
@@ -257,7 +262,7 @@ class Step:
     def forward(self, loss_at, values, *arguments):
         """Return ``hvp.forward``'s derivatives, in the light form if it works.
 
-        The first time, it is compared with an ordinary evaluation.
+        The first time in an epoch, it is compared with an ordinary evaluation.
         """
         if self._forward_is_light is None:
             self._forward_is_light = False
