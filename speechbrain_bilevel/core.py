@@ -353,6 +353,8 @@ class BilevelMixin:
         own = self.init_optimizers
 
         def init_optimizers():
+            # Those of an earlier fit.
+            self.optimizers_dict = self.upper_optimizer = None
             own()
             if self.hypergradient is not None:
                 self._init_levels()

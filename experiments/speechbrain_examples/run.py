@@ -148,7 +148,7 @@ def train(args, name, strategy):
     module, hparams = load(args.source, name)
     train_set, valid_set = data_sets(module, args.source, name, hparams)
     size = hparams["dataloader_options"]["batch_size"]
-    size = max(1, min(size, len(train_set) // 4))
+    size = max(1, min(size, len(train_set) // 2))
     options = {"batch_size": size}
     losses = []
     try:
