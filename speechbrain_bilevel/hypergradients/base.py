@@ -66,9 +66,11 @@ class Step:
             for level, of_level in self.params.items()
         }
         self.repeats = brain.hypergradient.repeats(self)
-        self.is_recurrent = any(
-            isinstance(m, torch.nn.RNNBase) for m in brain.modules.modules()
-        )
+        self.recurrent = {
+            type(module)
+            for module in brain.modules.modules()
+            if isinstance(module, torch.nn.RNNBase)
+        }
         self.state = State(brain, ignored)
         self.begin_epoch()
 

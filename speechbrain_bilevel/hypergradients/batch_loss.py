@@ -88,7 +88,7 @@ class BatchLoss:
         leaves = at and self._leaves(at)
         context = contextlib.nullcontext()
         if keep_graph:
-            context = hvp.twice_differentiable(self.step.is_recurrent)
+            context = hvp.twice_differentiable(self.step.recurrent)
         with context:
             loss = self._evaluate(leaves)
         found = self._differentiate(loss, levels, leaves, keep_graph)
@@ -181,7 +181,7 @@ class BatchLoss:
 
         if self.loss is None:
             self._evaluate()
-        with hvp.twice_differentiable(self.step.is_recurrent):
+        with hvp.twice_differentiable(self.step.recurrent):
             tangents = self.step.forward(loss_at, values, directions, wanted)
         found = dict(zip(wanted, tangents))
         return self._vectors(

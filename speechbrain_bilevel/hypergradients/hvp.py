@@ -168,14 +168,16 @@ def difference(gradients_at, point, vector, radius):
 
 
 @contextlib.contextmanager
-def twice_differentiable(is_recurrent):
+def twice_differentiable(recurrent):
     """Make forward passes in this context twice differentiable.
 
-    Attention runs by plain matrix products, recurrent networks, if there are
-    any, without cuDNN.
+    Attention runs by plain matrix products, recurrent layers without cuDNN,
+    LSTMs without oneDNN. ``recurrent`` is the set of the layers' types.
     """
-    cudnn = contextlib.nullcontext()
-    if is_recurrent:
-        cudnn = torch.backends.cudnn.flags(enabled=False)
-    with sdpa_kernel(SDPBackend.MATH), cudnn:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if recurrent:
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        if any(issubclass(kind, torch.nn.LSTM) for kind in recurrent):
+            stack.enter_context(torch.backends.mkldnn.flags(False, allow_tf32=False))
         yield

@@ -155,6 +155,21 @@ def test_exact_products_equal_differences(kind, method):
         assert relative_error(mine, other) < 1e-6
 
 
+def test_an_lstm_in_single_precision_has_forward_derivatives():
+    """Its kernel on a CPU, oneDNN's, has none."""
+    brain = start(brain_with(Recurrent(torch.nn.LSTM), SOBA(0.1)))
+    brain.modules.float()
+    torch.manual_seed(1)
+    loss = BatchLoss(brain.bilevel_step, "lower", torch.randn(6, 5, 4))
+    vector = torch.randn_like(zeros(brain.bilevel_step))
+    forward, reverse = (
+        loss.products(vector, "lower", "upper", mode=mode)
+        for mode in ("forward", "reverse")
+    )
+    for mine, other in zip(forward, reverse):
+        assert relative_error(mine, other) < 1e-4
+
+
 def test_attention_is_said_to_run_otherwise(caplog):
     with caplog.at_level(
         logging.INFO, "speechbrain_bilevel.hypergradients.compatibility"
