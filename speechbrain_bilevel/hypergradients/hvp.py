@@ -179,5 +179,7 @@ def twice_differentiable(recurrent):
         if recurrent:
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         if any(issubclass(kind, torch.nn.LSTM) for kind in recurrent):
-            stack.enter_context(torch.backends.mkldnn.flags(False, allow_tf32=False))
+            # Its context manager would set, and warn of, other flags.
+            enabled, *_ = torch.backends.mkldnn.set_flags(False)
+            stack.callback(torch.backends.mkldnn.set_flags, enabled)
         yield
