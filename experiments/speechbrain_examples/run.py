@@ -26,6 +26,7 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from speechbrain.dataio.batch import PaddedBatch
 from tqdm import tqdm
 
 from speechbrain_bilevel import BilevelMixin, hypergradients
@@ -149,7 +150,7 @@ def train(args, name, strategy):
     train_set, valid_set = data_sets(module, args.source, name, hparams)
     size = hparams["dataloader_options"]["batch_size"]
     size = max(1, min(size, len(train_set) // 2))
-    options = {"batch_size": size}
+    options = {"batch_size": size, "collate_fn": PaddedBatch}
     losses = []
     try:
         if strategy != ALONE:
