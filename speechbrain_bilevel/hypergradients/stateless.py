@@ -6,6 +6,7 @@ import copy
 import io
 import random
 import types
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -253,13 +254,13 @@ class Replay:
             ):
                 return value
             if value.nbytes <= _LARGE:
-                return _Copied(value)
+                return _Copied(_clone(value))
             if isinstance(value, torch.Tensor):
                 self._large.append((key, value, value._version))
         elif isinstance(value, _GENERATORS):
             self._generators.append((value, _generator_state(value)))
         elif hasattr(type(value), "__next__") and not isinstance(
-            value, (io.IOBase, set)
+            value, io.IOBase
         ):
             recorded = Recorded(value)
             if isinstance(container, (dict, list)):
@@ -317,18 +318,20 @@ class Replay:
                     _put(container, before, ignored)
 
 
-class _Copied:
+class _Copied(NamedTuple):
     """A copy of a tensor or an array."""
 
-    def __init__(self, value):
-        self.copy = type(value).clone if torch.is_tensor(value) else np.copy
-        self.value = self.copy(value)
+    value: object
+
+
+def _clone(value):
+    return value.clone() if torch.is_tensor(value) else value.copy()
 
 
 def _fresh(value):
     """Return what to put in place for another evaluation."""
     if type(value) is _Copied:
-        return value.copy(value.value)
+        return _clone(value.value)
     if type(value) is Recorded:
         return Recorded(value.source, value.items)
     return value
