@@ -63,8 +63,8 @@ def check_loss(strategy, level, loss, again, tolerance):
         if kinds:
             raise InputError(
                 f"hypergradient: {name} needs second derivatives of the lower "
-                f"loss; those through {', '.join(kinds)} would be taken for "
-                f"zero, since its gradient has no graph; {INSTEAD}"
+                f"loss; {', '.join(kinds)} has none, or a gradient without a "
+                f"graph, whose derivative would be taken for zero; {INSTEAD}"
             )
     if again is None or not loss.isfinite():
         return
