@@ -277,6 +277,12 @@ class BilevelMixin:
         self.hypergradient.before_lower_step(step)
         self.apply_gradients("lower")
 
+    def active_optimizers(self, level):
+        """Return a level's optimizers that ``freeze_optimizers`` lets step."""
+        active = self.freeze_optimizers(self.optimizers_dict)
+        optimizers = self.level_optimizers[level].items()
+        return [optimizer for name, optimizer in optimizers if name in active]
+
     def apply_gradients(self, level):
         """Average, clip and apply the gradients of a level ("lower", "upper").
 
@@ -288,8 +294,7 @@ class BilevelMixin:
         if not optimizers:
             return
         average_gradients(list(self.bilevel_step.params[level].values()))
-        names = self.freeze_optimizers(self.optimizers_dict)
-        active = [o for name, o in optimizers.items() if name in names]
+        active = self.active_optimizers(level)
         if active:
             for optimizer in active:
                 self.scaler.unscale_(optimizer)

@@ -184,6 +184,8 @@ class Convolution(Classifier):
 class Ctc(Classifier):
     """Each class has a word of two symbols."""
 
+    operation = "CtcLoss"
+
     @classmethod
     def network(cls):
         modules = super().network()
@@ -193,7 +195,7 @@ class Ctc(Classifier):
     @classmethod
     def refusal(cls, strategy):
         if exact(strategy):
-            return "second derivatives.*CtcLoss.*choose hvp_mode"
+            return f"second derivatives.*{cls.operation}.*choose hvp_mode"
         return ""
 
     def compute_forward(self, batch, stage):
@@ -211,15 +213,11 @@ class Ctc(Classifier):
 class Transducer(Ctc):
     """The same words; its loss exists in single precision only."""
 
+    operation = "RnntLossBackward"
+
     @classmethod
     def network(cls):
         return {**super().network(), "words": torch.nn.Embedding(4, 3).double()}
-
-    @classmethod
-    def refusal(cls, strategy):
-        if exact(strategy):
-            return "second derivatives.*RnntLossBackward.*choose hvp_mode"
-        return ""
 
     def compute_forward(self, batch, stage):
         tokens = self.modules.body(self.modules.encoder(batch))

@@ -108,9 +108,7 @@ class Step:
     @property
     def active_optimizers(self):
         """Those of ``lower_optimizers`` that make their step."""
-        active = self._brain.freeze_optimizers(self._brain.optimizers_dict)
-        optimizers = self.named_optimizers.items()
-        return [optimizer for name, optimizer in optimizers if name in active]
+        return self._brain.active_optimizers("lower")
 
     def copy_lower(self):
         """Return copies of the lower parameters, and optimizers of them."""

@@ -134,11 +134,8 @@ class BatchLoss:
             A flat vector for each of the levels.
         """
         lower = self._parameters("lower")
-        if not all(parameter.requires_grad for parameter in lower):
-            # What is frozen is a constant.
-            parts = zip(hvp.unflatten(vector, lower), lower)
-            parts = [part if p.requires_grad else None for part, p in parts]
-            vector = hvp.flatten(parts, lower)
+        # What is frozen is a constant.
+        vector = hvp.masked(vector, lower, [p.requires_grad for p in lower])
         if mode == "reverse":
             return self._reverse(vector, levels, at, keep_graph)
         if mode == "forward":

@@ -84,19 +84,23 @@ def check_loss(strategy, level, loss, again, tolerance):
 def _once_differentiable(node):
     """Return the kinds of operations before ``node`` that have no second
     derivative, or one that would silently be zero."""
-    found, seen, waiting = set(), set(), [node]
+    return {
+        node.name()
+        for node in _graph([node])
+        if "CtcLoss" in node.name()
+        or (_is_custom(node) and not _gradient_has_graph(node))
+    }
+
+
+def _graph(nodes):
+    """Yield nodes of autograd's graph and all before them, each once."""
+    seen, waiting = {None}, list(nodes)
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        waiting.extend(earlier for earlier, _ in node.next_functions)
-        kind = node.name()
-        if "CtcLoss" in kind or (
-            _is_custom(node) and not _gradient_has_graph(node)
-        ):
-            found.add(kind)
-    return found
+        if node not in seen:
+            seen.add(node)
+            yield node
+            waiting.extend(earlier for earlier, _ in node.next_functions)
 
 
 def _is_custom(node):
@@ -118,17 +122,8 @@ def _gradient_has_graph(node):
         found = node.apply(*gradients) if custom else node(*gradients)
     found = found if isinstance(found, tuple) else (found,)
     inputs = {earlier for earlier, _ in node.next_functions}
-    waiting = [g.grad_fn for g in found if g is not None]
-    seen = {None}
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        if node in inputs:
-            return True
-        seen.add(node)
-        waiting.extend(earlier for earlier, _ in node.next_functions)
-    return False
+    outputs = [g.grad_fn for g in found if g is not None]
+    return any(node in inputs for node in _graph(outputs))
 
 
 def _warn_small_eps(step):

@@ -2,7 +2,7 @@
 
 import torch
 
-from speechbrain_bilevel.hypergradients.hvp import flatten, unflatten
+from speechbrain_bilevel.hypergradients.hvp import flatten, masked, unflatten
 
 
 def sgd(parameter, gradient, state, group):
@@ -97,11 +97,7 @@ class LowerStep:
         self.loss, self.point = step.lower, point
         self.max_norm = step.max_grad_norm
         parameters, self.moves = step.lower_params, step.moves()
-        self.gradient = gradient
-        if not all(self.moves):
-            parts = zip(unflatten(gradient, point), self.moves)
-            parts = [part if moved else None for part, moved in parts]
-            self.gradient = flatten(parts, point)
+        self.gradient = masked(gradient, point, self.moves)
         states = {}
         for optimizer in step.active_optimizers:
             states.update(optimizer.state)

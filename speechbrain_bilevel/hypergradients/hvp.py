@@ -42,6 +42,17 @@ def unflatten(vector, like):
     ]
 
 
+def masked(vector, like, kept):
+    """Return a flat vector with zeros for the tensors that are not kept.
+
+    ``kept`` has a bool for each of ``like``.
+    """
+    if all(kept):
+        return vector
+    parts = zip(unflatten(vector, like), kept)
+    return flatten([part if keep else None for part, keep in parts], like)
+
+
 def add_scaled(tensors, vector, scale=1.0):
     """Return new tensors, ``tensors + scale * vector``."""
     return [
