@@ -430,14 +430,6 @@ _LIBRARIES = frozenset(
 )
 
 
-def _is_differentiated(tensor):
-    return isinstance(tensor, torch.nn.Parameter) or tensor.requires_grad
-
-
-def _is_copied(tensor):
-    return tensor.numel() <= _LARGE and not _is_differentiated(tensor)
-
-
 def _generator_state(generator):
     if isinstance(generator, (torch.Generator, np.random.RandomState)):
         return generator.get_state()

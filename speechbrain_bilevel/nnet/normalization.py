@@ -1,12 +1,12 @@
 """Layer normalization as in the published V2, with its own backward pass.
 
-That backward pass serves first, backward derivatives only. All others are taken
-through a plain form of the function: ``has_tangent`` says when, and
-``plain_backward`` takes them.
+It and its own gradient are written out, so that they save only what they are
+called with. Forward mode (``has_tangent``) goes through a plain form.
 """
 
 import torch
 from torch.autograd import forward_ad
+from torch.autograd.function import once_differentiable
 
 
 class UnbiasedLayerNorm(torch.nn.Module):
@@ -81,6 +81,25 @@ def normalize_backward(gradient, normalized, std, eps):
     return centered.addcmul_(normalized, along, value=-1)
 
 
+def normalize_twice(gradient, other, normalized, std, eps):
+    """Return the gradient, by ``normalize``'s ``x``, of the product of
+    ``other`` and ``normalize_backward(gradient, ...)``.
+    """
+    count = normalized.shape[-1] - 1
+    scale = (std + eps).reciprocal()
+
+    def product(a, b):
+        return (a * b).sum(-1, keepdim=True)
+
+    first, second = product(gradient, normalized), product(other, normalized)
+    inner = product(gradient, other)
+    inner -= gradient.sum(-1, keepdim=True) * other.mean(-1, keepdim=True)
+    by_std = first * second / (count * std.square()) - scale.square() * inner
+    mixed = (gradient * second).addcmul_(other, first).div_(-count * std)
+    mixed = normalize_backward(mixed, normalized, std, eps)
+    return mixed.addcmul_(normalized, by_std / (scale * count * std))
+
+
 class _LayerNorm(torch.autograd.Function):
     """``layer_norm`` that saves only its arguments for the backward pass."""
 
@@ -95,18 +114,60 @@ class _LayerNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        x, gamma, beta = ctx.saved_tensors
-        if torch.is_grad_enabled() or has_tangent(gradient):
-            return *plain_backward(ctx, layer_norm, gradient, ctx.eps), None
-        normalized, std = normalize(x, ctx.eps)
+        tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[:3]
+        if has_tangent(gradient):
+            found = gradients(layer_norm, gradient, tensors, needed, ctx.eps)
+        else:
+            found = _LayerNormGradients.apply(
+                gradient, *tensors, needed, ctx.eps
+            )
+        return *found, None
+
+
+class _LayerNormGradients(torch.autograd.Function):
+    """The gradients of ``layer_norm``; saves only its arguments, too."""
+
+    @staticmethod
+    def forward(gradient, x, gamma, beta, needed, eps):
+        normalized, std = normalize(x, eps)
         d_x = d_gamma = d_beta = None
-        if ctx.needs_input_grad[1]:
+        if needed[0]:
+            d_x = normalize_backward(gradient * gamma, normalized, std, eps)
+        if needed[1]:
             d_gamma = (gradient * normalized).sum_to_size(gamma.shape)
-        if ctx.needs_input_grad[2]:
+        if needed[2]:
             d_beta = gradient.sum_to_size(beta.shape)
-        if ctx.needs_input_grad[0]:
-            d_x = normalize_backward(gradient * gamma, normalized, std, ctx.eps)
-        return d_x, d_gamma, d_beta, None
+        return d_x, d_gamma, d_beta
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.needed, ctx.eps = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_x, of_gamma, of_beta):
+        gradient, x, gamma, _ = ctx.saved_tensors
+        normalized, std = normalize(x, ctx.eps)
+        # The derivative by ``gradient`` is that of the output along vectors.
+        change = torch.zeros_like(x)
+        d_x = d_gamma = None
+        if of_beta is not None:
+            change += of_beta
+        if of_gamma is not None:
+            change += of_gamma * normalized
+            d_x = normalize_backward(
+                gradient * of_gamma, normalized, std, ctx.eps
+            )
+        if of_x is not None:
+            along = normalize_backward(of_x, normalized, std, ctx.eps)
+            change += gamma * along
+            d_gamma = (gradient * along).sum_to_size(gamma.shape)
+            twice = normalize_twice(
+                gradient * gamma, of_x, normalized, std, ctx.eps
+            )
+            d_x = twice if d_x is None else d_x + twice
+        return change, d_x, d_gamma, None, None, None
 
 
 def has_tangent(*tensors):
@@ -121,14 +182,12 @@ def has_tangent(*tensors):
     )
 
 
-def plain_backward(ctx, function, gradient, *constants):
+def gradients(function, gradient, tensors, needed, *constants):
     """Return gradients that can be differentiated as often as ``function``.
 
-    It takes the saved tensors of ``ctx`` and ``constants``; ``gradient`` is the
-    one by its output. A gradient that is not needed is None.
+    It takes ``tensors`` and ``constants``; ``gradient`` is the one by its
+    output. A gradient that is not ``needed`` is None.
     """
-    tensors = ctx.saved_tensors
-    needed = ctx.needs_input_grad[: len(tensors)]
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         output = function(*tensors, *constants)

@@ -7,6 +7,7 @@ https://github.com/menglu-lml/ASV_Deepfake_with_bilevel
 import contextlib
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import (
     conv1d,
     leaky_relu,
@@ -18,11 +19,12 @@ from torch.nn.functional import (
 
 from speechbrain_bilevel.dataio import SAMPLE_RATE
 from speechbrain_bilevel.nnet.normalization import (
+    gradients,
     has_tangent,
     layer_norm,
     normalize,
     normalize_backward,
-    plain_backward,
+    normalize_twice,
 )
 
 #: Slope of V2's leaky ReLUs.
@@ -189,13 +191,30 @@ class _ClipByClip(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        if torch.is_grad_enabled() or has_tangent(gradient):
-            constants = ctx.eps, ctx.pool
-            found = plain_backward(ctx, _whole_batch, gradient, *constants)
-            return *found, None, None
-        wavs, half_filters, gamma, beta, weight, _ = ctx.saved_tensors
+        wavs, *tensors = ctx.saved_tensors
+        constants = ctx.eps, ctx.pool
+        if has_tangent(gradient):
+            needed = ctx.needs_input_grad[:6]
+            arguments = ctx.saved_tensors
+            _, *found = gradients(
+                _whole_batch, gradient, arguments, needed, *constants
+            )
+        else:
+            found = _ClipByClipGradients.apply(
+                gradient, wavs, *tensors, *constants
+            )
+        return None, *found, None, None
+
+
+class _ClipByClipGradients(torch.autograd.Function):
+    """The gradients of ``_ClipByClip``; saves only its arguments, too."""
+
+    @staticmethod
+    def forward(
+        gradient, wavs, half_filters, gamma, beta, weight, bias, eps, pool
+    ):
         side, kernel = weight.shape[-1], weight.flatten(1)
-        bank = _Bank(half_filters, gamma, side, ctx.pool)
+        bank = _Bank(half_filters, gamma, side, pool)
         pooled, d_frames = bank.new_map(wavs), bank.new_map(wavs)
         d_half = torch.zeros_like(bank.half)
         d_gamma, d_beta, d_kernel = map(torch.zeros_like, (gamma, beta, kernel))
@@ -204,7 +223,7 @@ class _ClipByClip(torch.autograd.Function):
             bank.pool_into(pooled, filtered)
             of_rows = of_clip.split(bank.columns, dim=1)
             for row, d_vectors in zip(bank.blocks, of_rows):
-                normalized, std = normalize(pooled[row], ctx.eps)
+                normalized, std = normalize(pooled[row], eps)
                 x = torch.addcmul(beta[row], normalized, gamma[row])
                 x = leaky_relu(x, SLOPE, inplace=True)
                 d_kernel.addmm_(d_vectors, _unfold(x, side))
@@ -213,15 +232,69 @@ class _ClipByClip(torch.autograd.Function):
                 d_beta[row] += d_x
                 d_gamma[row].addcmul_(d_x, normalized)
                 d_frames[row] = normalize_backward(
-                    d_x.mul_(gamma[row]), normalized, std, ctx.eps
+                    d_x.mul_(gamma[row]), normalized, std, eps
                 )
             bank.add_gradient(d_half, filtered, d_frames)
-        d_filters = torch.zeros_like(half_filters)
-        d_filters[: len(d_half)] = d_half
-        d_filters[:, -1] /= 2
+        d_filters = bank.by_filters(d_half, half_filters)
         d_bias = gradient.sum(dim=(0, 2))
         d_weight = d_kernel.view_as(weight)
-        return None, d_filters, d_gamma, d_beta, d_weight, d_bias, None, None
+        return d_filters, d_gamma, d_beta, d_weight, d_bias
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.eps, ctx.pool = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, along_filters, *along):
+        gradient, wavs, half_filters, *tensors = ctx.saved_tensors
+        gamma, beta, weight, _ = tensors
+        of_gamma, of_beta, of_weight, of_bias = along
+        side, kernel = weight.shape[-1], weight.flatten(1)
+        of_kernel, of_bias = of_weight.flatten(1), of_bias.unsqueeze(1)
+        bank = _Bank(half_filters, gamma, side, ctx.pool)
+        other = _Bank(along_filters, gamma, side, ctx.pool)
+        maps = [bank.new_map(wavs) for _ in range(3)]
+        pooled, of_pooled, d_pooled = maps
+        d_half = torch.zeros_like(bank.half)
+        d_gradient, d_gamma, d_beta, d_kernel = map(
+            torch.zeros_like, (gradient, gamma, beta, kernel)
+        )
+        for wav, *of_clip in zip(wavs, gradient, d_gradient):
+            filtered = list(bank.filtered(wav, keep=True))
+            bank.pool_into(pooled, filtered)
+            other.pool_along(of_pooled, filtered)
+            of_rows = zip(*(x.split(bank.columns, dim=1) for x in of_clip))
+            for row, (d_vectors, of_vectors) in zip(bank.blocks, of_rows):
+                normalized, std = normalize(pooled[row], ctx.eps)
+                rest = normalized, std, ctx.eps
+                x = torch.addcmul(beta[row], normalized, gamma[row])
+                slope = torch.where(x > 0, 1, SLOPE)
+                x = _unfold(x.mul_(slope), side)
+                # How all of these change along the given directions.
+                along = normalize_backward(of_pooled[row], *rest)
+                of_x = torch.addcmul(of_beta[row], normalized, of_gamma[row])
+                of_x = of_x.addcmul_(along, gamma[row]).mul_(slope)
+                of_x = _unfold(of_x, side)
+                torch.addmm(of_bias, of_kernel, x.T, out=of_vectors)
+                of_vectors.addmm_(kernel, of_x.T)
+                d_kernel.addmm_(d_vectors, of_x)
+                d_x = _fold(d_vectors.T @ kernel, slope).mul_(slope)
+                d_gamma[row].addcmul_(d_x, along)
+                d_along = d_x * gamma[row]
+                d_x *= of_gamma[row]
+                of_d_x = _fold(d_vectors.T @ of_kernel, slope).mul_(slope)
+                d_beta[row] += of_d_x
+                d_gamma[row].addcmul_(of_d_x, normalized)
+                d_x.addcmul_(of_d_x, gamma[row])
+                d_pooled[row] = normalize_backward(d_x, *rest)
+                d_pooled[row] += normalize_twice(d_along, of_pooled[row], *rest)
+            bank.add_gradient(d_half, filtered, d_pooled)
+        d_filters = bank.by_filters(d_half, half_filters)
+        d_weight = d_kernel.view_as(weight)
+        found = d_gradient, None, d_filters, d_gamma, d_beta, d_weight
+        return *found, None, None, None
 
 
 def _fold(patches, like):
@@ -302,6 +375,28 @@ class _Bank:
             largest = torch.abs(responses[0], out=pooled[:, place])
             for response in responses[1:]:
                 torch.maximum(largest, response.abs(), out=largest)
+
+    def pool_along(self, moved, filtered):
+        """Write how ``pool_into``'s values change along this bank's filters.
+
+        ``filtered`` are the responses of those that are changed.
+        """
+        filters = self.half.expand(self.pool, -1, -1)
+        for place, sums, responses in filtered:
+            changes = (filters @ sums).mul_(responses.sgn())
+            magnitudes = responses.abs()
+            largest, change = magnitudes[0], changes[0]
+            for magnitude, other in zip(magnitudes[1:], changes[1:]):
+                change = torch.where(magnitude > largest, other, change)
+                torch.maximum(largest, magnitude, out=largest)
+            moved[:, place] = change
+
+    def by_filters(self, d_half, half_filters):
+        """Return the gradient by ``half_filters``, from that by ``half``."""
+        d_filters = torch.zeros_like(half_filters)
+        d_filters[: len(d_half)] = d_half
+        d_filters[:, -1] /= 2
+        return d_filters
 
     def add_gradient(self, d_half, filtered, d_frames):
         """Add the filters' gradient.

@@ -83,8 +83,9 @@ def test_sinc_patches(kind, pool, samples):
         assert (expected - ours).abs().max() / scale < 1e-8
 
 
-def test_sinc_patches_are_differentiable_twice_and_forward():
-    wavs, parts = torch.randn(2, 61), layers(61, 3)
+@pytest.mark.parametrize("kind", ["noise", "silence"])
+def test_sinc_patches_are_differentiable_twice_and_forward(kind):
+    wavs, parts = wavs_of(kind, 61), layers(61, 3)
     parameters = [p for part in parts for p in part.parameters()]
     direction = [torch.randn_like(p) for p in parameters]
 
@@ -152,6 +153,10 @@ def test_layer_norm():
     torch.testing.assert_close(function(*arguments), expected)
     assert gradcheck(function, arguments, check_forward_ad=True)
     assert gradgradcheck(function, arguments, check_fwd_over_rev=True)
+    for one in range(3):
+        inputs = [a.detach() for a in arguments]
+        inputs[one].requires_grad_()
+        assert gradgradcheck(function, inputs)
 
 
 def test_layer_norm_of_a_constant_row_has_no_nan():
