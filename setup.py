@@ -39,6 +39,8 @@ setup(
         "safetensors",
         "huggingface_hub",
         "jinja2",
+        # FFmpeg, for what soundfile does not read as it is.
+        "av>=15",
         "tqdm",
     ],
     extras_require={

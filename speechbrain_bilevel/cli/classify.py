@@ -8,12 +8,13 @@ import sys
 
 from speechbrain_bilevel.cli.options import (
     add_detector_arguments,
+    finite_number,
     run_options,
     whole_number,
 )
 from speechbrain_bilevel.utils.errors import InputError, printable
 
-_FIELDS = ("path", "label", "score", "calibrated", "error")
+_FIELDS = ("path", "label", "score", "calibrated", "heard", "error")
 
 
 def add_classify(commands):
@@ -22,8 +23,8 @@ def add_classify(commands):
         "classify",
         help="score audio files",
         description="Print 'bonafide' or 'spoof', the score (higher is more "
-        "bona fide) and the file, a line each. Unreadable files are reported "
-        "on stderr and skipped; the exit code is then 2.",
+        "bona fide), how much was heard and the file, a line each. Unreadable "
+        "files are reported on stderr and skipped; the exit code is then 2.",
     )
     add_detector_arguments(parser)
     parser.add_argument(
@@ -45,6 +46,28 @@ def add_classify(commands):
         "the suspicious spans; otherwise the network sees its beginning only",
     )
     parser.add_argument(
+        "--window",
+        type=finite_number,
+        metavar="S",
+        help="with --segments: length of a window in seconds, for networks "
+        "that take any; by default the one that it was trained on",
+    )
+    parser.add_argument(
+        "--step",
+        type=finite_number,
+        metavar="S",
+        help="with --segments: seconds from window to window; by default half "
+        "a window",
+    )
+    parser.add_argument(
+        "--channels",
+        type=_channels,
+        default="mix",
+        metavar="mix|each|N",
+        help="hear the mean of all channels (the default), each one by one, of "
+        "which the lowest score decides, or number N, from 1 on",
+    )
+    parser.add_argument(
         "--plot",
         metavar="FOLDER",
         help="with --segments: draw the waveform of each recording with the "
@@ -63,19 +86,24 @@ def add_classify(commands):
 def _classify(args):
     from speechbrain_bilevel.inference.detector import SpoofDetector
 
-    if args.plot and not args.segments:
-        raise InputError("--plot draws the score over time; add --segments")
+    for option in ("plot", "window", "step"):
+        if getattr(args, option) is not None and not args.segments:
+            raise InputError(f"--{option}: is for windows; add --segments")
     draw = _Plots(args.plot) if args.plot else None
     detector = SpoofDetector.from_hparams(
         args.source, trust_code=args.trust_code, run_opts=run_options(args)
     )
     if args.segments:
-        verdicts = _score_whole(detector, args.paths, args.batch_size, draw)
+        verdicts = _score_whole(detector, args, draw)
     else:
-        verdicts = detector.iterate_files(args.paths, args.batch_size)
+        verdicts = detector.iterate_files(
+            args.paths, args.batch_size, channels=args.channels
+        )
     show = {"table": _table, "json": _json, "csv": _csv}[args.format]
     n_scored = n_failed = 0
     for verdict in show(verdicts):
+        for note in verdict.notes:
+            print(f"note: {printable(verdict.path)}: {note}", file=sys.stderr)
         if verdict.error is None:
             n_scored += 1
         else:
@@ -102,14 +130,24 @@ def _explanation(decision):
     )
 
 
-def _score_whole(detector, paths, batch_size, draw):
+def _channels(text):
+    return text if text in ("mix", "each") else whole_number(1)(text)
+
+
+def _score_whole(detector, args, draw):
     """Score all of each recording, and draw the verdict if requested."""
     from speechbrain_bilevel.dataio.audio import find_audio
     from speechbrain_bilevel.inference.verdicts import Verdict
 
-    for path in find_audio(paths):
+    for path in find_audio(args.paths):
         try:
-            verdict = detector.segments(path, batch_size=batch_size)
+            verdict = detector.segments(
+                path,
+                args.window,
+                args.step,
+                batch_size=args.batch_size,
+                channels=args.channels,
+            )
             if draw:
                 draw(verdict)
         except InputError as error:
@@ -144,8 +182,9 @@ def _table(verdicts):
     """Print a line for each verdict, and for each suspicious span."""
     for verdict in verdicts:
         if verdict.error is None:
-            path = printable(verdict.path)
-            print(f"{verdict.label:8} {verdict.score:+10.4f}  {path}")
+            print(f"{_in_words(verdict)}  {printable(verdict.path)}")
+            for number, channel in enumerate(verdict.channels, 1):
+                print(f"    channel {number}: {_in_words(channel)}")
             for span in getattr(verdict, "suspicious", ()):
                 print(
                     f"    spoof {span.score:+10.4f}  {span.start:.1f} to "
@@ -153,6 +192,12 @@ def _table(verdicts):
                 )
             sys.stdout.flush()
         yield verdict
+
+
+def _in_words(verdict):
+    if verdict.error is not None:
+        return f"no verdict: {verdict.error}"
+    return f"{verdict.label:8} {verdict.score:+10.4f} {verdict.heard:6.1f} s"
 
 
 def _json(verdicts):
@@ -167,6 +212,9 @@ def _json(verdicts):
 
 def _as_dict(verdict):
     fields = {name: getattr(verdict, name) for name in _FIELDS}
+    fields["notes"] = list(verdict.notes)
+    if verdict.channels:
+        fields["channels"] = [_as_dict(part) for part in verdict.channels]
     for name in ("suspicious", "segments"):
         if hasattr(verdict, name):
             fields[name] = [
@@ -178,8 +226,9 @@ def _as_dict(verdict):
 
 def _csv(verdicts):
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(_FIELDS)
+    writer.writerow((*_FIELDS, "notes"))
     for verdict in verdicts:
-        writer.writerow(getattr(verdict, name) for name in _FIELDS)
+        fields = [getattr(verdict, name) for name in _FIELDS]
+        writer.writerow([*fields, "; ".join(verdict.notes)])
         sys.stdout.flush()
         yield verdict

@@ -1,226 +1,179 @@
-"""Read any audio file as a mono 16 kHz waveform, at once or as a stream."""
+"""Any audio file as a mono 16 kHz waveform, at once or as a stream."""
 
 import contextlib
 import glob
-import itertools
 import math
 import os
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import scipy.signal
-import soundfile
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
+from speechbrain.utils.logger import get_logger
 
-from speechbrain_bilevel.dataio import (
-    HIGHEST_RATE,
-    LOWEST_RATE,
-    NO_LENGTH,
-    SAMPLE_RATE,
-)
-from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.dataio import SAMPLE_RATE
+from speechbrain_bilevel.dataio.decoding import empty, open_source
+from speechbrain_bilevel.utils.errors import InputError, printable
 
-#: Endings of the files to take from a folder. libsndfile cannot read those in
-#: the last line; they are taken too, so that an error names them.
+logger = get_logger(__name__)
+
+#: Endings of files that are taken for audio unseen, so that a damaged one is
+#: reported as such.
 ENDINGS = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"),
-    *(".aifc", ".au", ".caf", ".w64", ".rf64", ".sph"),
-    *(".m4a", ".mp4", ".aac", ".wma", ".amr", ".webm"),
+    *(".3ga", ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape"),
+    *(".au", ".awb", ".caf", ".flac", ".gsm", ".m4a", ".m4b", ".mka", ".mkv"),
+    *(".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mpga", ".oga", ".ogg"),
+    *(".opus", ".raw", ".rf64", ".snd", ".sph", ".spx", ".voc", ".w64"),
+    *(".wav", ".wave", ".weba", ".webm", ".wma", ".wv"),
 )
-
+#: The power (relative to full scale, an offset removed) from which a frame of
+#: 25 ms holds a sound: -80 dB. Dither, the smallest noise of 16-bit audio, has
+#: -96 to -93 dB (Lipshitz et al., "Quantization and dither", JAES 40, 1992);
+#: ITU-R BS.1770 takes all below some -70 dB for silence.
+AUDIBLE = 1e-8
+#: The largest sample; decoders overshoot full scale, 1, by a few dB.
+LOUDEST = 10.0
+#: Silence of more seconds at an end of what is heard is cut off.
+PAUSE = 1.0
+# Frames are sounds if so many of their nearest ones are: 0.1 of 0.225 s.
+_SUSTAINED, _NEAREST = 4, 9
+# Channels differ, or cancel each other, by these shares of their power.
+_DIFFERENT, _CANCELLED = 0.01, 0.005
 # Channels are averaged in blocks of this many values.
 _BLOCK = 1 << 18
 # The longest reach of the resampling filter to either side, in seconds.
 _MARGIN = 0.05
 # At least this many frames are resampled at once.
 _STEP = 1 << 17
-# Length and distance of the frames that are tested for silence, in seconds.
+# Channels that are heard one by one.
+_MANY = 64
+# Files to name.
+_SHOWN = 5
+# Length and distance of the frames in which speech is looked for, in seconds.
 _FRAME, _HOP = 0.025, 0.010
 # 40 dB below the loudest frame, as a ratio of powers.
 _SILENT = 1e-4
-# Rounding gives a constant signal a variance of up to this; the least power of
-# 16-bit audio is some 1e-13.
-_INAUDIBLE = 1e-20
 
 
-# -------------------------------------------------------------------- at once
-def read_audio(path, num_samples, trim_silence=False):
+class Heard(NamedTuple):
+    """What is heard of an audio file.
+
+    ``wav`` is mono at 16 kHz, [time], ``start`` where it begins in the file, in
+    seconds, and ``notes`` sentences on what a listener should know.
+    """
+
+    wav: torch.Tensor
+    start: float
+    notes: list
+
+
+def hear(path, num_samples, trim_silence=False, channel=None):
     """Read the beginning of an audio file as mono at 16 kHz.
 
-    Channels are averaged, other rates resampled. Only the part that is needed
-    is decoded; if that is digital silence, the waveform starts at the first
-    sound instead. ``trim_silence`` decodes the complete file, block by block.
+    Only the part that is needed is decoded. Where more than ``PAUSE`` is silent
+    before the first sound, the waveform starts at that sound; so much silence
+    behind the last sound is cut. ``trim_silence`` decodes the complete file.
 
     Arguments
     ---------
     path : str or Path
-        Any format that soundfile reads.
+        Any usual format: see ``dataio.decoding``.
     num_samples : int
         Maximum length of the result, in samples at 16 kHz.
     trim_silence : bool
         Cut the silence before and after the speech; see ``speech_bounds``.
+    channel : int, optional
+        Hear this one, from 1 on; by default the mean of all.
 
     Returns
     -------
-    torch.Tensor
-        [time], float32; shorter than ``num_samples`` if the file is.
+    Heard
+        The waveform is shorter than ``num_samples`` if the file is.
 
     Raises
     ------
     InputError
-        If the file is missing, not audio, truncated, empty or all silent, or
-        the part that was read holds NaN or infinite values.
+        If the file is missing, not audio, empty, without any sound, or too
+        loud, or the part that was read holds NaN or infinite values.
 
     Example
     -------
+    >>> import soundfile
     >>> path = getfixture("tmpdir") / "stereo.wav"
     >>> soundfile.write(path, np.random.rand(8000, 2), 8000)
-    >>> read_audio(path, num_samples=64600).shape
-    torch.Size([16000])
+    >>> heard = hear(path, num_samples=64600)
+    >>> heard.wav.shape, heard.notes[0][:19]
+    (torch.Size([16000]), 'its channels differ')
     """
-    with open_audio(path) as file:
-        wav = _read_mono(file, num_samples, trim_silence, path)
-        rate = file.samplerate
-    if rate != SAMPLE_RATE:
-        wav = scipy.signal.resample_poly(wav, *resampling_factors(rate))
-    return torch.from_numpy(wav[:num_samples].astype(np.float32))
-
-
-def _read_mono(file, num_samples, trim_silence, path):
-    count = math.ceil(num_samples / SAMPLE_RATE * file.samplerate)
-    margin = 0
-    if file.samplerate != SAMPLE_RATE:
-        margin = math.ceil(_MARGIN * file.samplerate)
-    start, end = 0, file.frames
+    start, stop = 0, math.inf
     if trim_silence:
-        blocks = mono_blocks(file, start, end, path)
-        start, end = speech_bounds(blocks, file.samplerate)
-        file.seek(0)
-        for _ in mono_blocks(file, 0, start, path):
-            pass
-    stop = min(end, start + count + margin)
-    wav = _join(mono_blocks(file, start, stop, path))
-    if len(wav) == 0:
-        raise empty(path)
-    if not wav[:count].any():
-        rest = mono_blocks(file, stop, end, path)
-        wav = _first_sound(itertools.chain([wav], rest), count + margin)
-        if len(wav) == 0:
-            raise silent(path)
-    return wav
+        with open_audio(path, channel) as audio:
+            start, stop = speech_bounds(audio.blocks(), SAMPLE_RATE)
+    with open_audio(path, channel) as audio:
+        blocks = _part(audio.blocks(start + num_samples), start, stop)
+        wav, skipped = _from_first_sound(blocks, num_samples, path)
+    start, notes = (start + skipped) / SAMPLE_RATE, audio.notes
+    if skipped:
+        notes.append(f"is heard from {start:.1f} s on, silent before")
+    return Heard(torch.from_numpy(wav), start, notes)
 
 
-def _first_sound(blocks, count):
-    """Return up to ``count`` samples, from the first one that is not zero."""
-    heard, length = [], 0
+def read_audio(path, num_samples, trim_silence=False):
+    """Return the waveform of ``hear``, [time], float32."""
+    return hear(path, num_samples, trim_silence).wav
+
+
+def _part(blocks, start, stop):
+    """Cut blocks to what is from ``start`` to ``stop``."""
+    position = 0
     for block in blocks:
-        if not heard:
-            sounds = np.flatnonzero(block)
-            block = block[sounds[0] :] if len(sounds) else block[:0]
-        if len(block):
-            heard.append(block)
-            length += len(block)
-        if length >= count:
-            break
-    return _join(heard)[:count]
-
-
-def _join(blocks):
-    return np.concatenate([np.empty(0, dtype=np.float32), *blocks])
-
-
-@contextlib.contextmanager
-def open_audio(path):
-    """Open an audio file as a ``soundfile.SoundFile``, to be read forward only.
-
-    Raise an ``InputError`` if the file is missing, not audio or has an
-    impossible sample rate, or if reading in the context finds it damaged.
-    """
-    path = Path(path)
-    # Unlike Path's methods, these never raise, e.g. on a name too long.
-    if not os.path.isfile(path):
-        kind = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise InputError(f"{path}: {kind}; expected an audio file")
-    if path.suffix.lower() == ".raw":
-        raise InputError(
-            f"{path}: raw samples state neither rate nor channels; expected a "
-            "format with a header, such as FLAC, WAV, OGG or MP3"
-        )
-    try:
-        with _Stream(path) as file:
-            if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
-                raise InputError(
-                    f"{path}: a sample rate of {file.samplerate} Hz; expected "
-                    f"{LOWEST_RATE} to {HIGHEST_RATE} Hz"
-                )
-            yield file
-    except soundfile.LibsndfileError as error:
-        raise InputError(
-            f"{path}: cannot be read as audio ({error.error_string}); "
-            "expected an intact file of a format that soundfile knows, such "
-            "as FLAC, WAV, OGG or MP3"
-        ) from error
-
-
-class _Stream(soundfile.SoundFile):
-    """An audio file that is only read forward.
-
-    In a file that can seek, soundfile seeks to the current position after each
-    block. After silence, that distorts the next 30 ms of an MP3.
-    """
-
-    def seekable(self):
-        """Return False, so that soundfile does not seek."""
-        return False
-
-
-def mono_blocks(file, start, stop, path):
-    """Yield the mean over channels of the frames from ``start`` to ``stop``.
-
-    ``file`` must be positioned at ``start``. The blocks are float32, [frames].
-    Raise an ``InputError`` with ``path`` in its message if the file ends early
-    or holds NaN or infinite samples.
-    """
-    while start < stop:
-        size = min(stop - start, max(1, _BLOCK // file.channels))
-        block = file.read(size, dtype="float32", always_2d=True)
-        if len(block) < size and file.frames < NO_LENGTH:
-            raise InputError(
-                f"{path}: truncated, it ends after {start + len(block)} of "
-                f"{file.frames} frames; fetch it again"
-            )
-        mono = block.mean(axis=1)
-        if not np.isfinite(mono).all():
-            raise InputError(f"{path}: holds NaN or infinite samples")
-        yield mono
-        if len(block) < size:
+        begin = position
+        position += len(block)
+        if position > start:
+            yield block[
+                max(0, start - begin) : max(0, min(stop, position) - begin)
+            ]
+        if position >= stop:
             return
-        start += size
 
 
-def resampling_factors(rate):
-    """Return (up, down), with which ``rate * up / down`` is 16 kHz.
+def _from_first_sound(blocks, num_samples, path):
+    """Return what is heard, and how many samples before it were skipped."""
+    wav, skipped = _more(np.empty(0, np.float32), blocks, num_samples), 0
+    if not len(wav):
+        raise empty(path)
+    pause = max(1, min(round(PAUSE * SAMPLE_RATE), num_samples // 2))
+    if sound_span(wav[:pause]) is None:
+        while (span := sound_span(wav)) is None:
+            # A sound may begin at the end.
+            kept = wav[-_NEAREST * round(_FRAME * SAMPLE_RATE) :]
+            skipped += len(wav) - len(kept)
+            wav = _more(kept, blocks, len(kept) + 1)
+            if len(wav) == len(kept):
+                raise silent(path)
+        skipped += span[0]
+        wav = _more(wav[span[0] :], blocks, num_samples)
+    wav = wav[:num_samples]
+    if sound_span(wav[-pause:]) is None and (span := sound_span(wav)):
+        wav = wav[: span[1]]
+    return wav, skipped
 
-    Example
-    -------
-    >>> resampling_factors(44100)
-    (160, 441)
-    """
-    divisor = math.gcd(rate, SAMPLE_RATE)
-    return SAMPLE_RATE // divisor, rate // divisor
 
-
-def empty(path):
-    """Return the error for a file without samples."""
-    return InputError(f"{path}: holds no audio; expected at least a sample")
+def _more(wav, blocks, count):
+    """Append blocks until there are ``count`` samples, or no more."""
+    parts, length = [wav], len(wav)
+    while length < count and (block := next(blocks, None)) is not None:
+        parts.append(block)
+        length += len(block)
+    return np.concatenate(parts)
 
 
 def silent(path):
-    """Return the error for a file of zeros."""
+    """Return the error for a file without any sound."""
     return InputError(
-        f"{path}: digital silence throughout, all channels together; nothing "
-        "to hear"
+        f"{path}: nothing to hear: no sound of a level above "
+        f"{10 * math.log10(AUDIBLE):.0f} dB"
     )
 
 
@@ -238,31 +191,137 @@ def fit_length(wav, num_samples):
 
 
 # ------------------------------------------------------------------ as a stream
-def read_blocks(path):
-    """Yield an audio file as mono float32 blocks at 16 kHz, each [time].
+def channel_numbers(path, channels):
+    """Return the numbers of the channels of a file to hear one by one, a list.
 
-    Memory does not depend on the length of the file. The joined blocks equal
-    what ``read_audio`` reads from a file that starts with sound. Raise its
-    errors, except the one for silence, some of them only during the reading.
+    ``channels`` is "mix", for which the list is [None], "each" or a number.
     """
-    with open_audio(path) as file:
-        blocks = mono_blocks(file, 0, file.frames, path)
-        up, down = resampling_factors(file.samplerate)
-        if up != down:
-            blocks = _resample(blocks, up, down, file.samplerate)
-        num_samples = 0
-        for block in blocks:
-            num_samples += len(block)
-            yield block
-        if num_samples == 0:
-            raise empty(path)
+    if channels == "mix":
+        return [None]
+    if channels == "each":
+        with open_source(path) as source:
+            if source.channels > _MANY:
+                raise InputError(
+                    f"{path}: has {source.channels} channels; expected at most "
+                    f"{_MANY} to be heard one by one"
+                )
+            return list(range(1, source.channels + 1))
+    if not isinstance(channels, int):
+        raise InputError(
+            f'channels "{channels}": expected mix, each or a number'
+        )
+    return [channels]
 
 
-def _resample(blocks, up, down, rate):
-    """Yield blocks at 16 kHz, each resampled together with its neighbors."""
-    # In multiples of down frames, a frame coincides with a sample again.
-    margin = down * math.ceil(_MARGIN * rate / down)
-    step = max(down * math.ceil(_STEP / down), 4 * margin)
+@contextlib.contextmanager
+def open_audio(path, channel=None):
+    """Open a file as ``Audio``; see ``hear`` for arguments and errors."""
+    with open_source(path) as source:
+        if channel is not None and not 1 <= channel <= source.channels:
+            raise InputError(
+                f"{path}: has no channel {channel}; expected one of 1 to "
+                f"{source.channels}"
+            )
+        yield Audio(path, source, channel)
+
+
+class Audio:
+    """An open audio file, as a mono stream.
+
+    Memory does not depend on the length of the file. See ``hear`` for arguments
+    and errors, some of which only come during the reading.
+    """
+
+    def __init__(self, path, source, channel=None):
+        self.path, self.source, self.channel = path, source, channel
+        # Sums of squares: of the mean of all channels, and of each on average.
+        self._mixed = self._separate = 0.0
+
+    @property
+    def notes(self):
+        """Sentences on what a listener should know of what was read."""
+        notes = list(self.source.notes)
+        if self._separate * (1 - _DIFFERENT) > self._mixed:
+            notes.append(
+                f"its channels differ ({self.source.channels}), and their mix "
+                "was heard; --channels each hears them one by one"
+            )
+        return notes
+
+    def blocks(self, first=0):
+        """Yield float32 blocks at 16 kHz, each [time].
+
+        The first one has, if the file does, ``first`` samples, or a few more.
+        """
+        rate = self.source.rate
+        up, down = resampling_factors(rate)
+        if up == down:
+            return self.unresampled(first)
+        # In multiples of down frames, a frame coincides with a sample again.
+        margin = down * math.ceil(_MARGIN * rate / down)
+        step = down * math.ceil(
+            max(4 * margin, first * rate / SAMPLE_RATE) / down
+        )
+        blocks = self.unresampled(step + margin)
+        return _resample(blocks, up, down, step, margin)
+
+    def unresampled(self, first=0):
+        """Yield blocks as ``blocks``, but at the file's own rate."""
+        largest = max(1, _BLOCK // self.source.channels)
+        left = first or largest
+        while True:
+            size = min(left or largest, largest)
+            left = max(0, left - size)
+            block = self.source.read(size)
+            if len(block):
+                yield self._mono(block)
+            if len(block) < size:
+                return
+
+    def _mono(self, block):
+        channels = block.shape[1]
+        if channels == 1 or self.channel:
+            mono = block[:, (self.channel or 1) - 1]
+        else:
+            mono = block.mean(axis=1)
+        peak = max(mono.max(), -mono.min())
+        if not math.isfinite(peak):
+            raise InputError(f"{self.path}: holds NaN or infinite samples")
+        if peak > LOUDEST:
+            raise InputError(
+                f"{self.path}: its samples reach {peak:.6g}; expected -1 to 1, "
+                "as for all floating-point audio: divide them by the largest "
+                "possible one, e.g. 32768"
+            )
+        if channels > 1 and not self.channel:
+            self._mixed += float(np.vdot(mono, mono))
+            self._separate += float(np.vdot(block, block)) / channels
+            if self._mixed < _CANCELLED * self._separate:
+                raise InputError(
+                    f"{self.path}: its channels cancel each other, and nothing "
+                    "is left of their mix; hear one of them, with --channels 1"
+                )
+        return mono
+
+
+def resampling_factors(rate):
+    """Return (up, down), with which ``rate * up / down`` is 16 kHz.
+
+    Example
+    -------
+    >>> resampling_factors(44100)
+    (160, 441)
+    """
+    divisor = math.gcd(rate, SAMPLE_RATE)
+    return SAMPLE_RATE // divisor, rate // divisor
+
+
+def _resample(blocks, up, down, step, margin):
+    """Yield blocks at 16 kHz, each resampled together with its neighbors.
+
+    The first one is of ``step`` frames; ``margin`` are resampled with each on
+    either side. Both are multiples of ``down``.
+    """
     pending, before = np.empty(0, dtype=np.float32), 0
     for block in blocks:
         pending = np.concatenate([pending, block])
@@ -272,26 +331,29 @@ def _resample(blocks, up, down, rate):
             first, last = before * up // down, (before + step) * up // down
             yield wav[first:last]
             pending, before = pending[before + step - margin :], margin
+            step = max(down * math.ceil(_STEP / down), 4 * margin)
     if len(pending) > before:
         wav = scipy.signal.resample_poly(pending, up, down)
         yield wav[before * up // down :]
 
 
-def read_windows(path, num_samples, hop):
-    """Yield (start, window) for overlapping windows of a file, mono at 16 kHz.
+def read_windows(audio, num_samples, hop):
+    """Yield (start, window) for overlapping windows of an open ``Audio``.
 
-    ``start`` is in samples; ``window`` is float32, [num_samples]. Windows start
-    ``hop`` <= ``num_samples`` samples apart, but the last one ends with the
-    file. A shorter file is one window. See ``read_blocks`` for errors.
+    ``start`` is in samples at 16 kHz; ``window`` is float32, [num_samples].
+    Windows start ``hop`` <= ``num_samples`` samples apart, but the last one
+    ends with the file. A shorter file is one window.
     """
     held, start, window = np.empty(0, dtype=np.float32), 0, None
-    for block in read_blocks(path):
+    for block in audio.blocks(num_samples):
         held = np.concatenate([held, block])
         while len(held) >= num_samples:
             window = held[:num_samples]
             yield start, window
             held, start = held[hop:], start + hop
     if window is None:
+        if not len(held):
+            raise empty(audio.path)
         yield 0, held
         return
     # The samples after the last window.
@@ -301,7 +363,57 @@ def read_windows(path, num_samples, hop):
         yield start - hop + len(rest), last
 
 
-# ------------------------------------------------------------------- the rest
+# --------------------------------------------------------------------- silence
+def sound_span(wav, rate=SAMPLE_RATE):
+    """Return where the first sound begins and the last one ends, in samples.
+
+    None, if there is none: a frame of 25 ms is a sound if its power is at least
+    ``AUDIBLE`` and that of enough of its neighbors, so that no click is one.
+
+    Example
+    -------
+    >>> speech = np.tile([0.1, -0.1], 8000)
+    >>> sound_span(np.concatenate([np.zeros(16000), speech]))
+    (16000, 32000)
+    >>> sound_span(speech / 10_000) is None
+    True
+    """
+    size = round(_FRAME * rate)
+    if len(wav) < size:
+        # Too short to tell an offset from a sound.
+        sounds = np.flatnonzero(wav)
+        return (int(sounds[0]), int(sounds[-1]) + 1) if len(sounds) else None
+    count = len(wav) // size
+    powers = wav[: count * size].reshape(count, size).var(axis=1)
+    audible = powers >= AUDIBLE
+    near = np.convolve(audible, np.ones(_NEAREST))[_NEAREST // 2 :][:count]
+    sounds = np.flatnonzero(
+        audible & (near >= min(_SUSTAINED, (count + 1) // 2))
+    )
+    if not len(sounds):
+        return None
+    last = sounds[-1] + 1
+    return int(sounds[0]) * size, len(wav) if last == count else int(
+        last
+    ) * size
+
+
+def audible_part(wav):
+    """Return (start, stop) of a waveform without long silence at its ends.
+
+    What is silent for more than ``PAUSE`` is cut. None, if all of it is silent.
+    """
+    span = sound_span(wav)
+    if span is None:
+        return None
+    pause = PAUSE * SAMPLE_RATE
+    start, stop = span
+    return (
+        start if start > pause else 0,
+        stop if len(wav) - stop > pause else len(wav),
+    )
+
+
 def speech_bounds(blocks, rate):
     """Return the first sample of the speech, and one more than its last.
 
@@ -340,7 +452,7 @@ def speech_bounds(blocks, rate):
     if not powers:
         return 0, samples
     powers = np.concatenate(powers)
-    if powers.max() < _INAUDIBLE:
+    if powers.max() < AUDIBLE:
         return 0, samples
     first, last = np.flatnonzero(powers >= _SILENT * powers.max())[[0, -1]]
     start = 0 if first == 0 else (first - 1) * hop + frame
@@ -351,9 +463,11 @@ def speech_bounds(blocks, rate):
 def find_audio(paths):
     """List the audio files that paths, folders and patterns stand for.
 
-    A folder stands for all files in it and below that have one of ``ENDINGS``,
-    sorted. Patterns have ``*``, ``?`` or ``**``. A path that does not exist is
-    kept, so that whoever opens it reports it.
+    A folder stands for all audio in it and below, linked folders included,
+    sorted. A file without one of ``ENDINGS`` is audio if it can be opened as
+    such; what is passed over is logged. Hidden files are left out. Patterns
+    have ``*``, ``?`` or ``**``. A path that does not exist is kept, so that
+    whoever opens it reports it.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -369,10 +483,32 @@ def find_audio(paths):
 
 
 def _audio_in(folder):
-    return sorted(
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if os.path.splitext(name)[1].lower() in ENDINGS
-        and not name.startswith(".")
-    )
+    found, others, seen = [], [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        # A link may lead back to where it is.
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else sorted(folders)
+        names = [] if real in seen else names
+        seen.add(real)
+        for name in names:
+            path = os.path.join(parent, name)
+            if name.startswith("."):
+                continue
+            known = os.path.splitext(name)[1].lower() in ENDINGS
+            (found if known or _is_audio(path) else others).append(path)
+    if others:
+        names = ", ".join(printable(path) for path in sorted(others)[:_SHOWN])
+        more = len(others) - _SHOWN
+        logger.warning(
+            f"{printable(folder)}: not audio, and not heard: {names}"
+            + (f" and {more} more" if more > 0 else "")
+        )
+    return sorted(found)
+
+
+def _is_audio(path):
+    try:
+        with open_source(path):
+            return True
+    except InputError:
+        return False

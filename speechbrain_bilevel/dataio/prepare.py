@@ -9,18 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import soundfile
 from tqdm import tqdm
 
-from speechbrain_bilevel.dataio import (
-    BONAFIDE,
-    HIGHEST_RATE,
-    LOWEST_RATE,
-    NO_ATTACK,
-    NO_LENGTH,
-    SAMPLE_RATE,
-)
+from speechbrain_bilevel.dataio import BONAFIDE, NO_ATTACK, SAMPLE_RATE
+from speechbrain_bilevel.dataio.audio import open_audio, sound_span
 from speechbrain_bilevel.dataio.corpora import CORPORA
+from speechbrain_bilevel.dataio.decoding import empty
 from speechbrain_bilevel.dataio.protocols import read_protocol, recognize
 from speechbrain_bilevel.utils.errors import InputError
 from speechbrain_bilevel.utils.files import (
@@ -247,7 +241,7 @@ def measure_durations(data_folder, paths, any_format=False):
     if n_bad:
         expected = f"mono FLAC at {SAMPLE_RATE} Hz"
         if any_format:
-            expected = "a format that soundfile reads, such as FLAC or WAV"
+            expected = "audio of a usual format, intact and with a sound"
         advice = "unpack the corpus again or convert these files"
         if counts["missing"] == len(paths):
             advice = "paths start at that folder; is it the right one?"
@@ -264,82 +258,59 @@ def measure_durations(data_folder, paths, any_format=False):
 
 
 def check_audio(path, any_format=False):
-    """Look for faults of an audio file without decoding all of it.
+    """Look for faults of an audio file by decoding all of it.
 
     With ``any_format``, other formats, rates and numbers of channels than mono
-    FLAC at 16 kHz are accepted. Return the duration in seconds by the header, 0
-    if it is unreadable, and a list of faults, each a kind and a detail.
+    FLAC at 16 kHz are accepted. Return the duration in seconds, 0 if nothing
+    can be decoded, and a list of faults, each a kind and a detail.
 
     Example
     -------
     >>> check_audio("nowhere.flac")
     (0.0, [('missing', 'no such file')])
     """
-    try:
-        if os.path.getsize(path) == 0:
-            return 0.0, [("empty", "0 bytes")]
-        if os.path.splitext(path)[1].lower() == ".raw":
-            return 0.0, [("unreadable", "raw samples, without rate and length")]
-        with soundfile.SoundFile(path) as audio:
-            faults = _format_faults(audio, any_format)
-            # For a truncated file of another format, libsndfile reports the
-            # length of what is left, so a readable end proves nothing.
-            if audio.format == "FLAC":
-                faults += _length_faults(audio)
-            elif any_format and not _can_read(audio, 0):
-                faults.append(("empty", "no sample can be read"))
-            return audio.frames / audio.samplerate, faults
-    except FileNotFoundError:
+    if not os.path.exists(path):
         return 0.0, [("missing", "no such file")]
-    except OSError as error:
-        return 0.0, [("unreadable", error.strerror)]
-    except soundfile.LibsndfileError as error:
-        return 0.0, [("unreadable", error.error_string)]
-
-
-def _format_faults(audio, any_format):
-    rate, faults = audio.samplerate, []
-    if any_format:
-        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            detail = f"{rate} Hz, not {LOWEST_RATE} to {HIGHEST_RATE}"
-            faults.append(("wrong rate", detail))
-    elif audio.format != "FLAC":
-        faults.append(("not FLAC", audio.format))
-    else:
-        if rate != SAMPLE_RATE:
-            faults.append(("wrong rate", f"{rate} Hz"))
-        if audio.channels != 1:
-            faults.append(("not mono", f"{audio.channels} channels"))
-    return faults
-
-
-def _length_faults(audio):
-    if not 0 < audio.frames < NO_LENGTH:
-        if _can_read(audio, 0):
-            return [("truncated", "no length in the header")]
-        return [("empty", "0 samples")]
-    if not _can_read(audio, audio.frames - 1):
-        return [("truncated", "the last sample cannot be read")]
-    return []
-
-
-def _can_read(audio, frame):
-    """Whether one sample can be read; in FLAC, that checks its block's CRC."""
+    if os.path.getsize(path) == 0:
+        return 0.0, [("empty", "0 bytes")]
     try:
-        audio.seek(frame)
-        return len(audio.read(1, dtype="int16")) == 1
-    except soundfile.LibsndfileError:
-        return False
+        with open_audio(path) as audio:
+            source, faults = audio.source, []
+            if not any_format:
+                faults = _format_faults(audio.source)
+            spans = [
+                sound_span(block, source.rate) for block in audio.unresampled()
+            ]
+            if not spans:
+                raise empty(path)
+            if not any(spans):
+                faults.append(("silent", "no sound of a level above -80 dB"))
+            for note in source.notes:
+                kind = "truncated" if "truncated" in note else "damaged"
+                faults.append((kind, note))
+            return source.position / source.rate, faults
+    except InputError as error:
+        return 0.0, [("unusable", str(error).removeprefix(f"{path}: "))]
+
+
+def _format_faults(source):
+    if source.format.upper() != "FLAC":
+        return [("not FLAC", source.format)]
+    faults = []
+    if source.rate != SAMPLE_RATE:
+        faults.append(("wrong rate", f"{source.rate} Hz"))
+    if source.channels != 1:
+        faults.append(("not mono", f"{source.channels} channels"))
+    return faults
 
 
 # --------------------------------------------------------- write the manifest
 def write_manifest(data_folder, out_csv, partition="eval", protocol=None):
     """Check the audio of a partition and write its manifest.
 
-    Every file must exist, have a readable header and hold audio. ASVspoof's
-    corpora must be mono FLAC at 16 kHz; In-the-Wild and lists may have any
-    format that soundfile reads. Truncated FLAC is detected by reading its last
-    sample; a truncated WAV may look complete.
+    Every file is decoded: it must hold a sound, and all that its header states.
+    ASVspoof's corpora must be mono FLAC at 16 kHz; In-the-Wild and lists may
+    have any format (see ``dataio.decoding``).
 
     Arguments
     ---------
@@ -363,7 +334,8 @@ def write_manifest(data_folder, out_csv, partition="eval", protocol=None):
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> soundfile.write(folder / "call.wav", [0.1] * 8000, 8000)
+    >>> import soundfile
+    >>> soundfile.write(folder / "call.wav", [0.1, -0.1] * 4000, 8000)
     >>> _ = (folder / "mine.csv").write_text("path,label\\ncall.wav,fake\\n")
     >>> write_manifest(folder / "mine.csv", folder / "manifest.csv")
     'list: 0 bona fide, 1 spoof, 1 attack, 0.000278 hours'

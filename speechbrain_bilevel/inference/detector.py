@@ -12,9 +12,12 @@ from tqdm import tqdm
 
 from speechbrain_bilevel.dataio import LABELS, SAMPLE_RATE
 from speechbrain_bilevel.dataio.audio import (
+    audible_part,
+    channel_numbers,
     find_audio,
     fit_length,
-    read_audio,
+    hear,
+    open_audio,
     read_windows,
     silent,
 )
@@ -23,6 +26,7 @@ from speechbrain_bilevel.inference.verdicts import (
     LongVerdict,
     Segment,
     Verdict,
+    lowest,
     nonfinite_score_message,
 )
 from speechbrain_bilevel.nnet.losses import SCORES, detection_score
@@ -144,10 +148,14 @@ class SpoofDetector(EncoderClassifier):
     ``nnet.losses.detection_score``, and only ranks recordings.
 
     The network sees ``hparams.num_samples`` samples at 16 kHz: the beginning of
-    a longer recording (``segments`` scores all of it), and a shorter one
-    repeated. Files may have any format that soundfile reads, any rate, number
-    of channels and length. A file that is damaged, silent throughout or too
-    short for any speech raises an ``InputError``.
+    a longer recording, from its first sound on (``segments`` scores all of it),
+    and a shorter one repeated. Files may have any usual format, any rate,
+    number of channels and length; ``dataio.audio.hear`` says which raise an
+    ``InputError``. So does one that is too short for any speech.
+
+    Wherever there is an argument ``channels``, it is "mix", the mean of all;
+    the number of one, from 1 on; or "each", all of them one by one, of which
+    the lowest score decides.
 
     Arguments
     ---------
@@ -311,24 +319,31 @@ class SpoofDetector(EncoderClassifier):
     # -------------------------------------------------------------- recordings
     def load_audio(self, path):
         """Read the part of a file that the network sees: [time], 16 kHz."""
-        wav = read_audio(path, self.hparams.num_samples)
-        _refuse_short(path, len(wav))
-        return wav.to(self.device)
+        return self._hear(path).wav.to(self.device)
+
+    def _hear(self, path, channel=None):
+        heard = hear(path, self.hparams.num_samples, channel=channel)
+        _refuse_short(path, len(heard.wav))
+        return heard
 
     @torch.no_grad()
     def classify_file(self, path):
         """Score an audio file; return ``classify_batch``'s results for it."""
         return self.classify_batch(self.load_audio(path))
 
-    def score_file(self, path):
+    def score_file(self, path, channels="mix"):
         """Score an audio file; return a ``Verdict``.
 
         It has ``score``, ``label`` and ``meaning``, which explains the score.
         """
-        _, score, _, _ = self.classify_file(path)
-        return self._verdict(path, score.item())
+        (verdict,) = self._score_files([path], channels)
+        if verdict.error is not None:
+            raise InputError(verdict.error)
+        return verdict
 
-    def classify_files(self, paths, batch_size=8, progress=True):
+    def classify_files(
+        self, paths, batch_size=8, progress=True, channels="mix"
+    ):
         """Score many audio files, in batches.
 
         Arguments
@@ -339,6 +354,8 @@ class SpoofDetector(EncoderClassifier):
             Files that the network sees at once.
         progress : bool
             Whether to show a progress bar, on a terminal.
+        channels : str or int
+            See the class.
 
         Returns
         -------
@@ -347,39 +364,71 @@ class SpoofDetector(EncoderClassifier):
             and does not stop the others; so has a folder without audio files,
             or a pattern without matches.
         """
-        return list(self.iterate_files(paths, batch_size, progress))
+        return list(self.iterate_files(paths, batch_size, progress, channels))
 
-    def iterate_files(self, paths, batch_size=8, progress=True):
+    def iterate_files(self, paths, batch_size=8, progress=True, channels="mix"):
         """Yield the verdicts of ``classify_files`` one by one."""
         files = find_audio(paths)
         with _progress("file", progress, total=len(files)) as bar:
             for batch in _batches(iter(files), batch_size):
-                yield from self._score_files(batch)
+                yield from self._score_files(batch, channels)
                 bar.update(len(batch))
 
-    def _score_files(self, paths):
-        wavs, found = {}, {}
+    def _score_files(self, paths, channels):
+        if channels != "each":
+            return self._score_channel(paths, channels)
+        verdicts = []
         for path in paths:
             try:
-                wavs[path] = self.load_audio(path)
+                numbers = channel_numbers(path, channels)
             except InputError as error:
-                found[path] = Verdict(path, error=str(error))
-        for path, score in zip(wavs, self._score_wavs(wavs.values())):
+                verdicts.append(Verdict(str(path), error=str(error)))
+                continue
+            verdicts.append(
+                lowest(self._score_channel([path], n)[0] for n in numbers)
+            )
+        return verdicts
+
+    def _score_channel(self, paths, channel):
+        """Return the verdict on one channel, or the mix, of each file."""
+        heard, found = {}, {}
+        for path in paths:
             try:
-                found[path] = self._verdict(path, score)
+                (number,) = channel_numbers(path, channel)
+                heard[path] = self._hear(path, number)
             except InputError as error:
-                found[path] = Verdict(path, error=str(error))
+                found[path] = Verdict(str(path), error=str(error))
+        scores = self._score_wavs([part.wav for part in heard.values()])
+        for (path, part), score in zip(heard.items(), scores):
+            try:
+                found[path] = self._verdict(
+                    path,
+                    score,
+                    heard=len(part.wav) / SAMPLE_RATE,
+                    notes=tuple(part.notes),
+                    channel=None if channel == "mix" else channel,
+                )
+            except InputError as error:
+                found[path] = Verdict(str(path), error=str(error))
         return [found[path] for path in paths]
 
     @torch.no_grad()
-    def _score_wavs(self, wavs):
+    def _score_wavs(self, wavs, num_samples=None):
         """Return the scores of waveforms of different lengths."""
         if not wavs:
             return []
-        wavs = torch.cat([self._fit(wav) for wav in wavs])
-        return self.classify_batch(wavs)[1].tolist()
+        wavs = torch.cat([self._fit(wav, None, num_samples) for wav in wavs])
+        return self.classify_batch(wavs, None, num_samples)[1].tolist()
 
-    def segments(self, path, overlap=0.5, batch_size=4, progress=True):
+    def segments(
+        self,
+        path,
+        window=None,
+        step=None,
+        batch_size=4,
+        progress=True,
+        channels="mix",
+    ):
         """Score all of a recording of any length, by sliding windows.
 
         The file is read as a stream: an hour takes no more memory than a
@@ -388,10 +437,13 @@ class SpoofDetector(EncoderClassifier):
         Arguments
         ---------
         path : str or Path
-        overlap : float
-            Share of a window, of ``hparams.num_samples`` samples, that overlaps
-            the next one; from 0 to less than 1.
-        batch_size, progress
+        window : float, optional
+            Length of a window in seconds; by default that of
+            ``hparams.num_samples``. Others need a network with ``any_length``.
+        step : float, optional
+            Seconds from a window's start to the next one's; by default half a
+            window, at most a whole one.
+        batch_size, progress, channels
             See ``classify_files``; a batch consists of windows.
 
         Returns
@@ -400,44 +452,106 @@ class SpoofDetector(EncoderClassifier):
             The verdict on the recording and on each window, and the suspicious
             spans.
         """
-        windows = self.iterate_segments(path, overlap, batch_size, progress)
-        segments = tuple(windows)
-        scores = [part.score for part in segments if part.score is not None]
-        if not scores:
-            raise silent(path)
-        mean = math.fsum(scores) / len(scores)
-        return self._verdict(path, mean, LongVerdict, segments=segments)
+        size, hop = self._window(window, step)
+        verdicts = []
+        for channel in channel_numbers(path, channels):
+            with open_audio(path, channel) as audio:
+                windows = self._windows(audio, size, hop, batch_size, progress)
+                try:
+                    verdicts.append(self._long_verdict(audio, tuple(windows)))
+                except InputError as error:
+                    if channels != "each":
+                        raise
+                    verdicts.append(LongVerdict(str(path), error=str(error)))
+        if channels != "each":
+            return verdicts[0]
+        verdict = lowest(verdicts)
+        if verdict.error is not None:
+            raise InputError(verdict.error)
+        return verdict
 
-    def iterate_segments(self, path, overlap=0.5, batch_size=4, progress=True):
+    def _long_verdict(self, audio, segments):
+        heard = [part for part in segments if part.score is not None]
+        if not heard:
+            raise silent(audio.path)
+        mean = math.fsum(part.score for part in heard) / len(heard)
+        seconds = end = 0.0
+        for part in heard:
+            seconds += max(0.0, part.end - max(part.start, end))
+            end = max(end, part.end)
+        return self._verdict(
+            audio.path,
+            mean,
+            LongVerdict,
+            segments=segments,
+            heard=seconds,
+            notes=tuple(audio.notes),
+            channel=audio.channel,
+        )
+
+    def iterate_segments(
+        self, path, window=None, step=None, batch_size=4, progress=True
+    ):
         """Yield the segments of ``segments`` one by one.
 
         Memory does not depend on the length of the file. The score of a window
-        of digital silence is None.
+        without sound is None.
         """
-        if not 0 <= overlap < 1:
-            raise InputError(f"overlap {overlap}: expected 0 to less than 1")
-        num_samples = self.hparams.num_samples
-        hop = max(1, round(num_samples * (1 - overlap)))
-        windows = read_windows(path, num_samples, hop)
+        size, hop = self._window(window, step)
+        with open_audio(path) as audio:
+            yield from self._windows(audio, size, hop, batch_size, progress)
+
+    def _window(self, window, step):
+        """Return the length of a window and its step, in samples."""
+        size = own = self.hparams.num_samples
+        if window is not None:
+            size = window * SAMPLE_RATE
+        network = self.mods.network
+        any_length = getattr(network, "any_length", False)
+        least = SHORTEST * SAMPLE_RATE if any_length else own
+        if not least <= size <= (math.inf if any_length else own):
+            more = "or more" if any_length else "only"
+            raise InputError(
+                f"window {window}: {type(network).__name__} takes windows of "
+                f"{least / SAMPLE_RATE} s {more}"
+            )
+        hop = size // 2 if step is None else step * SAMPLE_RATE
+        if not 1 <= hop <= size:
+            raise InputError(
+                f"step {step}: expected more than 0, and at most a window's "
+                f"{size / SAMPLE_RATE} seconds"
+            )
+        return round(size), round(hop)
+
+    def _windows(self, audio, size, hop, batch_size, progress):
+        windows = read_windows(audio, size, hop)
         with _progress("s", progress, unit_scale=True) as bar:
             for batch in _batches(windows, batch_size):
-                for segment in self._score_windows(path, batch):
-                    bar.update(segment.end - bar.n)
+                if batch[0][0] == 0:
+                    _refuse_short(audio.path, len(batch[0][1]))
+                for segment in self._score_windows(audio.path, batch, size):
+                    bar.update(max(0.0, segment.end - bar.n))
                     yield segment
 
-    def _score_windows(self, path, batch):
+    def _score_windows(self, path, batch, size):
         """Yield a segment for each (start, window) of a file."""
-        if batch[0][0] == 0:
-            _refuse_short(path, len(batch[0][1]))
-        heard = [torch.from_numpy(wav) for _, wav in batch if wav.any()]
-        scores = iter(self._score_wavs(heard))
-        for start, wav in batch:
-            score = None
-            if wav.any():
-                score = next(scores)
+        parts = [audible_part(wav) for _, wav in batch]
+        heard = [
+            torch.from_numpy(wav[slice(*part)])
+            for (_, wav), part in zip(batch, parts)
+            if part
+        ]
+        scores = iter(self._score_wavs(heard, size))
+        for (start, wav), part in zip(batch, parts):
+            score = next(scores) if part else None
+            if part:
                 _refuse_nonfinite(path, score)
-            end = (start + len(wav)) / SAMPLE_RATE
-            yield Segment(start / SAMPLE_RATE, end, score)
+            first, last = part or (0, len(wav))
+            yield Segment(
+                (start + first) / SAMPLE_RATE,
+                (start + last) / SAMPLE_RATE,
+                score,
+            )
 
     def _verdict(self, path, score, kind=Verdict, **more):
         _refuse_nonfinite(path, score)

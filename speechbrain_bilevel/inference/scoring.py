@@ -15,13 +15,9 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from speechbrain_bilevel.dataio import NO_LENGTH, SAMPLE_RATE
-from speechbrain_bilevel.dataio.audio import (
-    fit_length,
-    open_audio,
-    read_audio,
-    resampling_factors,
-)
+from speechbrain_bilevel.dataio import SAMPLE_RATE
+from speechbrain_bilevel.dataio.audio import fit_length, hear
+from speechbrain_bilevel.dataio.decoding import SoundFileSource, open_source
 from speechbrain_bilevel.inference.verdicts import nonfinite_score_message
 from speechbrain_bilevel.utils.distributed import all_gather, rank, world_size
 from speechbrain_bilevel.utils.errors import InputError
@@ -104,7 +100,8 @@ def score_trials(
     if len(missing) and path.exists():
         raise InputError(
             f"{path}: exists but holds scores of another network, trial list "
-            "or settings; choose another path or delete it"
+            "or settings, or of audio that has changed since; choose another "
+            "path or delete it"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     if full_length and len(missing):
@@ -120,14 +117,18 @@ def score_trials(
         share = 100 * padding(lengths, num_samples)
         text = f"padding: {share:.1f} % of what the network saw"
         tqdm.write(text, file=sys.stderr)
+    n_made = sum(share[4] for share in shares)
+    tqdm.write(
+        f"{n_made} scores made, {len(trials) - len(missing)} kept",
+        file=sys.stderr,
+    )
+    if said := _some(shares, 2):
+        tqdm.write(f"notes:\n  {said}", file=sys.stderr)
     n_errors = sum(share[0] for share in shares)
     if n_errors:
-        shown = [error for share in shares for error in share[1]][:_SHOWN]
-        if n_errors > len(shown):
-            shown.append(f"and {n_errors - len(shown)} more")
         raise InputError(
             f"{n_errors} of {len(trials)} trials have no score:\n  "
-            + "\n  ".join(shown)
+            + _some(shares, 0)
             + "\nThe scores of all others are kept. Repair these files and "
             "start again: only they are tried"
         )
@@ -137,6 +138,15 @@ def score_trials(
             "were scored. Start again, and only one run at a time; if several "
             "machines score, they need a shared folder"
         )
+
+
+def _some(shares, column):
+    """Join the first texts of all shares, and the number of the others."""
+    count = sum(share[column] for share in shares)
+    texts = [text for share in shares for text in share[column + 1]][:_SHOWN]
+    if count > len(texts):
+        texts.append(f"and {count - len(texts)} more")
+    return "\n  ".join(texts)
 
 
 def _check_full_length(network, trim_silence):
@@ -155,7 +165,8 @@ def _check_full_length(network, trim_silence):
 
 
 def _score_share(detector, batches, scores, num_workers):
-    """Add this process's scores; return the number of failures and some."""
+    """Add this process's scores; return the numbers of failures and of notes,
+    and some of each."""
     loader = DataLoader(batches, batch_size=None, num_workers=num_workers)
     progress = tqdm(
         desc="Scoring",
@@ -163,9 +174,9 @@ def _score_share(detector, batches, scores, num_workers):
         unit="trial",
         disable=not if_main_process() or not len(batches),
     )
-    n_errors, shown = 0, []
+    n_errors, shown, n_notes, said, n_made = 0, [], 0, [], 0
     with progress, torch.no_grad():
-        for positions, rows, wavs, errors in loader:
+        for positions, rows, wavs, errors, notes in loader:
             n_trials = len(positions) + len(errors)
             if positions:
                 found = detector.classify_batch(
@@ -182,10 +193,13 @@ def _score_share(detector, batches, scores, num_workers):
                     for position, score, good in pairs
                     if not good
                 ]
+                n_made += sum(finite)
             n_errors += len(errors)
             shown = (shown + errors)[:_SHOWN]
+            n_notes += len(notes)
+            said = (said + notes)[:_SHOWN]
             progress.update(n_trials)
-    return n_errors, shown
+    return n_errors, shown, n_notes, said, n_made
 
 
 # ------------------------------------------------------------------- score file
@@ -194,8 +208,9 @@ class ResumableScoreFile:
 
     Each process appends to its own part file beside ``path``, named by a
     fingerprint of the network, the settings and the trials. A later run with
-    the same fingerprint resumes, any other starts from scratch. ``finish``
-    joins the parts in the order of the trials.
+    the same fingerprint resumes, any other starts from scratch; the score of a
+    file whose size or time has changed since does not count. ``finish`` joins
+    the parts in the order of the trials.
 
     Arguments
     ---------
@@ -240,6 +255,7 @@ class ResumableScoreFile:
                 "by one"
             )
         self.fingerprint = _fingerprint(trials, network, settings)
+        self.versions = np.fromiter(map(_version, trials.path), np.int64)
         self.stamp = self.path.with_name(self.path.name + ".json")
         self.part = self.path.with_name(
             f"{self.path.name}.{self.fingerprint}.part{rank()}"
@@ -264,7 +280,7 @@ class ResumableScoreFile:
         """
         utts = self.trials.utt.array
         lines = [
-            f"{utts[position]} {score!r}\n"
+            f"{utts[position]} {score!r} {self.versions[position]}\n"
             for position, score in zip(positions, scores)
         ]
         try:
@@ -309,7 +325,12 @@ class ResumableScoreFile:
     def _stamp(self):
         with open(self.path, "rb") as file:
             scores = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"fingerprint": self.fingerprint, "sha256": scores}
+        audio = hashlib.sha256(self.versions.tobytes()).hexdigest()
+        return {
+            "fingerprint": self.fingerprint,
+            "sha256": scores,
+            "audio": audio,
+        }
 
     def _is_complete(self):
         try:
@@ -336,32 +357,41 @@ class ResumableScoreFile:
         parts = self._parts(self.fingerprint)
         index = pd.Index(self.trials.utt) if parts else None
         for part in parts:
-            utts, values = _read_part(part)
+            utts, values, versions = _read_part(part)
             positions = index.get_indexer(utts)
-            good = (positions >= 0) & ~np.isnan(values)
+            good = (positions >= 0) & (versions == self.versions[positions])
             scores[positions[good]] = values[good]
         return scores
 
 
 def _read_part(part):
-    """Return names and scores, NaN where a line is damaged.
+    """Return names, scores and versions of audio of the intact lines.
 
     An incomplete last line is skipped: a run was killed, or another process is
     writing it.
     """
-    utts, scores = [], []
+    utts, scores, versions = [], [], []
     with open(part, encoding="utf-8", errors="replace") as file:
         for line in file:
-            if not line.endswith("\n"):
-                break
-            utt, _, score = line.partition(" ")
             try:
-                score = float(score)
+                utt, score, version = line.split(" ")
+                score, version = float(score), int(version)
             except ValueError:
-                score = math.nan
-            utts.append(utt)
-            scores.append(score)
-    return utts, np.array(scores)
+                continue
+            if line.endswith("\n") and not math.isnan(score):
+                utts.append(utt)
+                scores.append(score)
+                versions.append(version)
+    return utts, np.array(scores), np.array(versions, np.int64)
+
+
+def _version(path):
+    """Return a number for the size and time of a file, 0 without one."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0
+    return (found.st_mtime_ns ^ found.st_size << 20) & 0x7FFF_FFFF_FFFF_FFFF
 
 
 def _truncate_last_line(part):
@@ -427,9 +457,9 @@ class TrialBatches(torch.utils.data.Dataset):
     >>> paths = [str(getfixture("tmp_path") / f"{n}.wav") for n in range(3)]
     >>> soundfile.write(paths[1], [0.25, 0.5], 16000)
     >>> batches = TrialBatches(pd.DataFrame({"path": paths}), [1], 2, 3)
-    >>> positions, rows, wavs, errors = batches[0]
-    >>> positions, rows, wavs.tolist(), errors
-    ([1], [1], [[0.0, 0.0, 0.0], [0.25, 0.5, 0.25]], [])
+    >>> positions, rows, wavs, errors, notes = batches[0]
+    >>> positions, rows, wavs.tolist(), errors, notes
+    ([1], [1], [[0.0, 0.0, 0.0], [0.25, 0.5, 0.25]], [], [])
     """
 
     def __init__(
@@ -466,27 +496,28 @@ class TrialBatches(torch.utils.data.Dataset):
         """Read a batch of waveforms, [batch, time].
 
         Return the positions of the trials that could be read, the row of each,
-        the waveforms, and what is wrong with the other trials, as text.
+        the waveforms, what is wrong with the other trials, and what is to be
+        said of these, as text.
         """
         batch = self._share[number]
         order = self._order[self._first[batch] : self._first[batch + 1]]
         num_samples = int(self._num_samples[batch])
         wavs = torch.zeros(max(len(order), self._least_rows), num_samples)
-        positions, rows, errors = [], [], []
+        positions, rows, errors, notes = [], [], [], []
         for row, position in enumerate(order.tolist()):
             if not self._todo[position]:
                 continue
+            path = self.paths[position]
             try:
-                wav = read_audio(
-                    self.paths[position], num_samples, self.trim_silence
-                )
+                heard = hear(path, num_samples, self.trim_silence)
             except InputError as error:
                 errors.append(str(error))
                 continue
-            wavs[row] = fit_length(wav, num_samples)
+            notes += [f"{path}: {note}" for note in heard.notes]
+            wavs[row] = fit_length(heard.wav, num_samples)
             positions.append(position)
             rows.append(row)
-        return positions, rows, wavs, errors
+        return positions, rows, wavs, errors, notes
 
 
 def _arrange(n_trials, batch_size, num_samples, lengths):
@@ -533,9 +564,9 @@ def bucket_lengths(num_samples):
 def measure_lengths(paths, num_samples):
     """Measure recordings in samples at 16 kHz, at most the longest bucket.
 
-    Called by every process of a distributed run: each reads the headers of a
-    share of the files, and all get all lengths, int32, [paths], 0 for a file
-    that cannot be read. Streams are decoded.
+    Called by every process of a distributed run: each measures a share of the
+    files, and all get all lengths, int32, [paths], 0 for a file that cannot be
+    read. Other formats than FLAC and WAV are decoded for it.
     """
     longest = int(bucket_lengths(num_samples)[-1])
     mine = tqdm(
@@ -553,15 +584,15 @@ def measure_lengths(paths, num_samples):
 
 def _length(path, longest):
     try:
-        with open_audio(path) as file:
-            frames, rate = file.frames, file.samplerate
-        if frames >= NO_LENGTH:
-            return len(read_audio(path, longest))
+        with open_source(path) as source:
+            # What FLAC and WAV state is true, or told during scoring.
+            if isinstance(source, SoundFileSource) and source.stated:
+                length = math.ceil(source.stated * SAMPLE_RATE)
+                return min(length, longest)
+        return len(hear(path, longest).wav)
     except InputError:
         # Reported during scoring, with all others.
         return 0
-    up, down = resampling_factors(rate)
-    return min(-(-frames * up // down), longest)
 
 
 def padding(lengths, num_samples):

@@ -1,5 +1,6 @@
 """A detector's verdicts on recordings, in numbers, words and a figure."""
 
+import dataclasses
 import math
 import os
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from speechbrain_bilevel.dataio import BONAFIDE, SAMPLE_RATE
-from speechbrain_bilevel.dataio.audio import read_blocks
+from speechbrain_bilevel.dataio.audio import open_audio
 from speechbrain_bilevel.utils.errors import printable
 
 # Columns of the drawn waveform, as many as the figure has dots.
@@ -29,6 +30,15 @@ class Verdict:
     threshold : float
         The score above which the label is "bonafide".
     calibrated : bool
+    heard : float
+        Seconds of the recording that the network saw.
+    notes : tuple of str
+        What a listener should know, e.g. that the file is truncated.
+    channel : int, optional
+        The one that was heard, from 1 on; None: the mean of all.
+    channels : tuple of Verdict
+        Those on all channels, if they were heard one by one; the lowest score
+        decides.
     error : str, optional
         Why there is no verdict.
 
@@ -44,6 +54,10 @@ class Verdict:
     score: float | None = None
     threshold: float = 0.0
     calibrated: bool = False
+    heard: float = 0.0
+    notes: tuple = ()
+    channel: int | None = None
+    channels: tuple = ()
     error: str | None = None
 
     @property
@@ -70,7 +84,7 @@ class Verdict:
 class Segment:
     """A part of a recording, in seconds, and its score, as in ``Verdict``.
 
-    A span has its lowest score; a silent part has None.
+    A span has its lowest score; a part without sound has None.
     """
 
     start: float
@@ -82,7 +96,7 @@ class Segment:
 class LongVerdict(Verdict):
     """A verdict on a recording that was scored from beginning to end.
 
-    Its score is the mean over the windows (``segments``) that are not silent.
+    Its score is the mean over the windows (``segments``) that hold a sound.
     That suits a recording that is all bona fide or all spoofed; if only parts
     may be spoofed, use ``suspicious``.
 
@@ -109,6 +123,19 @@ class LongVerdict(Verdict):
             else:
                 spans.append(segment)
         return spans
+
+
+def lowest(verdicts):
+    """Return the verdict on a recording, from those on its channels.
+
+    It is the one with the lowest score, if there is one with a score.
+    """
+    verdicts = tuple(verdicts)
+    scored = [verdict for verdict in verdicts if verdict.error is None]
+    if not scored or len(verdicts) == 1:
+        return verdicts[0]
+    decisive = min(scored, key=lambda verdict: verdict.score)
+    return dataclasses.replace(decisive, channels=verdicts)
 
 
 def likelihood_ratio_text(score):
@@ -147,7 +174,7 @@ def draw_verdict(verdict):
 
         figure = Figure((7.2, 3.6), layout="constrained")
         wave, scores = figure.subplots(2, sharex=True, height_ratios=(1, 1.25))
-        _draw_wave(wave, verdict.path, end, COLORS[0])
+        _draw_wave(wave, verdict, end, COLORS[0])
         _draw_scores(scores, verdict, INK)
         for axes in (wave, scores):
             for span in verdict.suspicious:
@@ -164,17 +191,18 @@ def draw_verdict(verdict):
     return png(figure)
 
 
-def _draw_wave(axes, path, end, color):
+def _draw_wave(axes, verdict, end, color):
     """Draw the lowest and highest sample of each column."""
     per_column = end * SAMPLE_RATE / _COLUMNS
     low, high = np.zeros((2, _COLUMNS + 1), dtype=np.float32)
     position = 0
-    for block in read_blocks(path):
-        column = ((position + np.arange(len(block))) / per_column).astype(int)
-        column = np.minimum(column, _COLUMNS)
-        np.minimum.at(low, column, block)
-        np.maximum.at(high, column, block)
-        position += len(block)
+    with open_audio(verdict.path, verdict.channel) as audio:
+        for block in audio.blocks():
+            column = (position + np.arange(len(block))) / per_column
+            column = np.minimum(column.astype(int), _COLUMNS)
+            np.minimum.at(low, column, block)
+            np.maximum.at(high, column, block)
+            position += len(block)
     times = (np.arange(_COLUMNS) + 0.5) * end / _COLUMNS
     axes.fill_between(
         times, low[:-1], high[:-1], color=color, linewidth=0.3, step="mid"

@@ -81,15 +81,15 @@ def words(folder, scores, *more, trials="list.csv", source="pretrained"):
 @pytest.fixture
 def score(run, monkeypatch):
     """Runs the command here; returns exit code, errors and the files read."""
-    read_audio, read = scoring.read_audio, []
+    hear, read = scoring.hear, []
 
     def listen(path, *arguments):
         read.append(os.path.basename(path))
-        return read_audio(path, *arguments)
+        return hear(path, *arguments)
 
     def score(*arguments, **trials):
         read.clear()
-        monkeypatch.setattr(scoring, "read_audio", listen)
+        monkeypatch.setattr(scoring, "hear", listen)
         code, out, err = run(*words(*arguments, **trials))
         if code == 0:
             assert out.endswith(" trials\n")
@@ -169,7 +169,7 @@ def test_two_processes_name_a_bad_file_once(folder, tmp_path, score):
     arguments = words(folder, scores, trials="bad.csv")
     code, err = launch(TWO_PROCESSES, arguments)
     assert code != 0 and "exitcode  : 2" in err, err[-5000:]
-    assert err.count(f"{bad}: cannot be read as audio") == 1
+    assert err.count(f"{bad}: no audio can be decoded") == 1
     assert f"error: 1 of {TRIALS} trials have no score" in err
     assert not scores.exists()
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from huggingface_hub import constants
-from tiny_detector import export, tiny_network
+from tiny_detector import SAMPLES, export, tiny_network
 
 from speechbrain_bilevel.inference.detector import SpoofDetector
 
@@ -40,7 +40,8 @@ def audio(tmp_path):
 def expected_line(folder, path):
     """What is printed of a good file."""
     _, score, _, label = SpoofDetector.from_hparams(folder).classify_file(path)
-    return f"{label[0]:8} {score.item():+10.4f}  {path}\n"
+    seconds = SAMPLES / 16000
+    return f"{label[0]:8} {score.item():+10.4f} {seconds:6.1f} s  {path}\n"
 
 
 NOTE = "above 0 is bona fide; not calibrated, so scores only rank recordings\n"
@@ -51,7 +52,7 @@ def test_a_line_for_each_file_in_order(run, folder, audio):
     code, out, err = run("classify", "--source", folder, *paths)
     assert code == 0 and err == NOTE
     assert out == "".join(expected_line(folder, path) for path in paths)
-    pattern = r"(bonafide|spoof   )  {3,}[+-]\d+\.\d{4}  /.*\.(flac|wav)"
+    pattern = r"(bonafide|spoof   )  {3,}[+-]\d+\.\d{4} +\d+\.\d s  /.*\.\w+"
     assert all(re.fullmatch(pattern, line) for line in out.splitlines())
 
 
@@ -91,7 +92,9 @@ def test_json_and_csv(run, folder, audio):
     detector = SpoofDetector.from_hparams(folder)
     expected = [vars(v) for v in detector.classify_files(paths)]
     for verdict in expected:
-        del verdict["threshold"]
+        for name in ("threshold", "channel", "channels"):
+            del verdict[name]
+        verdict["notes"] = []
     command = "classify", "--source", folder, *paths, "--format"
     code, out, err = run(*command, "json")
     assert code == 2 and "1 of 3 files" in err
@@ -105,6 +108,7 @@ def test_json_and_csv(run, folder, audio):
         assert row["error"] == (verdict["error"] or "")
         if verdict["score"] is not None:
             assert float(row["score"]) == verdict["score"]
+            assert float(row["heard"]) == verdict["heard"] == SAMPLES / 16000
     code, out, _ = run(*command[:3], audio / "gone.wav", "--format", "json")
     assert code == 2 and len(json.loads(out)) == 1
 
@@ -118,7 +122,8 @@ def test_segments_and_their_plot(run, folder, audio, tmp_path):
     code, out, err = run(*command, "--plot", plots)
     assert code == 2 and "gone.wav: does not exist" in err
     verdict = SpoofDetector.from_hparams(folder).segments(paths[0])
-    assert out.count(f"{verdict.score:+10.4f}  {paths[0]}\n") == 1
+    line = f"{verdict.score:+10.4f}    1.0 s  {paths[0]}\n"
+    assert out.count(line) == 1
     spans = re.findall(r"^    spoof .* to [\d.]+ s$", out, re.MULTILINE)
     assert len(spans) == 2 * len(verdict.suspicious)
     # Files of one name do not overwrite each other's plots.

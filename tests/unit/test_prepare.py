@@ -231,15 +231,21 @@ def zero_the_tail(path):
     [
         (os.remove, "missing"),
         (cut(lambda n: 0), "empty"),
-        (keep_header_only, "empty"),
-        (cut(lambda n: 20), "unreadable"),
-        (lambda path: path.write_text("not audio"), "unreadable"),
-        (cut(lambda n: 42), "truncated"),
-        (cut(lambda n: n // 2), "truncated"),
+        (keep_header_only, "unusable"),
+        (cut(lambda n: 20), "unusable"),
+        (lambda path: path.write_text("not audio"), "unusable"),
+        (cut(lambda n: 42), "unusable"),
+        (cut(lambda n: n * 3 // 4), "truncated"),
         (cut(lambda n: n * 99 // 100), "truncated"),
         (cut(lambda n: n - 1), "truncated"),
         (zero_the_tail, "truncated"),
-        (forget_length, "truncated"),
+        (lambda path: soundfile.write(path, np.zeros(8001), 16000), "silent"),
+        (
+            lambda path: soundfile.write(
+                path, np.full(8001, np.nan), 16000, "FLOAT", format="WAV"
+            ),
+            "unusable",
+        ),
         (lambda path: write_noise(path, rate=8000), "wrong rate"),
         (lambda path: write_noise(path, channels=2), "not mono"),
         (lambda path: write_noise(path, format="WAV"), "not FLAC"),
@@ -259,14 +265,14 @@ def test_all_faults_of_all_partitions_in_one_message(corpus, saved):
         utt = trials_of(partition)[0][0]
         (corpus / f"ASVspoof2019_LA_{partition}/flac/{utt}.flac").unlink()
     for i in range(2, 9):
-        cut(lambda n: n // 2)(clip(corpus, f"LA_T_{i}"))
+        cut(lambda n: n * 3 // 4)(clip(corpus, f"LA_T_{i}"))
     eight = corpus / "ASVspoof2019_LA_eval/flac/LA_E_2.flac"
     write_noise(eight, rate=8000, channels=2)
     message = refusal(corpus, saved)
     assert "11 of 24" in message
     for line in ("missing: 3", "truncated: 7", "wrong rate: 1", "not mono: 1"):
         assert f"  {line}\n" in message
-    assert message.count("the last sample cannot be read") == 5
+    assert message.count("is truncated: holds 0.") == 5
     assert "and 2 more" in message
     assert "(8000 Hz)" in message and "(2 channels)" in message
 

@@ -103,7 +103,7 @@ def test_all_scores_are_written_in_the_order_of_the_trials(path, network):
     assert names(path) == ["scores.txt", "scores.txt.json"]
 
 
-LAST = "b2 0.3333333333333333\n"
+LAST = "b2 0.3333333333333333 0\n"
 
 
 @pytest.mark.parametrize("kept", range(len(LAST) + 1))
@@ -244,7 +244,7 @@ def test_a_full_disk_costs_no_score_that_was_written(path, network):
         with pytest.raises(InputError, match=r"part0: .* \(File too large\)"):
             scores.add(range(500, 2000), [0.25] * 1500)
     again = score_file(path, network, trials)
-    first = 500 + 1001 // len("utt_0500 0.25\n")
+    first = 500 + 1001 // len("utt_0500 0.25 0\n")
     assert missing(again) == list(range(first, 2000))
     again.add(missing(again), [0.25] * (2000 - first))
     with disk_full_after(size), pytest.raises(InputError, match="too large"):
@@ -393,7 +393,7 @@ def test_batches_in_full_length_have_one_length_each(recordings):
     where = {}
     for missing in (range(10), [2, 3, 6]):
         batches = TrialBatches(recordings, missing, 4, 100, lengths=lengths)
-        for positions, rows, wavs, _ in batches:
+        for positions, rows, wavs, *_ in batches:
             for position, row in zip(positions, rows):
                 place = row, *wavs.shape
                 assert where.setdefault(position, place) == place
@@ -459,6 +459,23 @@ def test_a_silent_beginning_is_skipped(path, recordings):
     soundfile.write(recordings.path[0], wav, 16000)
     score_trials(Listener(), recordings, path)
     assert path.read_text() == text_of(*range(10))
+
+
+def test_audio_that_was_replaced_is_scored_again(path, recordings, capsys):
+    score_two_of_ten(recordings, path)
+    assert "2 scores made, 0 kept" in capsys.readouterr().err
+    replaced = recordings.path[0]
+    soundfile.write(replaced, soundfile.read(replaced)[0], 16000)
+    os.utime(replaced, (1, 1))
+    again = Listener()
+    score_trials(again, recordings, path)
+    assert len(again.scored()) == 9
+    assert "9 scores made, 1 kept" in capsys.readouterr().err
+    score_trials(again, recordings, path)
+    assert "0 scores made, 10 kept" in capsys.readouterr().err
+    os.utime(replaced, (2, 2))
+    with pytest.raises(InputError, match="or of audio that has changed since"):
+        score_trials(again, recordings, path)
 
 
 @pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
@@ -638,7 +655,7 @@ def test_the_header_tells_what_is_read(tmp_path, form, rate):
 def test_streams_are_counted(tmp_path):
     # Their header says 0 samples, or more than anyone has.
     path = tmp_path / "stream.flac"
-    soundfile.write(path, np.full(3000, 0.5), 16000)
+    soundfile.write(path, 0.5 * (-1.0) ** np.arange(3000), 16000)
     data = bytearray(path.read_bytes())
     # The number of samples is the last 36 of these bits.
     data[21] &= 0xF0

@@ -46,8 +46,10 @@ def by_level():
 
 
 def save(path, *levels, frames=1000):
-    """Writes stretches of constant level."""
+    """Writes stretches of a mean, and of a tone of half that."""
     wav = np.repeat(np.array(levels, dtype=np.float32), frames)
+    wav[::2] *= 1.5
+    wav[1::2] *= 0.5
     soundfile.write(path, wav, 16000, subtype="FLOAT")
     return path
 
@@ -72,7 +74,8 @@ def test_calibration_applies_to_every_door(detector, tmp_path):
     assert index.tolist() == (score > 0).long().tolist()
     path = noise(tmp_path / "a.wav", SAMPLES)
     _, score, _, (label,) = detector.classify_file(path)
-    verdict = Verdict(str(path), label, score.item(), 0.0, True)
+    seconds = SAMPLES / 16000
+    verdict = Verdict(str(path), label, score.item(), 0.0, True, seconds)
     assert detector.score_file(path) == verdict
     assert detector.classify_files(path) == [verdict]
     whole = detector.segments(path)
@@ -95,13 +98,13 @@ def test_many_files_in_their_order(detector, tmp_path, batch_size):
 def test_a_bad_file_stops_no_other(by_level, tmp_path):
     good = save(tmp_path / "a.wav", 0.5)
     silent = save(tmp_path / "b.wav", 0.0)
-    loud = save(tmp_path / "c.wav", 3e38)
+    loud = save(tmp_path / "c.wav", 1e30)
     missing = tmp_path / "d.wav"
     found = by_level.classify_files([silent, good, missing, loud, good])
     assert [verdict.score for verdict in found] == [None, 0.5, None, None, 0.5]
     for verdict, message in zip(
         (found[0], found[2], found[3]),
-        ("digital silence", "does not exist", "its score is"),
+        ("nothing to hear", "does not exist", "its samples reach"),
     ):
         assert verdict.label is None
         assert verdict.error.startswith(f"{verdict.path}: ")
@@ -128,7 +131,7 @@ def test_folders_and_patterns(tmp_path):
 
 def test_segments_of_a_recording(by_level, tmp_path):
     path = save(tmp_path / "a.wav", 0.5, 0.5, -0.25, 0.0, 0.0, 0.5)
-    verdict = by_level.segments(path, overlap=0)
+    verdict = by_level.segments(path, step=0.0625)
     assert verdict.segments == tuple(
         Segment(n / 16, (n + 1) / 16, score)
         for n, score in enumerate([0.5, 0.5, -0.25, None, None, 0.5])
@@ -172,22 +175,81 @@ def test_a_click_is_no_speech(by_level, tmp_path):
             score(path)
 
 
-@pytest.mark.parametrize("overlap", [-0.1, 1, math.nan])
-def test_an_impossible_overlap_is_refused(by_level, tmp_path, overlap):
+@pytest.mark.parametrize("step", [-0.1, 0, 0.07, math.nan])
+def test_an_impossible_step_is_refused(by_level, tmp_path, step):
     path = save(tmp_path / "a.wav", 0.5)
-    with pytest.raises(InputError, match="expected 0 to less than 1"):
-        by_level.segments(path, overlap)
+    with pytest.raises(InputError, match="0, and at most a window's 0.0625"):
+        by_level.segments(path, step=step)
+
+
+@pytest.mark.parametrize("window", [0.01, 0.1, math.inf])
+def test_a_window_that_the_network_cannot_take_is_refused(
+    by_level, tmp_path, window
+):
+    path = save(tmp_path / "a.wav", 0.5)
+    with pytest.raises(InputError, match="takes windows of 0.0625 s only"):
+        by_level.segments(path, window)
+
+
+def test_windows_of_any_length(by_level, tmp_path):
+    by_level.mods.network.any_length = True
+    path = save(tmp_path / "a.wav", 0.5, 0.25)
+    (segment,) = by_level.segments(path, 0.125).segments
+    assert segment == Segment(0, 0.125, 0.375)
+    found = by_level.segments(path, 0.03125, 0.03125).segments
+    assert [part.score for part in found] == [0.5, 0.5, 0.25, 0.25]
+
+
+def test_each_channel_has_a_verdict_and_the_lowest_decides(by_level, tmp_path):
+    quiet = [save(tmp_path / f"{n}.wav", n) for n in (0.5, -0.25, 0.0)]
+    wavs = np.stack([soundfile.read(path)[0] for path in quiet], axis=1)
+    path = tmp_path / "three.wav"
+    soundfile.write(path, wavs, 16000, subtype="FLOAT")
+    mix = by_level.score_file(path)
+    assert mix.score == pytest.approx(1 / 12) and mix.channel is None
+    (note,) = mix.notes
+    assert note.startswith("its channels differ (3), and their mix was heard")
+    for score in (by_level.score_file, by_level.segments):
+        assert score(path, channels=2).score == -0.25
+        verdict = score(path, channels="each")
+        assert (verdict.score, verdict.label) == (-0.25, "spoof")
+        assert verdict.channel == 2 and not verdict.notes
+        scores = [part.score for part in verdict.channels]
+        assert scores == [0.5, -0.25, None]
+        assert "nothing to hear" in verdict.channels[2].error
+        for channels, message in (
+            (4, "has no channel 4; expected one of 1 to 3"),
+            ("left", 'channels "left": expected mix, each or a number'),
+        ):
+            with pytest.raises(InputError, match=message):
+                score(path, channels=channels)
+    # A mono file has one channel.
+    assert by_level.score_file(quiet[0], "each").channels == ()
+
+
+def test_pauses_are_neither_judged_nor_suspicious(by_level, tmp_path):
+    by_level.hparams.num_samples = 64600
+    parts = np.array([0.5, 0, 0, 0, 0, 0, 0.5, 0.5, 0, 0])
+    path = save(tmp_path / "a.wav", *parts, frames=16000)
+    verdict = by_level.segments(path)
+    assert verdict.suspicious == [] and verdict.score == pytest.approx(
+        0.5, 0.02
+    )
+    heard = [part for part in verdict.segments if part.score is not None]
+    # In whole frames of 25 ms.
+    assert all(part.end < 1.03 or part.start > 5.9 for part in heard)
+    assert verdict.heard == pytest.approx(3, abs=0.1)
 
 
 def test_a_recording_that_cannot_be_scored(by_level, tmp_path):
     silent = save(tmp_path / "a.wav", 0.0, 0.0, 0.0)
-    with pytest.raises(InputError, match=r"a.wav: digital silence throughout"):
+    with pytest.raises(InputError, match=r"a.wav: nothing to hear"):
         by_level.segments(silent)
     late = save(tmp_path / "b.wav", 0.5, math.nan)
     with pytest.raises(InputError, match=r"b.wav: holds NaN"):
         by_level.segments(late)
-    loud = save(tmp_path / "c.wav", 3e38)
-    with pytest.raises(InputError, match=r"c.wav: its score is"):
+    loud = save(tmp_path / "c.wav", 1e30)
+    with pytest.raises(InputError, match=r"c.wav: its samples reach"):
         by_level.segments(loud)
 
 

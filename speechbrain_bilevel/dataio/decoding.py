@@ -1,0 +1,320 @@
+"""Decode audio files: FLAC and WAV by soundfile, all others by PyAV (FFmpeg).
+
+What can be decoded is read, and its length is what was decoded: headers only
+say what to expect.
+"""
+
+import contextlib
+import functools
+import itertools
+import os
+import re
+
+import av
+import numpy as np
+import soundfile
+
+from speechbrain_bilevel.dataio import HIGHEST_RATE, LOWEST_RATE, NO_LENGTH
+from speechbrain_bilevel.utils.errors import InputError
+
+#: The demuxers that PyAV may use: those of recordings. FFmpeg's playlists and
+#: lists of files, which open other files and addresses, are not among them.
+DEMUXERS = (
+    *("aac", "ac3", "aiff", "alaw", "amr", "amrnb", "amrwb", "ape", "asf"),
+    *("au", "avi", "caf", "dts", "eac3", "f4v", "flac", "flv", "gsm", "ircam"),
+    *("loas", "matroska", "webm", "mov", "mp4", "m4a", "3gp", "3g2", "mj2"),
+    *("mp3", "mpeg", "mpegts", "nistsphere", "nut", "ogg", "rm", "sln", "sox"),
+    *("tak", "tta", "voc", "w64", "wav", "wv", "xwma"),
+)
+# Those whose headers state how long the audio is. Others' durations are
+# FFmpeg's estimate, or only that of their first part.
+_STATING = {"aiff", "asf", "au", "caf", "flac", "matroska", "mov", "w64", "wav"}
+_STATING |= {"nistsphere"}
+# How soundfile's files begin.
+_SOUNDFILE = (b"fLaC", b"RIFF", b"RIFX", b"RF64", b"riff")
+# Coded in one of these, PyAV reads them.
+_CODED = ("MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III", "GSM610")
+# Sizes in WAVs from here on mean that their end was not known yet.
+_UNKNOWN = 0x7FFF_0000
+# In libsndfile's log: the file has fewer bytes than its header states.
+_SIZES = re.compile(r"^(?:data|riff) *: (\d+) \(should be (\d+)\)", re.M)
+# An MP3's first frame, if it states their number: sync and version, side
+# information, flags, number.
+_XING = re.compile(
+    rb"\xff[\xe2-\xff].{11,34}?(?:Xing|Info)...[\x01\x03\x05\x07-\x0f](.{4})",
+    re.S,
+)
+# So many bytes are searched for it: there may be a picture before it.
+_HEAD = 2**20
+# Frames to skip at once.
+_STEP = 1 << 16
+# Seconds that codecs may add at the end.
+_PADDING = 0.1
+
+
+class Source:
+    """An audio file that is read forward.
+
+    ``format`` is its name, ``rate`` in Hz; ``stated`` is the length that the
+    header states, in seconds, or None. ``notes`` are sentences on what was not
+    as expected so far.
+    """
+
+    def __init__(self, path, format, rate, channels, stated):
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise InputError(
+                f"{path}: a sample rate of {rate} Hz; expected {LOWEST_RATE} "
+                f"to {HIGHEST_RATE} Hz"
+            )
+        self.format, self.rate, self.channels = format, rate, channels
+        self.stated, self.position = stated, 0
+
+    def read(self, count):
+        """Return the next frames, float32, [at most count, channels].
+
+        Fewer are the last ones.
+        """
+        block = self._read(count)
+        self.position += len(block)
+        if len(block) < count and self.stated is not None:
+            self._compare(self.position / self.rate)
+        return block
+
+    def _compare(self, seconds):
+        more = seconds - self.stated
+        if more > self.tolerance:
+            self.tell(
+                f"holds {seconds:.2f} s, more than its header states, "
+                f"{self.stated:.2f} s"
+            )
+        elif more < -self.tolerance:
+            self.tell(
+                f"is truncated: holds {seconds:.2f} s, its header states "
+                f"{self.stated:.2f} s"
+            )
+
+    def tell(self, note):
+        """Add a note, once."""
+        if note not in self.notes:
+            self.notes.append(note)
+
+
+class SoundFileSource(Source):
+    """FLAC or WAV. ``open_other`` opens it with FFmpeg, if it is damaged."""
+
+    tolerance = 1e-6
+
+    def __init__(self, path, file, open_other=None):
+        self.notes, self.file, self.rest = [], file, None
+        self.open_other, frames, rate = open_other, file.frames, file.samplerate
+        stated = frames / rate if frames < NO_LENGTH else None
+        super().__init__(path, file.format, rate, file.channels, stated)
+        sizes = _SIZES.search(file.extra_info)
+        if sizes and int(sizes[1]) < _UNKNOWN:
+            self.stated *= int(sizes[1]) / max(1, int(sizes[2]))
+            self._compare(frames / rate)
+
+    def _read(self, count):
+        if self.rest is None:
+            try:
+                return self.file.read(count, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError:
+                if self.open_other is None:
+                    raise
+            # FFmpeg leaves out what is damaged, and goes on.
+            self.rest = self.open_other()
+            self.rest.notes = self.notes
+            for start in range(0, self.position, _STEP):
+                self.rest.read(min(_STEP, self.position - start))
+        return self.rest._read(count)
+
+
+class FfmpegSource(Source):
+    """The first audio stream of any other file."""
+
+    tolerance = _PADDING
+
+    def __init__(self, path, container, head):
+        self.container, self.notes = container, []
+        names = container.format.name.split(",")
+        streams = container.streams.audio
+        if not streams or streams[0].codec_context is None:
+            what = "no audio" if not streams else "audio of an unknown codec"
+            raise InputError(f"{path}: holds {what}")
+        self.stream, frames = streams[0], self._frames()
+        first = next(frames, None)
+        if first is None:
+            raise empty(path)
+        self.like, rate = first, first.sample_rate
+        stated, end = None, self._duration()
+        if _STATING.intersection(names):
+            stated = end
+        elif "mp3" in names:
+            stated, self.tolerance = _stated_by_xing(head, rate), 0.25
+        channels = first.layout.nb_channels
+        super().__init__(path, names[0], rate, channels, stated)
+        blocks = self._blocks(itertools.chain([first], frames))
+        # Ogg's last page has the end of that part of a file.
+        if end and (stated == end or "ogg" in names):
+            blocks = self._without_padding(blocks, round(end * rate))
+        self.blocks = blocks
+        self.pending = np.empty((0, channels), np.float32)
+
+    def _duration(self):
+        if self.stream.duration is not None:
+            return float(self.stream.duration * self.stream.time_base)
+        duration = self.container.duration
+        return duration and duration / av.time_base
+
+    def _frames(self):
+        damaged = 0
+        try:
+            for packet in self.container.demux(self.stream):
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError:
+                    damaged += 1
+                    continue
+                # The last one may be filled up.
+                if frames and damaged:
+                    self.tell("parts of it could not be decoded")
+                yield from frames
+        except av.FFmpegError as error:
+            self.tell(f"damaged ({error.strerror})")
+
+    def _blocks(self, frames):
+        """Yield arrays, [frames, channels], like the first frame's.
+
+        Parts that were joined may have other rates and numbers of channels.
+        """
+        resampler = kind = None
+        for frame in itertools.chain(frames, [None]):
+            last, kind = kind, frame and _kind(frame)
+            if kind != last:
+                if resampler:
+                    yield from map(self._array, resampler.resample(None))
+                resampler = av.AudioResampler(
+                    "flt", self.like.layout, self.like.sample_rate
+                )
+            if frame:
+                yield from map(self._array, resampler.resample(frame))
+
+    def _array(self, frame):
+        return frame.to_ndarray().reshape(-1, self.channels)
+
+    def _without_padding(self, blocks, left):
+        """Leave out what a codec's last block has after ``left`` frames."""
+        padding = []
+        for block in blocks:
+            yield block[: max(0, left)]
+            if len(block) > left:
+                padding.append(block[max(0, left) :])
+            left -= len(block)
+            if -left > _PADDING * self.rate:
+                yield from padding
+                yield from blocks
+
+    def _read(self, count):
+        found, length = [self.pending], len(self.pending)
+        while length < count:
+            block = next(self.blocks, None)
+            if block is None:
+                break
+            found.append(block)
+            length += len(block)
+        whole = np.concatenate(found)
+        self.pending = whole[count:]
+        return whole[:count]
+
+
+def _kind(frame):
+    return frame.format.name, frame.layout.name, frame.sample_rate
+
+
+def _stated_by_xing(head, rate):
+    """Return the seconds that an MP3's first frame states, or None."""
+    found = _XING.search(head)
+    if found is None:
+        return None
+    # MPEG 1 has rates from 32 kHz on, and frames twice as long.
+    return int.from_bytes(found[1]) * (1152 if rate >= 32000 else 576) / rate
+
+
+@contextlib.contextmanager
+def open_source(path):
+    """Open an audio file as a ``Source``.
+
+    Raise an ``InputError`` if the file is missing, not audio or has an
+    impossible sample rate.
+    """
+    # Unlike Path's methods, these never raise, e.g. on a name too long.
+    if not os.path.isfile(path):
+        kind = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise InputError(f"{path}: {kind}; expected an audio file")
+    if os.path.splitext(path)[1].lower() == ".raw":
+        raise InputError(
+            f"{path}: raw samples state neither rate nor channels; expected a "
+            "format with a header, such as FLAC, WAV, M4A or MP3"
+        )
+    with contextlib.ExitStack() as stack:
+        try:
+            source = _open(path, stack)
+        except (soundfile.LibsndfileError, av.FFmpegError, OSError) as error:
+            reason = getattr(error, "error_string", None) or error.strerror
+            raise InputError(
+                f"{path}: cannot be read as audio ({reason}); expected an "
+                "intact file of a usual format, such as FLAC, WAV, M4A, OGG or "
+                "MP3"
+            ) from error
+        yield source
+
+
+def _open(path, stack):
+    file = stack.enter_context(open(path, "rb"))  # noqa: SIM115
+    head = file.read(12)
+    if not head:
+        raise empty(path)
+    open_other = functools.partial(_open_with_ffmpeg, path, file, stack)
+    if head.startswith(_SOUNDFILE):
+        with contextlib.suppress(soundfile.LibsndfileError):
+            opened = stack.enter_context(_SoundFile(path))
+            # A WAV whose header was never finished has no frames.
+            if opened.subtype not in _CODED and opened.frames:
+                return SoundFileSource(path, opened, open_other)
+    try:
+        return open_other()
+    except av.FFmpegError as error:
+        try:
+            # There are formats that only libsndfile knows.
+            opened = stack.enter_context(_SoundFile(path))
+        except soundfile.LibsndfileError:
+            raise error from None
+        return SoundFileSource(path, opened)
+
+
+def _open_with_ffmpeg(path, file, stack):
+    file.seek(0)
+    head = file.read(_HEAD)
+    file.seek(0)
+    options = {"format_whitelist": ",".join(DEMUXERS)}
+    container = av.open(
+        file, metadata_errors="ignore", container_options=options
+    )
+    return FfmpegSource(path, stack.enter_context(container), head)
+
+
+class _SoundFile(soundfile.SoundFile):
+    """An audio file that is only read forward, as soundfile's own may not be:
+    formats that cannot seek, e.g. G.721, cannot be read in parts."""
+
+    def seekable(self):
+        """Return False, so that soundfile does not seek after each part."""
+        return False
+
+
+def empty(path):
+    """Return the error for a file without samples."""
+    return InputError(
+        f"{path}: no audio can be decoded; is it empty, truncated or something "
+        "else?"
+    )
