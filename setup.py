@@ -40,7 +40,7 @@ setup(
         "huggingface_hub",
         "jinja2",
         # FFmpeg, for what soundfile does not read as it is.
-        "av>=15",
+        "av>=18,<19",
         "tqdm",
     ],
     extras_require={

@@ -32,8 +32,9 @@ _STATING = {"aiff", "asf", "au", "caf", "flac", "matroska", "mov", "w64", "wav"}
 _STATING |= {"nistsphere"}
 # How soundfile's files begin.
 _SOUNDFILE = (b"fLaC", b"RIFF", b"RIFX", b"RF64", b"riff")
-# Coded in one of these, PyAV reads them.
+# Coded in one of these, under whatever name, PyAV reads them.
 _CODED = ("MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III", "GSM610")
+_CODED += ("VORBIS", "OPUS")
 # Sizes in WAVs from here on mean that their end was not known yet.
 _UNKNOWN = 0x7FFF_0000
 # In libsndfile's log: the file has fewer bytes than its header states.
@@ -109,7 +110,7 @@ class SoundFileSource(Source):
         self.open_other, frames, rate = open_other, file.frames, file.samplerate
         stated = frames / rate if frames < NO_LENGTH else None
         super().__init__(path, file.format, rate, file.channels, stated)
-        sizes = _SIZES.search(file.extra_info)
+        sizes = file.format != "FLAC" and _SIZES.search(file.extra_info)
         if sizes and int(sizes[1]) < _UNKNOWN:
             self.stated *= int(sizes[1]) / max(1, int(sizes[2]))
             self._compare(frames / rate)
@@ -270,12 +271,8 @@ def open_source(path):
 
 
 def _open(path, stack):
-    file = stack.enter_context(open(path, "rb"))  # noqa: SIM115
-    head = file.read(12)
-    if not head:
-        raise empty(path)
-    open_other = functools.partial(_open_with_ffmpeg, path, file, stack)
-    if head.startswith(_SOUNDFILE):
+    open_other = functools.partial(_open_with_ffmpeg, path, stack)
+    if _is_flac_or_wav(path):
         with contextlib.suppress(soundfile.LibsndfileError):
             opened = stack.enter_context(_SoundFile(path))
             # A WAV whose header was never finished has no frames.
@@ -292,8 +289,16 @@ def _open(path, stack):
         return SoundFileSource(path, opened)
 
 
-def _open_with_ffmpeg(path, file, stack):
-    file.seek(0)
+def _is_flac_or_wav(path):
+    # Opening a file twice takes a while.
+    if os.path.splitext(path)[1].lower() in (".flac", ".wav"):
+        return True
+    with open(path, "rb") as file:
+        return file.read(4) in _SOUNDFILE
+
+
+def _open_with_ffmpeg(path, stack):
+    file = stack.enter_context(open(path, "rb"))  # noqa: SIM115
     head = file.read(_HEAD)
     file.seek(0)
     options = {"format_whitelist": ",".join(DEMUXERS)}
