@@ -28,8 +28,8 @@ DEMUXERS = (
 )
 # Those whose headers state how long the audio is. Others' durations are
 # FFmpeg's estimate, or only that of their first part.
-_STATING = {"aiff", "asf", "au", "caf", "flac", "matroska", "mov", "w64", "wav"}
-_STATING |= {"nistsphere"}
+_STATING = {"aiff", "asf", "au", "flac", "matroska", "mov", "nistsphere"}
+_STATING |= {"w64", "wav"}
 # How soundfile's files begin.
 _SOUNDFILE = (b"fLaC", b"RIFF", b"RIFX", b"RF64", b"riff")
 # Coded in one of these, under whatever name, PyAV reads them.
@@ -309,11 +309,15 @@ def _open_with_ffmpeg(path, stack):
 
 
 class _SoundFile(soundfile.SoundFile):
-    """An audio file that is only read forward, as soundfile's own may not be:
-    formats that cannot seek, e.g. G.721, cannot be read in parts."""
+    """An audio file that is only read forward."""
+
+    def __init__(self, path):
+        # Names need not be UTF-8.
+        super().__init__(os.fsencode(path))
 
     def seekable(self):
-        """Return False, so that soundfile does not seek after each part."""
+        """Return False: soundfile would seek to where it is after each part,
+        which formats such as G.721 cannot."""
         return False
 
 
