@@ -105,6 +105,9 @@ def test_containers(tmp_path, name):
         pytest.skip(f"this FFmpeg has no {codec}")
     wav = speech(rate=rate)
     ending = name.rpartition(".")[2]
+    if ending == "caf":
+        # FFmpeg takes what fills up its last block off twice.
+        wav = wav[: len(wav) // 4096 * 4096]
     path = encode(
         tmp_path / name,
         wav,
