@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import av
 import numpy as np
 import pandas as pd
 import soundfile
@@ -132,6 +133,41 @@ def rows_of_partial_reads(folder, rounds):
     yield "10 min against 4 s", *target(slower, 1.5, at_least=False)
 
 
+def rows_of_formats(folder, rounds):
+    """The beginning of a clip in other formats than FLAC."""
+    wav, reads = speech(0, 5), {}
+    for ending, kind in (
+        ("wav", {}),
+        ("mp3", {}),
+        ("ogg", {}),
+        ("opus", {"format": "OGG", "subtype": "OPUS"}),
+        ("m4a", None),
+    ):
+        path = folder / f"clip.{ending}"
+        if kind is None:
+            write_m4a(path, wav)
+        else:
+            soundfile.write(path, wav, SAMPLE_RATE, **kind)
+        reads[ending.upper()] = functools.partial(read_often, path)
+    seconds = in_turns(reads, rounds)
+    for name in reads:
+        each = [1000 * s / READS for s in seconds[name]]
+        measured = f"{quartiles(each)} ms"
+        yield f"first {SAMPLES} samples of {name}", measured, "-", ""
+
+
+def write_m4a(path, wav):
+    """Write AAC as a phone does."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            wav.astype(np.float32)[None], "fltp", "mono"
+        )
+        frame.sample_rate = SAMPLE_RATE
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+
+
 def row_of_padding(manifests):
     """How much of eval is repetition, in percent, when all of a recording is
     scored."""
@@ -168,6 +204,7 @@ def main():
         rows = [
             *rows_of_loaders(folder, data_folder, arguments.rounds),
             *rows_of_partial_reads(folder, arguments.rounds),
+            *rows_of_formats(folder, arguments.rounds),
             row_of_padding(folder),
         ]
     table(("reading", "measured", "target", ""), rows)
