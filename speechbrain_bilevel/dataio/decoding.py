@@ -189,16 +189,21 @@ class FfmpegSource(Source):
         Parts that were joined may have other rates and numbers of channels.
         """
         resampler = kind = None
+        own = "fltp", self.like.layout.name, self.rate
         for frame in itertools.chain(frames, [None]):
             last, kind = kind, frame and _kind(frame)
             if kind != last:
                 if resampler:
                     yield from map(self._array, resampler.resample(None))
-                resampler = av.AudioResampler(
-                    "flt", self.like.layout, self.like.sample_rate
-                )
-            if frame:
+                resampler = None
+                if kind and kind != own:
+                    resampler = av.AudioResampler(
+                        "flt", self.like.layout, self.rate
+                    )
+            if resampler:
                 yield from map(self._array, resampler.resample(frame))
+            elif frame:
+                yield frame.to_ndarray().T
 
     def _array(self, frame):
         return frame.to_ndarray().reshape(-1, self.channels)
@@ -300,6 +305,8 @@ def _is_flac_or_wav(path):
 def _open_with_ffmpeg(path, stack):
     file = stack.enter_context(open(path, "rb"))  # noqa: SIM115
     head = file.read(_HEAD)
+    if not head:
+        raise empty(path)
     file.seek(0)
     options = {"format_whitelist": ",".join(DEMUXERS)}
     container = av.open(

@@ -72,5 +72,5 @@ def test_there_and_back(hub, tmp_path):
     loaded = shell(sys.executable, "-c", LOAD, NAME, audio)
     for found in json.loads(loaded.splitlines()[-1]):
         np.testing.assert_allclose(found, expected[0], atol=1e-6)
-    line = f"{expected[3][0]:8} {expected[1].item():+10.4f}  {audio}\n"
+    line = f"{expected[3][0]:8} {expected[1].item():+10.4f}    0.1 s  {audio}\n"
     assert shell(COMMAND, "classify", "--source", NAME, audio) == line
