@@ -40,8 +40,9 @@ PAUSE = 1.0
 _SUSTAINED, _NEAREST = 4, 9
 # So many samples tell most often whether there is a sound.
 _GLANCE = 3600
-# Channels differ, or cancel each other, by these shares of their power.
-_DIFFERENT, _CANCELLED = 0.01, 0.005
+# Channels differ if their mix has lost this share of their power, and cancel
+# each other if it has kept less than this one, divided by their number.
+_DIFFERENT, _CANCELLED = 0.01, 0.01
 # Channels are averaged in blocks of this many values.
 _BLOCK = 1 << 18
 # The longest reach of the resampling filter to either side, in seconds.
@@ -113,7 +114,7 @@ def hear(path, num_samples, trim_silence=False, channel=None):
         with open_audio(path, channel) as audio:
             start, stop = speech_bounds(audio.blocks(), SAMPLE_RATE)
     with open_audio(path, channel) as audio:
-        blocks = _part(audio.blocks(start + num_samples), start, stop)
+        blocks = _part(audio.blocks(num_samples), start, stop)
         wav, skipped = _from_first_sound(blocks, num_samples, path)
     start, notes = (start + skipped) / SAMPLE_RATE, audio.notes
     if skipped:
@@ -247,7 +248,7 @@ class Audio:
     def notes(self):
         """Sentences on what a listener should know of what was read."""
         notes = list(self.source.notes)
-        if self._separate * (1 - _DIFFERENT) > self._mixed:
+        if self._mix_keeps_less_than(1 - _DIFFERENT):
             notes.append(
                 f"its channels differ ({self.source.channels}), and their mix "
                 "was heard; --channels each hears them one by one"
@@ -303,12 +304,16 @@ class Audio:
         if channels > 1 and not self.channel:
             self._mixed += float(np.vdot(mono, mono))
             self._separate += float(np.vdot(block, block)) / channels
-            if self._mixed < _CANCELLED * self._separate:
+            if self._mix_keeps_less_than(_CANCELLED / channels):
                 raise InputError(
                     f"{self.path}: its channels cancel each other, and nothing "
                     "is left of their mix; hear one of them, with --channels 1"
                 )
         return mono
+
+    def _mix_keeps_less_than(self, share):
+        heard = self._separate > AUDIBLE * self.source.position
+        return heard and self._mixed < share * self._separate
 
 
 def resampling_factors(rate):

@@ -262,17 +262,25 @@ def open_source(path):
             f"{path}: raw samples state neither rate nor channels; expected a "
             "format with a header, such as FLAC, WAV, M4A or MP3"
         )
-    with contextlib.ExitStack() as stack:
-        try:
-            source = _open(path, stack)
-        except (soundfile.LibsndfileError, av.FFmpegError, OSError) as error:
-            reason = getattr(error, "error_string", None) or error.strerror
-            raise InputError(
-                f"{path}: cannot be read as audio ({reason}); expected an "
-                "intact file of a usual format, such as FLAC, WAV, M4A, OGG or "
-                "MP3"
-            ) from error
-        yield source
+    with contextlib.ExitStack() as stack, _naming(path):
+        yield _open(path, stack)
+
+
+@contextlib.contextmanager
+def _naming(path):
+    """Raise an ``InputError`` for those of the libraries."""
+    try:
+        yield
+    except (
+        soundfile.LibsndfileError,
+        av.FFmpegError,
+        PermissionError,
+    ) as error:
+        reason = getattr(error, "error_string", None) or error.strerror
+        raise InputError(
+            f"{path}: cannot be read as audio ({reason}); expected an intact "
+            "file of a usual format, such as FLAC, WAV, M4A, OGG or MP3"
+        ) from error
 
 
 def _open(path, stack):
