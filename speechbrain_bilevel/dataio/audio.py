@@ -179,8 +179,8 @@ def _more(wav, blocks, count):
 def silent(path):
     """Return the error for a file without any sound."""
     return InputError(
-        f"{path}: nothing to hear: no sound of a level above "
-        f"{10 * math.log10(AUDIBLE):.0f} dB"
+        f"{path}: nothing to hear: no sound above "
+        f"{10 * math.log10(AUDIBLE):.0f} dB for 0.1 s"
     )
 
 

@@ -255,7 +255,11 @@ def open_source(path):
     """
     # Unlike Path's methods, these never raise, e.g. on a name too long.
     if not os.path.isfile(path):
-        kind = "is a folder" if os.path.isdir(path) else "does not exist"
+        kind = "is no file, but a device or a pipe"
+        if os.path.isdir(path):
+            kind = "is a folder"
+        elif not os.path.exists(path):
+            kind = "does not exist"
         raise InputError(f"{path}: {kind}; expected an audio file")
     if os.path.splitext(path)[1].lower() == ".raw":
         raise InputError(

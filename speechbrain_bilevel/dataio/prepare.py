@@ -284,7 +284,7 @@ def check_audio(path, any_format=False):
             if not spans:
                 raise empty(path)
             if not any(spans):
-                faults.append(("silent", "no sound of a level above -80 dB"))
+                faults.append(("silent", "no sound above -80 dB for 0.1 s"))
             for note in source.notes:
                 kind = "truncated" if "truncated" in note else "damaged"
                 faults.append((kind, note))

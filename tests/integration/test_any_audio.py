@@ -56,7 +56,7 @@ BAD = {
     "zero_bytes.wav": (lambda path: path.touch(), "no audio can be decoded"),
     "zeros.wav": (
         lambda path: soundfile.write(path, np.zeros(32000), 16000),
-        "nothing to hear: no sound of a level above -80 dB",
+        "nothing to hear: no sound above -80 dB for 0.1 s",
     ),
     "nan.wav": (
         lambda path: soundfile.write(

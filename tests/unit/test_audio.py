@@ -196,7 +196,7 @@ BAD = {
     "silence": (
         "a.wav",
         lambda path: save(path, np.zeros(24000)),
-        "nothing to hear: no sound of a level above -80 dB",
+        "nothing to hear: no sound above -80 dB for 0.1 s",
     ),
     "rate of 0": (
         "a.wav",

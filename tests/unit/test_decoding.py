@@ -312,6 +312,12 @@ def test_what_is_no_recording_is_not_taken_for_one(tmp_path, name, content):
     assert find_audio(tmp_path) == [str(tmp_path / "a.wav")]
 
 
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: is no file, but a device"):
+        hear(tmp_path / "pipe", 64600)
+
+
 def test_a_film_without_sound(tmp_path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as output:
