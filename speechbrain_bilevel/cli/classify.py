@@ -107,7 +107,7 @@ def _classify(args):
         if verdict.error is None:
             n_scored += 1
         else:
-            print(f"error: {verdict.error}", file=sys.stderr)
+            print(f"error: {printable(verdict.error)}", file=sys.stderr)
             n_failed += 1
     if n_failed:
         total = n_scored + n_failed
@@ -196,7 +196,7 @@ def _table(verdicts):
 
 def _in_words(verdict):
     if verdict.error is not None:
-        return f"no verdict: {verdict.error}"
+        return "no verdict"
     return f"{verdict.label:8} {verdict.score:+10.4f} {verdict.heard:6.1f} s"
 
 

@@ -38,8 +38,8 @@ LOUDEST = 10.0
 PAUSE = 1.0
 # Frames are sounds if so many of their nearest ones are: 0.1 of 0.225 s.
 _SUSTAINED, _NEAREST = 4, 9
-# So many samples tell most often whether there is a sound.
-_GLANCE = 3600
+# So many samples, five frames, tell most often whether there is a sound.
+_GLANCE = 2000
 # Channels differ if their mix has lost this share of their power, and cancel
 # each other if it has kept less than this one, divided by their number.
 _DIFFERENT, _CANCELLED = 0.01, 0.01
@@ -109,14 +109,16 @@ def hear(path, num_samples, trim_silence=False, channel=None):
     >>> heard.wav.shape, heard.notes[0][:19]
     (torch.Size([16000]), 'its channels differ')
     """
-    start, stop = 0, math.inf
+    start, stop, notes = 0, math.inf, []
     if trim_silence:
         with open_audio(path, channel) as audio:
             start, stop = speech_bounds(audio.blocks(), SAMPLE_RATE)
+            notes = audio.notes
     with open_audio(path, channel) as audio:
         blocks = _part(audio.blocks(num_samples), start, stop)
-        wav, skipped = _from_first_sound(blocks, num_samples, path)
-    start, notes = (start + skipped) / SAMPLE_RATE, audio.notes
+        wav, skipped = _from_first_sound(blocks, num_samples, audio)
+    start = (start + skipped) / SAMPLE_RATE
+    notes = notes or audio.notes
     if skipped:
         notes.append(f"is heard from {start:.1f} s on, silent before")
     return Heard(torch.from_numpy(wav), start, notes)
@@ -141,11 +143,11 @@ def _part(blocks, start, stop):
             return
 
 
-def _from_first_sound(blocks, num_samples, path):
+def _from_first_sound(blocks, num_samples, audio):
     """Return what is heard, and how many samples before it were skipped."""
     wav, skipped = _more(None, blocks, num_samples), 0
     if not len(wav):
-        raise empty(path)
+        raise empty(audio.path)
     pause = max(1, min(round(PAUSE * SAMPLE_RATE), num_samples // 2))
     begin = wav[:pause]
     if not _has_sound(begin[-_GLANCE:]) and sound_span(begin) is None:
@@ -155,7 +157,7 @@ def _from_first_sound(blocks, num_samples, path):
             skipped += len(wav) - len(kept)
             wav = _more(kept, blocks, len(kept) + 1)
             if len(wav) == len(kept):
-                raise silent(path)
+                raise audio.silent()
         skipped += span[0]
         wav = _more(wav[span[0] :], blocks, num_samples)
     wav = wav[:num_samples]
@@ -163,6 +165,8 @@ def _from_first_sound(blocks, num_samples, path):
     if not _has_sound(end[:_GLANCE]) and sound_span(end) is None:
         span = sound_span(wav)
         wav = wav[: span[1]] if span else wav
+    if audio.cancelled:
+        raise audio.silent()
     return wav, skipped
 
 
@@ -174,14 +178,6 @@ def _more(wav, blocks, count):
             break
         wav = block if wav is None else np.concatenate([wav, block])
     return np.empty(0, np.float32) if wav is None else wav
-
-
-def silent(path):
-    """Return the error for a file without any sound."""
-    return InputError(
-        f"{path}: nothing to hear: no sound above "
-        f"{10 * math.log10(AUDIBLE):.0f} dB for 0.1 s"
-    )
 
 
 def fit_length(wav, num_samples):
@@ -241,7 +237,8 @@ class Audio:
 
     def __init__(self, path, source, channel=None):
         self.path, self.source, self.channel = path, source, channel
-        # Sums of squares: of the mean of all channels, and of each on average.
+        # Their variances, summed: of the mean of all channels, and the mean of
+        # those of each.
         self._mixed = self._separate = 0.0
 
     @property
@@ -302,14 +299,39 @@ class Audio:
                 "possible one, e.g. 32768"
             )
         if channels > 1 and not self.channel:
-            self._mixed += float(np.vdot(mono, mono))
-            self._separate += float(np.vdot(block, block)) / channels
-            if self._mix_keeps_less_than(_CANCELLED / channels):
-                raise InputError(
-                    f"{self.path}: its channels cancel each other, and nothing "
-                    "is left of their mix; hear one of them, with --channels 1"
-                )
+            count = len(block)
+            sums = np.ones(count, np.float32) @ block
+            self._mixed += np.vdot(mono, mono) - sums.mean() ** 2 / count
+            squares = np.vdot(block, block) - np.vdot(sums, sums) / count
+            self._separate += squares / channels
         return mono
+
+    @property
+    def cancelled(self):
+        """Whether the channels cancel each other in what was read."""
+        return self._mix_keeps_less_than(_CANCELLED / self.source.channels)
+
+    def silent(self):
+        """Return the error for a file without any sound in what was read."""
+        if self.cancelled:
+            return InputError(
+                f"{self.path}: its channels cancel each other, and nothing is "
+                "left of their mix; hear one of them, with --channels 1"
+            )
+        return InputError(
+            f"{self.path}: nothing to hear: no sound above "
+            f"{10 * math.log10(AUDIBLE):.0f} dB for 0.1 s"
+        )
+
+    def sounds(self):
+        """Decode all of it, and return whether it holds a sound."""
+        rate, heard, end = self.source.rate, False, np.empty(0, np.float32)
+        for block in self.unresampled():
+            if not heard:
+                end = np.concatenate([end, block])
+                heard = sound_span(end, rate) is not None
+                end = end[-_NEAREST * round(_FRAME * rate) :]
+        return heard and not self.cancelled
 
     def _mix_keeps_less_than(self, share):
         heard = self._separate > AUDIBLE * self.source.position
@@ -412,11 +434,11 @@ def sound_span(wav, rate=SAMPLE_RATE):
 
 def _has_sound(wav):
     """Whether ``sound_span`` finds a sound in a few frames, but faster."""
-    size = round(_FRAME * SAMPLE_RATE)
-    if len(wav) < _NEAREST * size:
+    if len(wav) < _GLANCE:
         return sound_span(wav) is not None
-    frames = wav[: _NEAREST * size].reshape(_NEAREST, size)
+    frames = wav[:_GLANCE].reshape(_NEAREST // 2 + 1, -1)
     frames = frames - frames.mean()
+    size = frames.shape[1]
     powers = np.einsum("ij,ij->i", frames, frames) / size
     powers -= (frames.sum(axis=1) / size) ** 2
     return np.count_nonzero(powers >= AUDIBLE) >= _SUSTAINED
@@ -508,7 +530,13 @@ def find_audio(paths):
 
 def _audio_in(folder):
     found, others, seen = [], [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    # What may not be read is reported by whoever opens it.
+    walk = os.walk(
+        folder,
+        onerror=lambda error: found.append(error.filename),
+        followlinks=True,
+    )
+    for parent, folders, names in walk:
         # A link may lead back to where it is.
         real = os.path.realpath(parent)
         folders[:] = [] if real in seen else sorted(folders)
@@ -535,4 +563,4 @@ def _is_audio(path):
         with open_source(path):
             return True
     except InputError:
-        return False
+        return os.path.isfile(path) and not os.access(path, os.R_OK)

@@ -20,11 +20,11 @@ from speechbrain_bilevel.utils.errors import InputError
 #: The demuxers that PyAV may use: those of recordings. FFmpeg's playlists and
 #: lists of files, which open other files and addresses, are not among them.
 DEMUXERS = (
-    *("aac", "ac3", "aiff", "alaw", "amr", "amrnb", "amrwb", "ape", "asf"),
-    *("au", "avi", "caf", "dts", "eac3", "f4v", "flac", "flv", "gsm", "ircam"),
-    *("loas", "matroska", "webm", "mov", "mp4", "m4a", "3gp", "3g2", "mj2"),
-    *("mp3", "mpeg", "mpegts", "nistsphere", "nut", "ogg", "rm", "sln", "sox"),
-    *("tak", "tta", "voc", "w64", "wav", "wv", "xwma"),
+    *("aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "dts"),
+    *("eac3", "f4v", "flac", "flv", "ircam", "loas", "matroska", "webm"),
+    *("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "mp3", "mpeg", "mpegts"),
+    *("nistsphere", "nut", "ogg", "rm", "sox", "tak", "tta", "voc", "w64"),
+    *("wav", "wv", "xwma"),
 )
 # Those whose headers state how long the audio is. Others' durations are
 # FFmpeg's estimate, or only that of their first part.
@@ -36,9 +36,11 @@ _SOUNDFILE = (b"fLaC", b"RIFF", b"RIFX", b"RF64", b"riff")
 _CODED = ("MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III", "GSM610")
 _CODED += ("VORBIS", "OPUS")
 # Sizes in WAVs from here on mean that their end was not known yet.
-_UNKNOWN = 0x7FFF_0000
+_UNKNOWN = 0x7F00_0000
 # In libsndfile's log: the file has fewer bytes than its header states.
 _SIZES = re.compile(r"^(?:data|riff) *: (\d+) \(should be (\d+)\)", re.M)
+# The same: what follows after the last part of it.
+_REST = re.compile(r"^\*\*\* Unknown chunk marker .* at position (\d+)", re.M)
 # An MP3's first frame, if it states their number: sync and version, side
 # information, flags, number.
 _XING = re.compile(
@@ -49,8 +51,8 @@ _XING = re.compile(
 _HEAD = 2**20
 # Frames to skip at once.
 _STEP = 1 << 16
-# Seconds that codecs may add at the end.
-_PADDING = 0.1
+# What codecs may add at the end: seconds, or samples, if these take longer.
+_PADDING, _PADDED = 0.1, 2048
 
 
 class Source:
@@ -94,6 +96,13 @@ class Source:
                 f"{self.stated:.2f} s"
             )
 
+    def _tell_rest(self, size):
+        if size > 1000:
+            self.tell(
+                f"has {size} more bytes after the end that its header states, "
+                "which were not heard"
+            )
+
     def tell(self, note):
         """Add a note, once."""
         if note not in self.notes:
@@ -103,17 +112,22 @@ class Source:
 class SoundFileSource(Source):
     """FLAC or WAV. ``open_other`` opens it with FFmpeg, if it is damaged."""
 
-    tolerance = 1e-6
+    tolerance = 0.01
 
     def __init__(self, path, file, open_other=None):
         self.notes, self.file, self.rest = [], file, None
         self.open_other, frames, rate = open_other, file.frames, file.samplerate
         stated = frames / rate if frames < NO_LENGTH else None
         super().__init__(path, file.format, rate, file.channels, stated)
-        sizes = file.format != "FLAC" and _SIZES.search(file.extra_info)
+        if file.format == "FLAC":
+            return
+        log = file.extra_info
+        sizes, rest = _SIZES.search(log), _REST.search(log)
         if sizes and int(sizes[1]) < _UNKNOWN:
             self.stated *= int(sizes[1]) / max(1, int(sizes[2]))
             self._compare(frames / rate)
+        if rest:
+            self._tell_rest(os.path.getsize(path) - int(rest[1]))
 
     def _read(self, count):
         if self.rest is None:
@@ -133,8 +147,6 @@ class SoundFileSource(Source):
 class FfmpegSource(Source):
     """The first audio stream of any other file."""
 
-    tolerance = _PADDING
-
     def __init__(self, path, container, head):
         self.container, self.notes = container, []
         names = container.format.name.split(",")
@@ -147,11 +159,12 @@ class FfmpegSource(Source):
         if first is None:
             raise empty(path)
         self.like, rate = first, first.sample_rate
-        stated, end = None, self._duration()
+        self.tolerance = max(_PADDING, _PADDED / rate)
+        stated, end = None, self._duration("asf" not in names)
         if _STATING.intersection(names):
             stated = end
         elif "mp3" in names:
-            stated, self.tolerance = _stated_by_xing(head, rate), 0.25
+            stated, self.tolerance = _stated_by_xing(head, rate), 0.5
         channels = first.layout.nb_channels
         super().__init__(path, names[0], rate, channels, stated)
         blocks = self._blocks(itertools.chain([first], frames))
@@ -159,13 +172,22 @@ class FfmpegSource(Source):
         if end and (stated == end or "ogg" in names):
             blocks = self._without_padding(blocks, round(end * rate))
         self.blocks = blocks
+        # WAV and AIFF state the length of all, if they were finished.
+        order = {b"RIFF": "little", b"FORM": "big"}.get(head[:4])
+        size = int.from_bytes(head[4:8], order) + 8 if order else 0
+        if 1000 < size < _UNKNOWN:
+            self._tell_rest(os.path.getsize(path) - size)
         self.pending = np.empty((0, channels), np.float32)
 
-    def _duration(self):
-        if self.stream.duration is not None:
-            return float(self.stream.duration * self.stream.time_base)
-        duration = self.container.duration
-        return duration and duration / av.time_base
+    def _duration(self, of_stream):
+        container, stream = self.container, self.stream
+        if of_stream and stream.duration is not None:
+            return float(stream.duration * stream.time_base)
+        # It lasts as long as a picture, and counts from 0.
+        late = abs(container.start_time or 0) > _PADDING * av.time_base
+        if late or len(container.streams) > 1 or not container.duration:
+            return None
+        return container.duration / av.time_base
 
     def _frames(self):
         damaged = 0
@@ -216,7 +238,7 @@ class FfmpegSource(Source):
             if len(block) > left:
                 padding.append(block[max(0, left) :])
             left -= len(block)
-            if -left > _PADDING * self.rate:
+            if -left > self.tolerance * self.rate:
                 yield from padding
                 yield from blocks
 
@@ -258,6 +280,8 @@ def open_source(path):
         kind = "is no file, but a device or a pipe"
         if os.path.isdir(path):
             kind = "is a folder"
+            if not os.access(path, os.R_OK | os.X_OK):
+                kind += " that may not be read"
         elif not os.path.exists(path):
             kind = "does not exist"
         raise InputError(f"{path}: {kind}; expected an audio file")
@@ -298,12 +322,13 @@ def _open(path, stack):
     try:
         return open_other()
     except av.FFmpegError as error:
-        try:
-            # There are formats that only libsndfile knows.
+        # There are formats that only libsndfile knows.
+        with contextlib.suppress(soundfile.LibsndfileError):
             opened = stack.enter_context(_SoundFile(path))
-        except soundfile.LibsndfileError:
-            raise error from None
-        return SoundFileSource(path, opened)
+            # That is a guess by the name.
+            if opened.format != "RAW":
+                return SoundFileSource(path, opened)
+        raise error
 
 
 def _is_flac_or_wav(path):

@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from speechbrain_bilevel.dataio import BONAFIDE, NO_ATTACK, SAMPLE_RATE
-from speechbrain_bilevel.dataio.audio import open_audio, sound_span
+from speechbrain_bilevel.dataio.audio import open_audio
 from speechbrain_bilevel.dataio.corpora import CORPORA
 from speechbrain_bilevel.dataio.decoding import empty
 from speechbrain_bilevel.dataio.protocols import read_protocol, recognize
@@ -278,13 +278,12 @@ def check_audio(path, any_format=False):
             source, faults = audio.source, []
             if not any_format:
                 faults = _format_faults(audio.source)
-            spans = [
-                sound_span(block, source.rate) for block in audio.unresampled()
-            ]
-            if not spans:
+            sounds = audio.sounds()
+            if not source.position:
                 raise empty(path)
-            if not any(spans):
-                faults.append(("silent", "no sound above -80 dB for 0.1 s"))
+            if not sounds:
+                detail = str(audio.silent()).removeprefix(f"{path}: ")
+                faults.append(("silent", detail))
             for note in source.notes:
                 kind = "truncated" if "truncated" in note else "damaged"
                 faults.append((kind, note))

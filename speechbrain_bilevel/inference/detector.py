@@ -19,7 +19,6 @@ from speechbrain_bilevel.dataio.audio import (
     hear,
     open_audio,
     read_windows,
-    silent,
 )
 from speechbrain_bilevel.inference import pretrained
 from speechbrain_bilevel.inference.verdicts import (
@@ -472,8 +471,8 @@ class SpoofDetector(EncoderClassifier):
 
     def _long_verdict(self, audio, segments):
         heard = [part for part in segments if part.score is not None]
-        if not heard:
-            raise silent(audio.path)
+        if not heard or audio.cancelled:
+            raise audio.silent()
         mean = math.fsum(part.score for part in heard) / len(heard)
         seconds = end = 0.0
         for part in heard:

@@ -135,7 +135,13 @@ def lowest(verdicts):
     if not scored or len(verdicts) == 1:
         return verdicts[0]
     decisive = min(scored, key=lambda verdict: verdict.score)
-    return dataclasses.replace(decisive, channels=verdicts)
+    notes = tuple(
+        f"channel {number}: " + note.removeprefix(f"{verdict.path}: ")
+        for number, verdict in enumerate(verdicts, 1)
+        for note in (*verdict.notes, verdict.error)
+        if note
+    )
+    return dataclasses.replace(decisive, channels=verdicts, notes=notes)
 
 
 def likelihood_ratio_text(score):

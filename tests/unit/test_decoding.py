@@ -330,6 +330,109 @@ def test_a_film_without_sound(tmp_path):
         hear(path, 64600)
 
 
+def test_the_padding_of_a_block_at_8_khz_is_left_out(tmp_path):
+    wav = speech(4.1, 8000)
+    path = encode(tmp_path / "call.m4a", wav, "aac", 8000)
+    found, _, notes = decoded(path)
+    assert len(found) == len(wav) and notes == []
+    assert check_audio(path, any_format=True) == (4.1, [])
+
+
+@pytest.mark.parametrize("ending", ["webm", "mkv", "wmv"])
+def test_a_picture_may_last_longer_than_the_sound(tmp_path, ending):
+    codec, rate = ("wmav2", RATE) if ending == "wmv" else ("libopus", 48000)
+    path = tmp_path / f"long.{ending}"
+    with av.open(str(path), "w") as output:
+        picture = output.add_stream("libvpx" if rate > RATE else "wmv2", rate=1)
+        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
+        sound = output.add_stream(codec, rate=rate, layout="mono")
+        sound.bit_rate = 64000
+        for second in range(9):
+            frame = av.VideoFrame(32, 32, "yuv420p")
+            frame.pts = second
+            output.mux(picture.encode(frame))
+        output.mux(picture.encode(None))
+        frame = av.AudioFrame.from_ndarray(
+            speech(3, rate).astype(np.float32)[None], "fltp", "mono"
+        )
+        frame.sample_rate, frame.pts = rate, 0
+        output.mux(sound.encode(frame))
+        output.mux(sound.encode(None))
+    found, rate, notes = decoded(path)
+    assert len(found) / rate == pytest.approx(3, abs=0.15) and notes == []
+
+
+@pytest.mark.parametrize("stated", [0.25, 1.0])
+def test_what_follows_the_stated_end_is_told(tmp_path, stated):
+    path, other = tmp_path / "a.wav", tmp_path / "b.wav"
+    soundfile.write(path, speech(), RATE)
+    soundfile.write(other, speech(5), RATE)
+    if stated < 1:
+        size = int(stated * 2 * RATE * SECONDS) & ~1
+        with_sizes(path, size + 36, size)
+    else:
+        joined(path, path, other)
+    found, _, (note,) = decoded(path)
+    assert len(found) == pytest.approx(stated * SECONDS * RATE, abs=1)
+    assert note.endswith(" which were not heard") and note.startswith("has ")
+    assert check_audio(path, True)[1] == [("damaged", note)]
+
+
+@pytest.mark.parametrize("size", [1, -1])
+def test_a_size_that_is_off_by_a_byte_is_no_matter(tmp_path, size):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, speech(), RATE)
+    data = 2 * round(SECONDS * RATE)
+    with_sizes(path, data + 36, data + size)
+    assert check_audio(path, any_format=True)[1] == []
+
+
+@pytest.mark.parametrize("name", ["a.snd", "a.au", "a.vox", "a.gsm", "a.al"])
+def test_text_is_no_audio_whatever_its_name(tmp_path, name):
+    (tmp_path / name).write_text("the quick brown fox, label, spoof\n" * 400)
+    with pytest.raises(InputError):
+        hear(tmp_path / name, 64600)
+
+
+@pytest.mark.parametrize("tail", ["dither", "offset", "click"])
+def test_silence_is_found_whatever_its_length(tmp_path, tail):
+    """Its last block may be short."""
+    count = 2**18 + 200
+    wav = np.full(count, 0.1 if tail == "offset" else 0.0)
+    if tail == "dither":
+        wav = np.random.default_rng(0).triangular(-1, 0, 1, count) / 2**15
+    if tail == "click":
+        wav[-50:-40] = 0.5
+    path = tmp_path / "a.wav"
+    soundfile.write(path, wav, RATE)
+    (fault,) = check_audio(path, any_format=True)[1]
+    assert fault[0] == "silent"
+
+
+def test_channels_that_cancel_each_other_for_a_while(tmp_path):
+    wav, path = speech(12), tmp_path / "a.wav"
+    other = np.where(np.arange(len(wav)) < 5 * RATE, -wav, wav)
+    soundfile.write(path, np.stack([wav, other], axis=1), RATE)
+    assert check_audio(path, any_format=True) == (12, [])
+    heard = hear(path, 64600)
+    assert heard.start == pytest.approx(5, abs=0.03)
+    assert heard.notes[0].startswith("its channels differ (2)")
+    # An offset is no sound, and no difference.
+    offset = np.stack([wav + 0.15, wav - 0.15], axis=1)
+    soundfile.write(path, offset, RATE)
+    assert hear(path, 64600).notes == []
+
+
+def test_clicks_are_no_speech_at_any_door(tmp_path):
+    wav = np.zeros(80000)
+    wav[::1050] = 0.5
+    path = tmp_path / "a.wav"
+    soundfile.write(path, wav, RATE)
+    assert check_audio(path, any_format=True)[1][0][0] == "silent"
+    with pytest.raises(InputError, match="nothing to hear"):
+        hear(path, 32000)
+
+
 # ------------------------------------------------------------ folders and names
 def test_folders_are_searched_by_content_and_through_links(tmp_path, caplog):
     inside, outside = tmp_path / "inside", tmp_path / "outside"
