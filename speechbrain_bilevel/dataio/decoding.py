@@ -159,7 +159,7 @@ class FfmpegSource(Source):
         if first is None:
             raise empty(path)
         self.like, rate = first, first.sample_rate
-        self.tolerance = max(_PADDING, _PADDED / rate)
+        self.tolerance = max(_PADDING, _PADDED / max(1, rate))
         stated, end = None, self._duration("asf" not in names)
         if _STATING.intersection(names):
             stated = end
@@ -183,7 +183,7 @@ class FfmpegSource(Source):
         container, stream = self.container, self.stream
         if of_stream and stream.duration is not None:
             return float(stream.duration * stream.time_base)
-        # It lasts as long as a picture, and counts from 0.
+        # The container's is that of its longest stream, and counts from 0.
         late = abs(container.start_time or 0) > _PADDING * av.time_base
         if late or len(container.streams) > 1 or not container.duration:
             return None
