@@ -14,7 +14,7 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_bilevel.dataio import SAMPLE_RATE
 from speechbrain_bilevel.dataio.decoding import empty, open_source
-from speechbrain_bilevel.utils.errors import InputError, printable
+from speechbrain_bilevel.utils.errors import InputError, listed, printable
 
 logger = get_logger(__name__)
 
@@ -51,8 +51,6 @@ _MARGIN = 0.05
 _STEP = 1 << 17
 # Channels that are heard one by one.
 _MANY = 64
-# Files to name.
-_SHOWN = 5
 # Length and distance of the frames in which speech is looked for, in seconds.
 _FRAME, _HOP = 0.025, 0.010
 # 40 dB below the loudest frame, as a ratio of powers.
@@ -426,10 +424,8 @@ def sound_span(wav, rate=SAMPLE_RATE):
     )
     if not len(sounds):
         return None
-    last = sounds[-1] + 1
-    return int(sounds[0]) * size, len(wav) if last == count else int(
-        last
-    ) * size
+    start, stop = int(sounds[0]) * size, int(sounds[-1] + 1) * size
+    return start, len(wav) if stop == count * size else stop
 
 
 def _has_sound(wav):
@@ -549,11 +545,9 @@ def _audio_in(folder):
             known = os.path.splitext(name)[1].lower() in ENDINGS
             (found if known or _is_audio(path) else others).append(path)
     if others:
-        names = ", ".join(printable(path) for path in sorted(others)[:_SHOWN])
-        more = len(others) - _SHOWN
         logger.warning(
-            f"{printable(folder)}: not audio, and not heard: {names}"
-            + (f" and {more} more" if more > 0 else "")
+            f"{printable(folder)}: not audio, and not heard: "
+            f"{listed(sorted(others))}"
         )
     return sorted(found)
 

@@ -28,13 +28,17 @@ DEMUXERS = (
 )
 # Those whose headers state how long the audio is. Others' durations are
 # FFmpeg's estimate, or only that of their first part.
-_STATING = {"aiff", "asf", "au", "flac", "matroska", "mov", "nistsphere"}
-_STATING |= {"w64", "wav"}
+_STATING = {
+    *("aiff", "asf", "au", "flac", "matroska", "mov", "nistsphere"),
+    *("w64", "wav"),
+}
 # How soundfile's files begin.
 _SOUNDFILE = (b"fLaC", b"RIFF", b"RIFX", b"RF64", b"riff")
 # Coded in one of these, under whatever name, PyAV reads them.
-_CODED = ("MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III", "GSM610")
-_CODED += ("VORBIS", "OPUS")
+_CODED = (
+    *("MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"),
+    *("GSM610", "VORBIS", "OPUS"),
+)
 # Sizes in WAVs from here on mean that their end was not known yet.
 _UNKNOWN = 0x7F00_0000
 # In libsndfile's log: the file has fewer bytes than its header states.

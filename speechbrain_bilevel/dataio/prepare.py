@@ -275,9 +275,8 @@ def check_audio(path, any_format=False):
         return 0.0, [("empty", "0 bytes")]
     try:
         with open_audio(path) as audio:
-            source, faults = audio.source, []
-            if not any_format:
-                faults = _format_faults(audio.source)
+            source = audio.source
+            faults = [] if any_format else _format_faults(source)
             sounds = audio.sounds()
             if not source.position:
                 raise empty(path)

@@ -454,16 +454,14 @@ class SpoofDetector(EncoderClassifier):
         size, hop = self._window(window, step)
         verdicts = []
         for channel in channel_numbers(path, channels):
-            with open_audio(path, channel) as audio:
-                windows = self._windows(audio, size, hop, batch_size, progress)
-                try:
+            try:
+                with open_audio(path, channel) as audio:
+                    windows = self._windows(
+                        audio, size, hop, batch_size, progress
+                    )
                     verdicts.append(self._long_verdict(audio, tuple(windows)))
-                except InputError as error:
-                    if channels != "each":
-                        raise
-                    verdicts.append(LongVerdict(str(path), error=str(error)))
-        if channels != "each":
-            return verdicts[0]
+            except InputError as error:
+                verdicts.append(LongVerdict(str(path), error=str(error)))
         verdict = lowest(verdicts)
         if verdict.error is not None:
             raise InputError(verdict.error)

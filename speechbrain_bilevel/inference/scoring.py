@@ -117,14 +117,11 @@ def score_trials(
         share = 100 * padding(lengths, num_samples)
         text = f"padding: {share:.1f} % of what the network saw"
         tqdm.write(text, file=sys.stderr)
-    n_made = sum(share[4] for share in shares)
-    tqdm.write(
-        f"{n_made} scores made, {len(trials) - len(missing)} kept",
-        file=sys.stderr,
-    )
+    n_errors = sum(share[0] for share in shares)
+    made, kept = len(missing) - n_errors, len(trials) - len(missing)
+    tqdm.write(f"{made} scores made, {kept} kept", file=sys.stderr)
     if said := _some(shares, 2):
         tqdm.write(f"notes:\n  {said}", file=sys.stderr)
-    n_errors = sum(share[0] for share in shares)
     if n_errors:
         raise InputError(
             f"{n_errors} of {len(trials)} trials have no score:\n  "
@@ -174,7 +171,7 @@ def _score_share(detector, batches, scores, num_workers):
         unit="trial",
         disable=not if_main_process() or not len(batches),
     )
-    n_errors, shown, n_notes, said, n_made = 0, [], 0, [], 0
+    n_errors, shown, n_notes, said = 0, [], 0, []
     with progress, torch.no_grad():
         for positions, rows, wavs, errors, notes in loader:
             n_trials = len(positions) + len(errors)
@@ -193,13 +190,12 @@ def _score_share(detector, batches, scores, num_workers):
                     for position, score, good in pairs
                     if not good
                 ]
-                n_made += sum(finite)
             n_errors += len(errors)
             shown = (shown + errors)[:_SHOWN]
             n_notes += len(notes)
             said = (said + notes)[:_SHOWN]
             progress.update(n_trials)
-    return n_errors, shown, n_notes, said, n_made
+    return n_errors, shown, n_notes, said
 
 
 # ------------------------------------------------------------------- score file

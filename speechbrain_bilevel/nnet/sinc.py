@@ -191,18 +191,14 @@ class _ClipByClip(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        wavs, *tensors = ctx.saved_tensors
-        constants = ctx.eps, ctx.pool
+        tensors, constants = ctx.saved_tensors, (ctx.eps, ctx.pool)
         if has_tangent(gradient):
             needed = ctx.needs_input_grad[:6]
-            arguments = ctx.saved_tensors
             _, *found = gradients(
-                _whole_batch, gradient, arguments, needed, *constants
+                _whole_batch, gradient, tensors, needed, *constants
             )
         else:
-            found = _ClipByClipGradients.apply(
-                gradient, wavs, *tensors, *constants
-            )
+            found = _ClipByClipGradients.apply(gradient, *tensors, *constants)
         return None, *found, None, None
 
 

@@ -28,20 +28,22 @@ def speech(seconds=SECONDS, rate=RATE, seed=0):
     return 0.4 * np.sin(2 * np.pi * np.cumsum(pitch) / rate)
 
 
-def encode(path, wav, codec, rate=RATE, format=None, options=(), video=False):
-    """Write a file with FFmpeg."""
+def encode(
+    path, wav, codec, rate=RATE, format=None, options=(), film=None, pictures=1
+):
+    """Write a file with FFmpeg; with ``film``, a codec, pictures in it too, one
+    a second."""
     with av.open(
         str(path), "w", format=format, options=dict(options)
     ) as output:
-        if video:
-            picture = output.add_stream("mpeg4", rate=10)
-            picture.width = picture.height = 32
-            picture.pix_fmt = "yuv420p"
+        picture = add_picture(output, film) if film else None
         stream = output.add_stream(codec, rate=rate)
         stream.layout, stream.bit_rate = "mono", 64000
-        if video:
-            frame = av.VideoFrame(32, 32, "yuv420p")
-            output.mux(picture.encode(frame))
+        if film:
+            for second in range(pictures):
+                frame = av.VideoFrame(32, 32, "yuv420p")
+                frame.pts = second
+                output.mux(picture.encode(frame))
             output.mux(picture.encode(None))
         resampler = av.AudioResampler(
             stream.format.name, "mono", rate, stream.frame_size or 1024
@@ -55,6 +57,13 @@ def encode(path, wav, codec, rate=RATE, format=None, options=(), video=False):
             output.mux(stream.encode(part))
         output.mux(stream.encode(None))
     return path
+
+
+def add_picture(output, codec):
+    """Add a stream of small pictures."""
+    picture = output.add_stream(codec, rate=1)
+    picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
+    return picture
 
 
 def decoded(path):
@@ -114,7 +123,7 @@ def test_containers(tmp_path, name):
         codec,
         rate,
         FORMATS.get(ending),
-        video=ending in ("mp4", "mov"),
+        film="mpeg4" if ending in ("mp4", "mov") else None,
     )
     found, found_rate, notes = decoded(path)
     assert found_rate == rate and notes == []
@@ -321,9 +330,7 @@ def test_a_pipe_is_refused(tmp_path):
 def test_a_film_without_sound(tmp_path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as output:
-        stream = output.add_stream("mpeg4", rate=10)
-        stream.width = stream.height = 32
-        stream.pix_fmt = "yuv420p"
+        stream = add_picture(output, "mpeg4")
         output.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
         output.mux(stream.encode(None))
     with pytest.raises(InputError, match="a.mp4: holds no audio"):
@@ -340,24 +347,11 @@ def test_the_padding_of_a_block_at_8_khz_is_left_out(tmp_path):
 
 @pytest.mark.parametrize("ending", ["webm", "mkv", "wmv"])
 def test_a_picture_may_last_longer_than_the_sound(tmp_path, ending):
-    codec, rate = ("wmav2", RATE) if ending == "wmv" else ("libopus", 48000)
+    codec, rate, film = "libopus", 48000, "libvpx"
+    if ending == "wmv":
+        codec, rate, film = "wmav2", RATE, "wmv2"
     path = tmp_path / f"long.{ending}"
-    with av.open(str(path), "w") as output:
-        picture = output.add_stream("libvpx" if rate > RATE else "wmv2", rate=1)
-        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
-        sound = output.add_stream(codec, rate=rate, layout="mono")
-        sound.bit_rate = 64000
-        for second in range(9):
-            frame = av.VideoFrame(32, 32, "yuv420p")
-            frame.pts = second
-            output.mux(picture.encode(frame))
-        output.mux(picture.encode(None))
-        frame = av.AudioFrame.from_ndarray(
-            speech(3, rate).astype(np.float32)[None], "fltp", "mono"
-        )
-        frame.sample_rate, frame.pts = rate, 0
-        output.mux(sound.encode(frame))
-        output.mux(sound.encode(None))
+    encode(path, speech(3, rate), codec, rate, film=film, pictures=9)
     found, rate, notes = decoded(path)
     assert len(found) / rate == pytest.approx(3, abs=0.15) and notes == []
 
