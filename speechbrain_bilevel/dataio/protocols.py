@@ -92,7 +92,7 @@ _LIST_COLUMNS = {
 _NAME = re.compile(r"[\w.-]+")
 
 
-def read_protocol(path):
+def read_protocol(path, columns=()):
     """Read the trials of any known corpus, or of your own list.
 
     The first line identifies the corpus, see ``recognize``. The columns of a
@@ -115,6 +115,8 @@ def read_protocol(path):
         The protocol. ASVspoof2019 LA's partition follows from its name
         (".train.", ".dev." or ".eval."), else from the name of its first
         utterance (LA_T_, LA_D_ or LA_E_).
+    columns : iterable of str
+        Other columns of the protocol to keep, such as "codec", as categories.
 
     Returns
     -------
@@ -126,8 +128,9 @@ def read_protocol(path):
     Raises
     ------
     InputError
-        If the file is missing, empty, not UTF-8 or no protocol, or has bad
-        lines; all of them are counted and the first ones shown.
+        If the file is missing, empty, not UTF-8 or no protocol, lacks one of
+        the ``columns``, or has bad lines; all of them are counted and the first
+        ones shown.
 
     Example
     -------
@@ -140,11 +143,13 @@ def read_protocol(path):
     """
     corpus = recognize(path)
     if corpus.is_list:
-        return _read(path, _list_layout, _parse_list_row, _EXPECTED_ROW)
-    return _read_columns(corpus, path, _partition_of(path))
+        return _read(
+            path, _list_layout, _parse_list_row, _EXPECTED_ROW, columns
+        )
+    return _read_columns(corpus, path, _partition_of(path), columns)
 
 
-def _read_columns(corpus, path, partition):
+def _read_columns(corpus, path, partition, columns=()):
     """Read a protocol in whitespace-separated columns."""
     layout = Layout(tuple(corpus.layout.split()))
     expected = (
@@ -155,11 +160,28 @@ def _read_columns(corpus, path, partition):
         "or unpack the corpus again"
     )
     parse = _column_parser(corpus, partition)
-    return _read(path, lambda line: layout, parse, expected)
+    return _read(path, lambda line: layout, parse, expected, columns)
 
 
-def _read(path, layout, parse, expected):
-    trials, numbers = read_table(path, layout, parse, DTYPES, expected)
+def _read(path, layout, parse, expected, columns):
+    others = [name for name in columns if name not in DTYPES]
+
+    def layout_with(line):
+        found = layout(line)
+        known = sorted(filter(None, {*found.columns, *DTYPES}))
+        if missing := [name for name in others if name not in known]:
+            raise InputError(
+                f"no column {missing[0]}. Expected one of {', '.join(known)}"
+            )
+        return found
+
+    def parse_with(cells):
+        return *parse(cells), *(cells[name] or "-" for name in others)
+
+    dtypes = DTYPES | dict.fromkeys(others, "category")
+    trials, numbers = read_table(
+        path, layout_with, parse_with, dtypes, expected
+    )
     bad = BadLines(path, expected)
     for line, utt, first in repeated(trials.utt, numbers):
         bad.add(line, f"{utt} is already on line {first}")
@@ -313,6 +335,8 @@ def _list_layout(header):
                 f"{shorten(same[0])} and {shorten(same[1])} mean the same. "
                 f"Expected {LIST_HEADER}; rename one of the two"
             )
+    # Other columns keep their names, for `columns` of `read_protocol`.
+    columns = [column or name for name, column in zip(names, columns)]
     return Layout(tuple(columns), _separator(header), has_header=True)
 
 

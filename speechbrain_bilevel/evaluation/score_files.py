@@ -6,7 +6,7 @@ in the order of the file:
 * ``utt``: the name of the trial, text;
 * ``score``: float64, higher means "more bona fide";
 * ``label``, ``attack``, ``speaker``: as in ``dataio.protocols``, each only if
-  it is known.
+  it is known; and the other ``columns`` that were read of a protocol.
 
 ``scores.attrs["path"]`` is the file, for messages and reports.
 """
@@ -385,9 +385,7 @@ def _with_trials(scores, trials, partition):
     trials = trials.take(rows).reset_index(drop=True)
     if "label" in scores:
         check_same_labels(trials, scores, "the protocol")
-    return scores.assign(
-        label=trials.label, attack=trials.attack, speaker=trials.speaker
-    )
+    return scores.assign(**trials.drop(columns=["utt", "path", "partition"]))
 
 
 def _match(path, utts, expected, source="the protocol"):
