@@ -22,12 +22,15 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_bilevel.dataio import BONAFIDE, SPOOF
 from speechbrain_bilevel.dataio.corpora import (
+    ASVSPOOF2019_LA,
     ASVSPOOF2019_LA_COUNTS,
     PARTITIONS,
+    is_nearly_official,
 )
 from speechbrain_bilevel.dataio.prepare import (
     COLUMNS,
     join_paths,
+    locate_audio,
     manifest_lines,
     measure_durations,
 )
@@ -41,18 +44,15 @@ from speechbrain_bilevel.utils.files import write_atomically
 logger = get_logger(__name__)
 
 STAMP = "prepare.json"
-# Of the official number of trials: a partition this near to it is a damaged
-# copy of the official one rather than another corpus.
-_NEARLY = 0.2
 
 
 def prepare_asvspoof2019(data_folder, save_folder, skip_prep=False):
     """Write the CSV manifests of ASVspoof2019 LA, or of a corpus laid out so.
 
-    Audio files are checked without decoding them: the header has to promise
-    mono FLAC at 16 kHz and the last sample has to be readable. Damage in the
-    middle of a file is not found. A folder that was prepared from the same
-    protocols is left alone, and its audio is not checked again.
+    Every audio file is decoded: it must hold a sound, and all that its header
+    states. The official corpus must be mono FLAC at 16 kHz; another one may
+    have any format (see ``dataio.decoding``). A folder that was prepared from
+    the same protocols is left alone, and its audio is not checked again.
 
     Arguments
     ---------
@@ -85,13 +85,18 @@ def prepare_asvspoof2019(data_folder, save_folder, skip_prep=False):
         logger.info("%s is prepared already: skipped", save_folder)
         return
     tables = {
-        partition: read_asvspoof2019_protocol(data_folder, partition)
+        partition: locate_audio(
+            read_asvspoof2019_protocol(data_folder, partition),
+            data_folder,
+            ASVSPOOF2019_LA.audio,
+            by_name=True,
+        )
         for partition in PARTITIONS
     }
-    check_counts(tables)
+    is_official = check_counts(tables)
     # All files are checked before any is refused.
     paths = pd.concat([trials.path for trials in tables.values()])
-    durations = measure_durations(data_folder, paths)
+    durations = measure_durations(data_folder, paths, not is_official)
     ends = np.cumsum([len(trials) for trials in tables.values()])
     write_atomically(
         save_folder,
@@ -126,7 +131,7 @@ def _check_layout(data_folder):
 
 
 def check_counts(tables):
-    """Refuse damaged official protocols; let another corpus pass.
+    """Refuse damaged official protocols; return whether they are official.
 
     Arguments
     ---------
@@ -147,9 +152,9 @@ def check_counts(tables):
         for partition, trials in tables.items()
     }
     counts = ", ".join(f"{part} {_show(found[part])}" for part in found)
-    if not any(map(_is_nearly_official, found, found.values())):
+    if not any(is_nearly_official(p, len(t)) for p, t in tables.items()):
         logger.info("This is not the official corpus: %s", counts)
-        return
+        return False
     wrong = [
         f"{part}: expected {_show(official)}, found {_show(found[part])}"
         for part, official in ASVSPOOF2019_LA_COUNTS.items()
@@ -162,15 +167,11 @@ def check_counts(tables):
             "truncated or edited; download the corpus again"
         )
     logger.info("This is the official corpus: %s", counts)
+    return True
 
 
 def _show(counts):
     return f"{counts[BONAFIDE]} bona fide + {counts[SPOOF]} spoof"
-
-
-def _is_nearly_official(partition, counts):
-    official = sum(ASVSPOOF2019_LA_COUNTS[partition].values())
-    return abs(sum(counts.values()) - official) <= _NEARLY * official
 
 
 def _describe_source(data_folder):

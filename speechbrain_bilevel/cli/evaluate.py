@@ -3,19 +3,24 @@
 import argparse
 from pathlib import Path
 
-from speechbrain_bilevel.cli.options import finite_number, whole_number
-from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.cli.options import (
+    add_reading_arguments,
+    finite_number,
+    whole_number,
+)
+from speechbrain_bilevel.utils.errors import InputError, printable
 
 DESCRIPTION = """\
 EER, min t-DCF (2019 and 2021) and the metrics of ASVspoof 5 from score files
 alone, pooled and of each attack, with 95 % intervals; several systems are set
 side by side and, on the same trials, compared by a paired test.
 
-A score file has lines `utt source key score` (ASVspoof 2019) or, with a
-protocol, `utt score` (ASVspoof 2021), or is a table with a header (ASVspoof 5);
-a higher score means bona fide. The protocol is that of ASVspoof2019 LA,
-ASVspoof2021 LA or DF, ASVspoof5, In-the-Wild's meta.csv, a manifest or a list
-with `path,label`."""
+A score file has lines `utt source key score` (ASVspoof 2019), `speaker utt
+score key` (ASVspoof 5's baselines), `utt key score` or, with a protocol, `utt
+score` (ASVspoof 2021), is printed by NII's toolkit, or is a table with a header
+(ASVspoof 5, DeepFense, pandas); a higher score means bona fide. The protocol is
+that of a corpus (see `prepare`), a key, a manifest or a list with `path,label`.
+What each score file was taken for is printed."""
 
 
 def add_evaluate(commands):
@@ -54,6 +59,7 @@ def add_evaluate(commands):
 def add_arguments(parser):
     """Add the arguments for an evaluation of any corpus to a parser."""
     parser.add_argument("scores", nargs="+", metavar="SCORES")
+    add_reading_arguments(parser, "SCORES", "utt - score")
     parser.add_argument(
         "--output",
         metavar="FOLDER",
@@ -103,11 +109,21 @@ def run(args):
         asv = score_files.read_asv_scores(
             args.asv_scores, args.asv_protocol, args.partition or "eval"
         )
-    trials = read_protocol(args.protocol) if args.protocol else None
+    trials = None
+    if args.protocol:
+        trials = read_protocol(args.protocol, bonafide=args.bonafide)
     systems = [
-        score_files.read_cm_scores(path, trials, args.partition)
+        score_files.read_cm_scores(
+            path,
+            trials,
+            args.partition,
+            columns=args.columns,
+            bonafide=args.bonafide,
+        )
         for path in args.scores
     ]
+    for scores in systems:
+        print_reading(scores)
     resample = args.resample or default_resampling(systems)
     report = evaluate(
         systems,
@@ -124,6 +140,12 @@ def run(args):
     if args.output is not None:
         print(f"\nreport: {Path(args.output, 'report.html')}")
     return 0
+
+
+def print_reading(scores):
+    """Say what a score file was taken for."""
+    path, read_as = scores.attrs["path"], scores.attrs["read_as"]
+    print(f"{printable(path)}: read as {printable(read_as)}")
 
 
 def _refuse_idle_options(args):

@@ -2,8 +2,11 @@
 
 import sys
 
-from speechbrain_bilevel.cli.evaluate import system_names
-from speechbrain_bilevel.cli.options import finite_number
+from speechbrain_bilevel.cli.evaluate import print_reading, system_names
+from speechbrain_bilevel.cli.options import (
+    add_reading_arguments,
+    finite_number,
+)
 from speechbrain_bilevel.utils.errors import InputError, printable
 from speechbrain_bilevel.utils.files import check_target, refuse_overwriting
 
@@ -66,6 +69,7 @@ def add_fuse(commands):
 
 
 def _add_common_arguments(parser):
+    add_reading_arguments(parser, "SCORES and DEV", "utt - score")
     parser.add_argument(
         "--output", required=True, metavar="OUT", help="score file to write"
     )
@@ -109,7 +113,7 @@ def _apply(args, title):
     inputs = [*args.scores, *(args.learn or []), args.protocol]
     refuse_overwriting([args.output], [*inputs, args.dev_protocol])
     trials, scores = _read_systems(
-        args.scores, args.protocol, args.partition, "eval"
+        args, args.scores, args.protocol, args.partition, "eval"
     )
     if args.learn:
         fusion, report = _learn(args, trials, title)
@@ -146,7 +150,12 @@ def _learn(args, trials, title):
 
     _check_count("--learn", args.learn, args.scores)
     dev, scores = _read_systems(
-        args.learn, args.dev_protocol, args.dev_partition, "dev", need_keys=True
+        args,
+        args.learn,
+        args.dev_protocol,
+        args.dev_partition,
+        "dev",
+        need_keys=True,
     )
     n_shared = len(set(dev.utt) & set(trials.utt))
     if n_shared:
@@ -168,7 +177,7 @@ def _check_count(option, values, paths):
         )
 
 
-def _read_systems(paths, protocol, partition, default, need_keys=False):
+def _read_systems(args, paths, protocol, partition, default, need_keys=False):
     """Return trials in the first file's order, and a column for each system."""
     from speechbrain_bilevel.dataio.protocols import read_protocol
     from speechbrain_bilevel.evaluation.score_files import (
@@ -181,12 +190,20 @@ def _read_systems(paths, protocol, partition, default, need_keys=False):
             f"partition {partition}: without a protocol it is unknown which "
             "trials these are; give --protocol or --dev-protocol"
         )
-    trials = read_protocol(protocol) if protocol else None
+    trials = None
+    if protocol:
+        trials = read_protocol(protocol, bonafide=args.bonafide)
     if not partition and protocol and (trials.partition == default).any():
         partition = default
-    return align_scores(
-        [read_cm_scores(path, trials, partition, need_keys) for path in paths]
-    )
+    systems = [
+        read_cm_scores(
+            path, trials, partition, need_keys, args.columns, args.bonafide
+        )
+        for path in paths
+    ]
+    for scores in systems:
+        print_reading(scores)
+    return align_scores(systems)
 
 
 def _table(name, fused, paths, scores, title):

@@ -31,6 +31,23 @@ def finite_number(text):
     return number
 
 
+def add_reading_arguments(parser, what, example):
+    """Add the options that say how the lines of ``what`` are to be read."""
+    parser.add_argument(
+        "--columns",
+        metavar="WORDS",
+        help=f"what the columns of {what} are, a word for each and - for one "
+        f'to ignore, as in "{example}"; by default this is recognized',
+    )
+    parser.add_argument(
+        "--bonafide",
+        choices=("0", "1"),
+        default="",
+        help="which of the labels 0 and 1 is bona fide; without it, they are "
+        "refused",
+    )
+
+
 def add_detector_arguments(parser):
     """Add the options for the detector of a command and its device."""
     parser.add_argument(

@@ -12,3 +12,12 @@ NO_LENGTH = 2**36
 LABELS = SPOOF, BONAFIDE = "spoof", "bonafide"
 #: The ``attack`` of bona fide speech.
 NO_ATTACK = "-"
+#: Endings of files that are taken for audio unseen, so that a damaged one is
+#: reported as such.
+ENDINGS = (
+    *(".3ga", ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape"),
+    *(".au", ".awb", ".caf", ".flac", ".gsm", ".m4a", ".m4b", ".mka", ".mkv"),
+    *(".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mpga", ".oga", ".ogg"),
+    *(".opus", ".raw", ".rf64", ".snd", ".sph", ".spx", ".voc", ".w64"),
+    *(".wav", ".wave", ".weba", ".webm", ".wma", ".wv"),
+)

@@ -12,21 +12,12 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_bilevel.dataio import SAMPLE_RATE
+from speechbrain_bilevel.dataio import ENDINGS, SAMPLE_RATE
 from speechbrain_bilevel.dataio.decoding import empty, open_source
 from speechbrain_bilevel.utils.errors import InputError, listed, printable
 
 logger = get_logger(__name__)
 
-#: Endings of files that are taken for audio unseen, so that a damaged one is
-#: reported as such.
-ENDINGS = (
-    *(".3ga", ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape"),
-    *(".au", ".awb", ".caf", ".flac", ".gsm", ".m4a", ".m4b", ".mka", ".mkv"),
-    *(".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mpga", ".oga", ".ogg"),
-    *(".opus", ".raw", ".rf64", ".snd", ".sph", ".spx", ".voc", ".w64"),
-    *(".wav", ".wave", ".weba", ".webm", ".wma", ".wv"),
-)
 #: The power (relative to full scale, an offset removed) from which a frame of
 #: 25 ms holds a sound: -80 dB. Dither, the smallest noise of 16-bit audio, has
 #: -96 to -93 dB (Lipshitz et al., "Quantization and dither", JAES 40, 1992);

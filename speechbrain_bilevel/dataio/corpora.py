@@ -23,18 +23,22 @@ class Corpus:
         The name that its authors use.
     layout : str
         Names of the protocol's columns: separated by commas if the protocol is
-        a list with a header, else by spaces. In the latter case ``speaker``,
-        ``utterance`` and ``label`` are required, ``subset`` is the partition,
-        ``-`` is a column of dashes, and no two corpora may have the same number
-        of columns.
+        a list with a header, else by spaces. In the latter case ``utterance``
+        and ``label`` are required, ``subset`` is the partition, ``-`` is a
+        column of dashes, and a name that is there twice is the same in both.
     protocols, audio : dict of str to tuple of str
-        Possible places of the protocol, and of the FLAC files, of each
-        partition in the data folder; the usual one first. Lists need no
-        ``audio``, because they name their files.
+        Possible places of the protocol (``*`` stands for any folder), and of
+        the audio, of each partition in the data folder; the usual one first.
     attack, example : str
         The column that holds the kind of spoof, and a typical value.
     prefixes : dict of str to str
         Partition by the prefix of an utterance's name, if it shows it.
+    bonafide : str, optional
+        Of lists without labels: the attack that is bona fide; "" if all trials
+        are spoofs.
+    official : bool
+        Whether names, attacks and audio are as strict as ASVspoof's: plain
+        names, an attack for every spoof, mono FLAC at 16 kHz.
 
     Example
     -------
@@ -44,8 +48,8 @@ class Corpus:
     ...     protocols={"eval": ("lists/eval.txt",)},
     ...     audio={"eval": ("flac",)},
     ... )
-    >>> mine.n_columns, mine.is_list
-    (4, False)
+    >>> mine.columns, mine.is_list
+    (('utterance', 'speaker', 'attack', 'label'), False)
     """
 
     name: str
@@ -55,6 +59,8 @@ class Corpus:
     attack: str = "attack"
     example: str = "A01"
     prefixes: dict = dataclasses.field(default_factory=dict)
+    bonafide: str | None = None
+    official: bool = False
 
     @property
     def is_list(self):
@@ -62,9 +68,9 @@ class Corpus:
         return "," in self.layout
 
     @property
-    def n_columns(self):
-        """Number of whitespace-separated columns; 1 for a list."""
-        return len(self.layout.split())
+    def columns(self):
+        """The names of the columns."""
+        return tuple(self.layout.split("," if self.is_list else None))
 
 
 #: Wang et al., "ASVspoof 2019: A large-scale public database of synthesized,
@@ -77,6 +83,7 @@ ASVSPOOF2019_LA = Corpus(
         for part, name in zip(PARTITIONS, ("train.trn", "dev.trl", "eval.trl"))
     },
     audio={part: (f"ASVspoof2019_LA_{part}/flac",) for part in PARTITIONS},
+    official=True,
 )
 
 #: Its trials by partition and label.
@@ -85,6 +92,17 @@ ASVSPOOF2019_LA_COUNTS = {
     "dev": {BONAFIDE: 2548, SPOOF: 22296},
     "eval": {BONAFIDE: 7355, SPOOF: 63882},
 }
+
+
+def is_nearly_official(partition, n_trials):
+    """Whether this many trials are, or once were, a partition of it.
+
+    So near to the official number, it is a damaged copy rather than another
+    corpus in the same layout.
+    """
+    official = sum(ASVSPOOF2019_LA_COUNTS[partition].values())
+    return abs(n_trials - official) <= 0.2 * official
+
 
 #: Liu et al., "ASVspoof 2021: Towards spoofed and deepfake speech detection in
 #: the wild", IEEE/ACM TASLP 31, 2023. Official figures are on subset "eval".
@@ -101,6 +119,7 @@ ASVSPOOF2021_LA = Corpus(
         ),
     ),
     audio=dict.fromkeys(_SUBSETS, ("ASVspoof2021_LA_eval/flac", "flac")),
+    official=True,
 )
 
 #: The same paper. Its kind of spoof is the category of the vocoder, as in the
@@ -132,6 +151,7 @@ ASVSPOOF2021_DF = Corpus(
     ),
     attack="vocoder",
     example="traditional_vocoder",
+    official=True,
 )
 
 #: Wang et al., "ASVspoof 5: Design, collection and validation of resources for
@@ -156,6 +176,7 @@ ASVSPOOF5 = Corpus(
         "eval": ("flac_E_eval", "flac_E"),
     },
     prefixes={"T_": "train", "D_": "dev", "E_": "eval"},
+    official=True,
 )
 
 #: As the participants of the challenge got it, before the evaluation.
@@ -175,14 +196,120 @@ IN_THE_WILD = Corpus(
     protocols={"eval": ("meta.csv", "release_in_the_wild/meta.csv")},
 )
 
+#: Where corpora without a fixed place may have their audio.
+_ANYWHERE = dict.fromkeys(PARTITIONS, (".", "wav", "wavs", "flac", "audio"))
+
+#: Jung et al., "SpoofCeleb: Speech deepfake detection and SASV in the wild",
+#: IEEE Open Journal of Signal Processing 6, 2025; a00 is bona fide.
+SPOOFCELEB = Corpus(
+    name="SpoofCeleb",
+    layout="file,speaker,attack",
+    protocols={
+        part: (f"metadata/{name}.csv", f"spoofceleb/metadata/{name}.csv")
+        for part, name in zip(
+            PARTITIONS, ("train", "development", "evaluation")
+        )
+    },
+    audio={
+        part: (f"flac/{name}", f"spoofceleb/flac/{name}", f"../flac/{name}")
+        for part, name in zip(
+            PARTITIONS, ("train", "development", "evaluation")
+        )
+    },
+    bonafide="a00",
+)
+
+#: Müller et al., "MLAAD: The multi-language audio anti-spoofing dataset",
+#: IJCNN 2024: spoofs only, a list for each model.
+MLAAD = Corpus(
+    name="MLAAD",
+    layout="path,original_file,model_name",
+    protocols={"eval": ("fake/*/*/meta.csv", "*/fake/*/*/meta.csv")},
+    bonafide="",
+)
+
+#: A folder of the Hugging Face hub's ``datasets``, see its "AudioFolder".
+AUDIOFOLDER = Corpus(
+    name="AudioFolder",
+    layout="file_name,label",
+    protocols={
+        "train": ("train/metadata.csv", "data/train/metadata.csv"),
+        "dev": ("validation/metadata.csv", "data/validation/metadata.csv"),
+        "eval": (
+            *("test/metadata.csv", "data/test/metadata.csv"),
+            *("metadata.csv", "data/metadata.csv"),
+        ),
+    },
+)
+
+#: As the lists of ADD 2023, DFADD and CodecFake circulate among users of
+#: AASIST's code, in 2019's columns without speakers and attacks.
+FIVE_COLUMNS = Corpus(
+    name="ID ID - - label",
+    layout="utterance utterance - - label",
+    protocols={"eval": ("protocol.txt",)},
+    audio=_ANYWHERE,
+)
+
+#: Yi et al., "ADD 2022: The first audio deep synthesis detection challenge",
+#: ICASSP 2022; ADD 2023 has the same lists.
+ADD = Corpus(
+    name="ADD",
+    layout="utterance label",
+    protocols={"eval": ("label.txt",)},
+    audio=_ANYWHERE,
+)
+
+#: Xie et al., "The Codecfake dataset and countermeasures for the universally
+#: detection of deepfake audio", IEEE/ACM TASLP 33, 2025; the attack of bona
+#: fide speech is 0.
+CODECFAKE = Corpus(
+    name="Codecfake",
+    layout="utterance label attack",
+    protocols={
+        part: (f"label/{name}.txt",)
+        for part, name in zip(PARTITIONS, ("train", "dev", "eval"))
+    },
+    audio={
+        part: (name, ".", "wav", f"../{name}")
+        for part, name in zip(PARTITIONS, ("train", "dev", "eval"))
+    },
+)
+
+#: A challenge's trials before its keys are published: names alone.
+NAMES = Corpus(
+    name="names",
+    layout="utterance",
+    protocols={},
+    audio={
+        "eval": (
+            *("ASVspoof2021_LA_eval/flac", "ASVspoof2021_DF_eval/flac"),
+            *("flac_E_eval", "flac_E", "flac_E_prog", *_ANYWHERE["eval"]),
+        )
+    },
+)
+
 #: A user's own list.
 LIST = Corpus(name="list", layout="path,label", protocols={})
 
+#: A list of Kaldi: wav.scp with utt2label and, if known, utt2spk beside it.
+KALDI = Corpus(name="Kaldi", layout="path,label", protocols={})
+
+#: Audio in folders whose names say what is in them.
+FOLDERS = Corpus(name="folders", layout="path,label", protocols={})
+
+#: Of two that fit a line, the first counts.
 CORPORA = (
-    ASVSPOOF2019_LA,
     ASVSPOOF2021_LA,
     ASVSPOOF2021_DF,
     ASVSPOOF5,
     ASVSPOOF5_CHALLENGE,
+    FIVE_COLUMNS,
+    ASVSPOOF2019_LA,
+    CODECFAKE,
+    ADD,
     IN_THE_WILD,
+    SPOOFCELEB,
+    MLAAD,
+    AUDIOFOLDER,
 )

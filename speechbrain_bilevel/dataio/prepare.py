@@ -6,16 +6,41 @@ import functools
 import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from speechbrain_bilevel.dataio import BONAFIDE, NO_ATTACK, SAMPLE_RATE
+from speechbrain_bilevel.dataio import (
+    BONAFIDE,
+    ENDINGS,
+    NO_ATTACK,
+    SAMPLE_RATE,
+    SPOOF,
+)
 from speechbrain_bilevel.dataio.audio import open_audio
-from speechbrain_bilevel.dataio.corpora import CORPORA
+from speechbrain_bilevel.dataio.corpora import (
+    ASVSPOOF2019_LA,
+    AUDIOFOLDER,
+    CORPORA,
+    FOLDERS,
+    KALDI,
+    LIST,
+    Corpus,
+    is_nearly_official,
+)
 from speechbrain_bilevel.dataio.decoding import empty
-from speechbrain_bilevel.dataio.protocols import read_protocol, recognize
+from speechbrain_bilevel.dataio.folders import (
+    read_bonafide_folder,
+    read_folders,
+    read_kaldi,
+)
+from speechbrain_bilevel.dataio.protocols import (
+    DTYPES,
+    read_protocol,
+    recognize,
+)
 from speechbrain_bilevel.utils.errors import InputError
 from speechbrain_bilevel.utils.files import (
     check_target,
@@ -32,28 +57,43 @@ _LINES = 1 << 14
 
 
 # ------------------------------------------------------------- find the trials
-def find_trials(data_folder, partition="eval", protocol=None):
+class Found(NamedTuple):
+    """What ``find`` finds: the trials, their corpus, and the files read."""
+
+    trials: pd.DataFrame
+    corpus: Corpus
+    protocols: list
+
+
+def find_trials(data_folder, partition=None, protocol=None, **options):
     """Read a partition's trials from the data folder of any known corpus.
 
-    The protocol in the folder identifies the corpus.
+    The protocol in the folder identifies the corpus; without one, the names of
+    folders may say what is in them, see ``folders.read_folders``.
 
     Arguments
     ---------
     data_folder : str or Path
         A corpus' folder; or a list of trials (see ``protocols.read_protocol``)
         whose paths are relative to its own folder.
-    partition : str
-        "train", "dev", "eval" or another partition of the corpus.
+    partition : str, optional
+        "train", "dev", "eval" or another partition of the corpus; by default
+        "eval", or the only one that there is.
     protocol : str or Path, optional
         A protocol or list instead of the one in the folder; its paths are
-        relative to the data folder.
+        relative to its own folder or to the data folder.
+    columns, bonafide, need_labels
+        See ``protocols.read_protocol``.
+    bonafide_folder : str or Path, optional
+        Audio of bona fide speech, to add to the trials of a corpus that has
+        spoofs only.
 
     Returns
     -------
     pandas.DataFrame
         A table of trials (see ``dataio.protocols``). Paths are relative to
-        ``audio_root(data_folder)``; a file that is in none of the corpus'
-        places gets the usual one.
+        ``audio_root(data_folder)``, or absolute; a file that is in none of the
+        corpus' places gets the usual one.
 
     Raises
     ------
@@ -69,26 +109,72 @@ def find_trials(data_folder, partition="eval", protocol=None):
     >>> find_trials(folder).speaker[0]
     'Alec_Guinness'
     """
-    root = audio_root(data_folder)
-    inside = protocol is None
-    if inside:
-        protocol = find_protocol(data_folder, partition)
-    corpus, everything = recognize(protocol), read_protocol(protocol)
-    trials = everything[everything.partition == partition]
+    return find(data_folder, partition, protocol, **options).trials
+
+
+def find(
+    data_folder,
+    partition=None,
+    protocol=None,
+    columns=None,
+    bonafide="",
+    bonafide_folder=None,
+    need_labels=True,
+):
+    """Find trials like ``find_trials``; return a ``Found``."""
+    root, reading = audio_root(data_folder), (columns, bonafide)
+    if protocol is None and Path(data_folder).is_file():
+        protocol = data_folder
+    if protocol is not None:
+        corpus = LIST if columns else recognize(protocol, need_labels)
+        protocols = {None: [Path(protocol)]}
+    else:
+        corpus, protocols = _protocols_of(root, partition)
+    if corpus is KALDI:
+        trials, protocols = read_kaldi(root, bonafide), {None: [root]}
+    elif corpus is FOLDERS:
+        only_spoofs = bonafide_folder is not None
+        trials, protocols = read_folders(root, only_spoofs), {None: [root]}
+        if trials.empty:
+            raise _no_protocol(root)
+    else:
+        trials = []
+        for part, paths in protocols.items():
+            for path in paths:
+                read = read_protocol(
+                    path, *reading, need_labels=need_labels, partition=part
+                )
+                trials.append(_locate(read, root, corpus, path))
+        trials = pd.concat(trials, ignore_index=True).astype(DTYPES)
+    files = [path for paths in protocols.values() for path in paths]
+    trials = _of_partition(trials, partition, files[0])
+    if bonafide_folder is not None:
+        if (trials.label == BONAFIDE).any():
+            raise InputError(
+                f"{files[0]}: has bona fide trials of its own, so that "
+                "--bonafide-folder is not needed; leave it out"
+            )
+        more = read_bonafide_folder(bonafide_folder, trials.partition[0])
+        trials = pd.concat([trials, more], ignore_index=True).astype(DTYPES)
+    return Found(trials, corpus, files)
+
+
+def _of_partition(trials, partition, source):
+    """Return the trials of a partition, by default of eval or the only one."""
+    counts = trials.partition.value_counts()
+    counts = counts[counts > 0]
+    if partition is None and "eval" not in counts and len(counts) == 1:
+        return trials
+    partition = partition or "eval"
+    trials = trials[trials.partition == partition]
     if trials.empty:
-        counts = everything.partition.value_counts()
         has = ", ".join(f"{part} ({n})" for part, n in counts.items())
         raise InputError(
-            f"{protocol}: none of the {len(everything)} trials is of partition "
+            f"{source}: none of the {counts.sum()} trials is of partition "
             f"{partition!r}. Expected one of those that it has, {has}; choose "
             "with --partition"
         )
-    trials = trials.reset_index(drop=True)
-    if not corpus.is_list:
-        return locate_audio(trials, root, corpus)
-    # In-the-Wild's list may lie in a folder within the data folder.
-    prefix = protocol.parent.relative_to(root) if inside else Path()
-    return join_paths(trials, prefix)
+    return trials.reset_index(drop=True)
 
 
 def join_paths(trials, folder):
@@ -116,32 +202,15 @@ def audio_root(data_folder):
     )
 
 
-def find_protocol(data_folder, partition="eval"):
-    """Return the path of a partition's protocol in a corpus' folder.
-
-    If ``data_folder`` is a file, it is a list and returned as it is. Raise an
-    ``InputError`` in the cases of ``find_trials``.
-    """
-    folder = audio_root(data_folder)
-    if folder != Path(data_folder):
-        return Path(data_folder)
+def _protocols_of(folder, partition):
+    """Return the corpus of a folder, and its protocols by partition."""
     found = _protocols_in(folder, partition)
     if not found:
-        places = {
-            corpus.name: dict.fromkeys(sum(corpus.protocols.values(), ()))
-            for corpus in CORPORA
-        }
-        searched = "".join(
-            f"\n  {n}: {', '.join(p)}" for n, p in places.items()
-        )
-        raise InputError(
-            f"{folder}: no protocol of a known corpus. Looked for{searched}\n"
-            "Give the folder that has one of these, or the protocol or a list "
-            "of trials with --protocol FILE"
-        )
+        is_kaldi = (folder / "wav.scp").is_file()
+        return (KALDI if is_kaldi else FOLDERS), {}
     if len(found) > 1:
         several = "".join(
-            f"\n  {corpus.name}: {next(iter(protocols.values()))}"
+            f"\n  {corpus.name}: {next(iter(protocols.values()))[0]}"
             for corpus, protocols in found.items()
         )
         raise InputError(
@@ -149,13 +218,32 @@ def find_protocol(data_folder, partition="eval"):
             "Expected those of one; choose with --protocol FILE"
         )
     ((corpus, protocols),) = found.items()
-    if partition not in protocols:
-        raise InputError(
-            f"{folder}: has no protocol of partition {partition!r}. Expected "
-            f"one of {', '.join(protocols)}, which it has of {corpus.name}; "
-            "choose with --partition, or a file with --protocol FILE"
-        )
-    return protocols[partition]
+    wanted = partition or ("eval" if "eval" in protocols else None)
+    if wanted is None and len(protocols) == 1:
+        return corpus, protocols
+    if wanted in protocols:
+        return corpus, {wanted: protocols[wanted]}
+    if corpus is AUDIOFOLDER:
+        # Its list may have a column of partitions.
+        return corpus, protocols
+    raise InputError(
+        f"{folder}: has no protocol of partition {wanted or 'eval'!r}. "
+        f"Expected one of {', '.join(protocols)}, which it has of "
+        f"{corpus.name}; choose with --partition, or a file with --protocol FILE"
+    )
+
+
+def _no_protocol(folder):
+    places = {
+        corpus.name: next(iter(corpus.protocols.values()))[0]
+        for corpus in CORPORA
+    }
+    searched = "".join(f"\n  {name}: {place}" for name, place in places.items())
+    return InputError(
+        f"{folder}: no protocol of a known corpus, and no audio. Looked for "
+        f"such as{searched}\nGive the folder that has one of these, or the "
+        "protocol or a list of trials with --protocol FILE"
+    )
 
 
 def _protocols_in(folder, partition):
@@ -168,47 +256,96 @@ def _protocols_in(folder, partition):
         for place in places
     )
     for part, place in places:
-        if not (folder / place).is_file():
+        paths = [folder / place]
+        if "*" in place:
+            paths = sorted(folder.glob(place))
+        if not paths or not paths[0].is_file():
             continue
         try:
-            corpus = recognize(folder / place)
+            corpus = recognize(paths[0])
         except InputError as error:
             errors.setdefault(part, error)
             continue
         # A user's own list may have any name.
-        if corpus in CORPORA:
-            found.setdefault(corpus, {}).setdefault(part, folder / place)
+        if corpus in CORPORA and place in corpus.protocols.get(part, ()):
+            found.setdefault(corpus, {}).setdefault(part, paths)
     # An unreadable protocol only matters if nothing else was found.
-    if errors and not any(partition in parts for parts in found.values()):
+    if errors and not any(
+        (partition or "eval") in parts for parts in found.values()
+    ):
         raise errors.get(partition) or next(iter(errors.values()))
     return found
 
 
-def locate_audio(trials, root, corpus):
+def _locate(trials, root, corpus, protocol):
+    """Find the audio of trials that were read from a protocol."""
+    places = corpus.audio
+    if not corpus.official:
+        # Paths of a list start at its own folder, or at the data folder.
+        own = Path(os.path.relpath(Path(protocol).parent, root)).as_posix()
+        places = {
+            part: (*corpus.audio.get(part, ()), own, ".")
+            if not corpus.is_list
+            else (own, *corpus.audio.get(part, ()), ".")
+            for part in trials.partition.unique()
+        }
+    return locate_audio(trials, root, places, by_name=corpus.official)
+
+
+def locate_audio(trials, root, places, by_name=False):
     """Return the trials with the path of each audio file, relative to ``root``.
 
-    Each file is looked for in all places that the ``corpus``, which must not be
-    a list, may have it; a file that is in none of them gets the usual one.
+    Arguments
+    ---------
+    trials : pandas.DataFrame
+        A table of trials; absolute paths stay as they are.
+    root : str or Path
+        The data folder.
+    places : dict of str to tuple of str
+        Folders in it where the audio of each partition may be. The first that
+        has a file of that name, or of that name with the ending of an audio
+        file, counts; a file that is in none of them gets the first place.
+    by_name : bool
+        Whether to look for the name of the trial instead of its path.
     """
-    paths = []
-    for part, group in trials.groupby("partition", observed=True).utt:
-        places, files = corpus.audio[part], group + ".flac"
-        chosen = f"{places[0]}/" + files
-        # In reverse, so that the usual place wins; each folder is listed once,
-        # because there may be a million files.
-        for place in reversed(places) if len(places) > 1 else ():
-            names = _list_folder(Path(root) / place)
-            here = [file in names for file in files]
-            chosen = chosen.mask(here, f"{place}/" + files)
-        paths.append(chosen)
-    return trials.assign(path=pd.concat(paths))
+    listings = {}
+
+    def find_file(folder, name):
+        if folder not in listings:
+            listings[folder] = _audio_by_name(os.path.join(root, folder))
+        return listings[folder].get(name)
+
+    def locate(path, part):
+        if path.startswith("/"):
+            return path
+        head, name = os.path.split(path)
+        for place in places[part]:
+            folder = os.path.normpath(os.path.join(place, head))
+            if file := find_file(folder, name):
+                return file if folder == "." else f"{folder}/{file}"
+        usual = os.path.normpath(os.path.join(places[part][0], path))
+        has_ending = usual.lower().endswith(ENDINGS)
+        return usual if has_ending else f"{usual}.flac"
+
+    names = trials.utt if by_name else trials.path
+    found = [locate(*row) for row in zip(names, trials.partition)]
+    return trials.assign(path=pd.Series(found, trials.index, dtype="str"))
 
 
-def _list_folder(folder):
+def _audio_by_name(folder):
+    """Return the files of a folder by their names with and without ending."""
     try:
-        return set(os.listdir(folder))
+        files = sorted(os.listdir(folder), reverse=True)
     except OSError:
-        return set()
+        return {}
+    # FLAC and WAV first, if a name is there twice.
+    files.sort(key=lambda file: file.endswith((".flac", ".wav")))
+    by_stem = {
+        os.path.splitext(file)[0]: file
+        for file in files
+        if file.lower().endswith(ENDINGS)
+    }
+    return by_stem | {file: file for file in files}
 
 
 # ------------------------------------------------------------- check the audio
@@ -303,16 +440,19 @@ def _format_faults(source):
 
 
 # --------------------------------------------------------- write the manifest
-def write_manifest(data_folder, out_csv, partition="eval", protocol=None):
+def write_manifest(
+    data_folder, out_csv, partition=None, protocol=None, **options
+):
     """Check the audio of a partition and write its manifest.
 
     Every file is decoded: it must hold a sound, and all that its header states.
-    ASVspoof's corpora must be mono FLAC at 16 kHz; In-the-Wild and lists may
-    have any format (see ``dataio.decoding``).
+    ASVspoof's corpora must be mono FLAC at 16 kHz; others, and those that are
+    only laid out like ASVspoof2019, may have any format (see
+    ``dataio.decoding``).
 
     Arguments
     ---------
-    data_folder, partition, protocol
+    data_folder, partition, protocol, options
         See ``find_trials``.
     out_csv : str or Path
         The manifest, with the columns ``ID,duration,wav,speaker,attack,label``:
@@ -338,12 +478,12 @@ def write_manifest(data_folder, out_csv, partition="eval", protocol=None):
     >>> write_manifest(folder / "mine.csv", folder / "manifest.csv")
     'list: 0 bona fide, 1 spoof, 1 attack, 0.000278 hours'
     """
-    chosen = protocol or find_protocol(data_folder, partition)
     out_csv = Path(out_csv)
     check_target(out_csv)
-    refuse_overwriting([out_csv], [chosen])
-    corpus = recognize(chosen)
-    trials = find_trials(data_folder, partition, protocol)
+    trials, corpus, protocols = find(
+        data_folder, partition, protocol, **options
+    )
+    refuse_overwriting([out_csv], protocols)
     root = os.path.realpath(audio_root(data_folder))
     if "$" in root or not root.isprintable():
         raise InputError(
@@ -353,17 +493,25 @@ def write_manifest(data_folder, out_csv, partition="eval", protocol=None):
         )
     # A file that several trials share is checked once.
     paths = trials.path.drop_duplicates()
-    seconds = measure_durations(root, paths, any_format=corpus.is_list)
+    seconds = measure_durations(root, paths, not _is_strict(corpus, trials))
     durations = trials.path.map(dict(zip(paths, seconds)))
     lines = manifest_lines(join_paths(trials, root), durations)
     write_atomically(out_csv.parent, {out_csv.name: lines})
-    n_bonafide = (trials.label == BONAFIDE).sum()
+    counts = trials.label.value_counts()
     n_attacks = len(set(trials.attack.unique()) - {NO_ATTACK})
     return (
-        f"{corpus.name}: {n_bonafide} bona fide, {len(trials) - n_bonafide} "
-        f"spoof, {n_attacks} attack{'s' if n_attacks != 1 else ''}, "
+        f"{corpus.name}: {counts.get(BONAFIDE, 0)} bona fide, "
+        f"{counts.get(SPOOF, 0)} spoof, {n_attacks} "
+        f"attack{'s' if n_attacks != 1 else ''}, "
         f"{durations.sum() / 3600:.3g} hours"
     )
+
+
+def _is_strict(corpus, trials):
+    """Whether audio has to be what ASVspoof ships."""
+    if corpus is not ASVSPOOF2019_LA:
+        return corpus.official
+    return is_nearly_official(trials.partition[0], len(trials))
 
 
 def manifest_lines(trials, durations):

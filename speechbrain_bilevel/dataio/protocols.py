@@ -7,7 +7,7 @@ A table of trials is a ``pandas.DataFrame`` with a row for each utterance:
   in a list or a manifest it may be absolute;
 * ``speaker``: the (target) speaker, "-" if unknown;
 * ``attack``: the spoofing attack, "-" for bona fide speech;
-* ``label``: "bonafide" or "spoof";
+* ``label``: "bonafide" or "spoof"; "-" if unknown;
 * ``partition``: "train", "dev" or "eval"; ASVspoof2021 has "progress", "eval"
   and "hidden", a list may have others.
 
@@ -19,16 +19,18 @@ import os
 import re
 from pathlib import Path
 
-from speechbrain_bilevel.dataio import BONAFIDE, NO_ATTACK, SPOOF
+from speechbrain_bilevel.dataio import BONAFIDE, ENDINGS, NO_ATTACK, SPOOF
 from speechbrain_bilevel.dataio.corpora import (
     ASVSPOOF2019_LA,
     CORPORA,
-    IN_THE_WILD,
     LIST,
+    MLAAD,
+    NAMES,
     PARTITIONS,
 )
 from speechbrain_bilevel.utils.errors import InputError, shorten
 from speechbrain_bilevel.utils.tables import (
+    SEPARATORS,
     BadLines,
     Layout,
     read_lines,
@@ -47,21 +49,42 @@ DTYPES = {
     "partition": "category",
 }
 
-#: Names of the two labels in corpora and lists, in lower case.
+#: The label of a trial whose key is unknown.
+NO_LABEL = "-"
+
+#: Names of the two labels in corpora, lists and score files, in lower case and
+#: with "_" for "-" and spaces.
 LABEL_WORDS = {
-    "bonafide": BONAFIDE,
-    "bona-fide": BONAFIDE,
-    "bona fide": BONAFIDE,
-    "genuine": BONAFIDE,
-    "real": BONAFIDE,
-    "spoof": SPOOF,
-    "fake": SPOOF,
+    **dict.fromkeys(("bonafide", "bona_fide", "genuine", "real"), BONAFIDE),
+    **dict.fromkeys(("spoof", "spoofed", "fake", "deepfake"), SPOOF),
+}
+
+#: Names of the partitions in folders and files, in lower case.
+PARTITION_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("dev", "development", "valid", "validation"), "dev"),
+    **dict.fromkeys(("eval", "evaluation", "test", "testing"), "eval"),
+}
+
+#: Names of a list's columns in its header, in lower case and with "_" for "-";
+#: in MLAAD, the attack is the ``model_name``.
+LIST_COLUMNS = {
+    "path": (
+        *("path", "wav", "file", "filename", "file_name", "filepath"),
+        *("file_path", "audio", "audio_path"),
+    ),
+    "utt": ("id", "utt", "utterance", "utterance_id"),
+    "label": ("label", "key", "cm_label"),
+    "speaker": ("speaker", "speaker_id", "spk", "spk_id"),
+    "attack": ("attack", "model_name"),
+    "partition": ("partition", "split", "proportion"),
 }
 
 #: What a list must have, for messages.
 LIST_HEADER = (
-    "a header, separated by commas or tabs, with path (or wav or file) and "
-    "label, and if known id, speaker, attack and partition"
+    "a header, separated by commas, tabs, semicolons or |, with path (or wav, "
+    "file, filename, ...) and label (or key, cm-label), and if known id, "
+    "speaker, attack and partition"
 )
 
 _EXPECTED_FILE = (
@@ -70,53 +93,59 @@ _EXPECTED_FILE = (
     "corpus again"
 )
 _EXPECTED_ROW = (
-    "Expected of every line as many columns as the header has, a path without "
-    "'..', a label (bonafide, bona-fide, bona fide, genuine or real; spoof or "
-    "fake), and an id or path that no other line has; correct these lines"
+    "Expected of every line as many columns as the first one has, a path "
+    "without '..', a label (bonafide, genuine or real; spoof, fake or "
+    "deepfake), and an id or path that no other line has; correct these lines"
 )
-
-# What a column of a list may be called -> its name here.
-_LIST_COLUMNS = {
-    "path": "path",
-    "wav": "path",
-    "file": "path",
-    "label": "label",
-    "id": "utt",
-    "speaker": "speaker",
-    "attack": "attack",
-    "partition": "partition",
-}
 
 # Names become parts of a path and fields of a CSV in which SpeechBrain
 # replaces $words, so no other characters are accepted.
 _NAME = re.compile(r"[\w.-]+")
+# What lists write for the attack of bona fide speech.
+_NO_ATTACK = "", NO_ATTACK, "a00", "0"
 
 
-def read_protocol(path, columns=()):
+def read_protocol(
+    path,
+    columns=None,
+    bonafide="",
+    keep=(),
+    need_labels=True,
+    partition=None,
+):
     """Read the trials of any known corpus, or of your own list.
 
     The first line identifies the corpus, see ``recognize``. The columns of a
-    list are separated by commas or tabs and may be in any order:
+    list may be in any order; their names are those of ``LIST_COLUMNS``:
 
-    * ``path``, ``wav`` or ``file``: the audio;
+    * ``path``: the audio, by default the ``id``;
     * ``label``: see ``LABEL_WORDS``;
     * ``id``: name of the trial, by default the path;
     * ``speaker``: by default "-";
     * ``attack``: by default "spoof" for a spoof;
-    * ``partition``: by default "eval".
+    * ``partition``: by default what the name of the file or of its folder says
+      (see ``PARTITION_WORDS``), else "eval".
 
     Others are ignored. SpeechBrain's manifests and In-the-Wild's ``meta.csv``
     are such lists. Whitespace in names becomes "_", because it separates the
-    columns of score files.
+    columns of score files, and a backslash in a path becomes a slash.
 
     Arguments
     ---------
     path : str or Path
-        The protocol. ASVspoof2019 LA's partition follows from its name
-        (".train.", ".dev." or ".eval."), else from the name of its first
-        utterance (LA_T_, LA_D_ or LA_E_).
-    columns : iterable of str
+        The protocol. ASVspoof2019 LA's partition follows from its name, else
+        from the name of its first utterance (LA_T_, LA_D_ or LA_E_).
+    columns : str, optional
+        What the columns are, if this cannot be recognized: for each one a key
+        of ``LIST_COLUMNS``, or "-" to ignore it.
+    bonafide : str
+        The digit, 0 or 1, that is bona fide as a label.
+    keep : iterable of str
         Other columns of the protocol to keep, such as "codec", as categories.
+    need_labels : bool
+        Whether to refuse lists without labels.
+    partition : str, optional
+        That of all trials, if no column says it.
 
     Returns
     -------
@@ -129,8 +158,8 @@ def read_protocol(path, columns=()):
     ------
     InputError
         If the file is missing, empty, not UTF-8 or no protocol, lacks one of
-        the ``columns``, or has bad lines; all of them are counted and the first
-        ones shown.
+        the columns to ``keep``, or has bad lines; all of them are counted and
+        the first ones shown.
 
     Example
     -------
@@ -141,30 +170,38 @@ def read_protocol(path, columns=()):
     0  my_call.wav  my call.wav  bonafide      -
     1        b.wav        b.wav     spoof  spoof
     """
-    corpus = recognize(path)
-    if corpus.is_list:
+    corpus = LIST if columns else recognize(path, need_labels)
+    if corpus.official:
+        return _read_columns(corpus, path, keep, partition)
+    partition = partition or partition_of(path)
+    parse = _list_parser(corpus, partition, bonafide, need_labels)
+    if columns:
         return _read(
-            path, _list_layout, _parse_list_row, _EXPECTED_ROW, columns
+            path, lambda line: _as_said(line, columns), parse, keep=keep
         )
-    return _read_columns(corpus, path, _partition_of(path), columns)
+    if corpus.is_list:
+        return _read(path, _list_layout, parse, keep=keep)
+    names = {"utterance": "utt", corpus.attack: "attack"}
+    layout = Layout(tuple(names.get(each, each) for each in corpus.columns))
+    return _read(path, lambda line: layout, parse, keep=keep)
 
 
-def _read_columns(corpus, path, partition, columns=()):
-    """Read a protocol in whitespace-separated columns."""
-    layout = Layout(tuple(corpus.layout.split()))
+def _read_columns(corpus, path, keep=(), partition=None):
+    """Read the official protocol of a corpus."""
+    layout = Layout(corpus.columns)
     expected = (
-        f"Expected on every line {corpus.n_columns} columns, "
+        f"Expected on every line {len(corpus.columns)} columns, "
         f"'{corpus.layout}', where label is bonafide (then {corpus.attack} is "
         f"- or bonafide) or spoof (then {corpus.attack} is a name such as "
         f"{corpus.example}); correct these lines, get the corpus' full keys "
         "or unpack the corpus again"
     )
-    parse = _column_parser(corpus, partition)
-    return _read(path, lambda line: layout, parse, expected, columns)
+    parse = _column_parser(corpus, partition or _official_partition_of(path))
+    return _read(path, lambda line: layout, parse, expected, keep)
 
 
-def _read(path, layout, parse, expected, columns):
-    others = [name for name in columns if name not in DTYPES]
+def _read(path, layout, parse, expected=_EXPECTED_ROW, keep=()):
+    others = [name for name in keep if name not in DTYPES]
 
     def layout_with(line):
         found = layout(line)
@@ -189,12 +226,13 @@ def _read(path, layout, parse, expected, columns):
     return trials
 
 
-def recognize(path):
+def recognize(path, need_labels=True):
     """Recognize a corpus by the first line of its protocol.
 
-    It is a header, or decides by its number of columns. Return one of
-    ``corpora.CORPORA`` or ``corpora.LIST``. Raise an ``InputError`` if the file
-    is missing, empty or no known protocol.
+    It is a header, or decides by the number of its columns and what is in them.
+    Return one of ``corpora.CORPORA``, ``corpora.LIST`` or, if labels are not
+    needed, ``corpora.NAMES``. Raise an ``InputError`` if the file is missing,
+    empty or no known protocol.
     """
     if os.path.exists(path) and not (
         os.path.isfile(path) or os.path.isdir(path)
@@ -204,23 +242,53 @@ def recognize(path):
             "more than once"
         )
     first = _first_line(path)
-    if _is_list_header(first):
-        is_wild = ",".join(split_line(first, ",")) == IN_THE_WILD.layout
-        return IN_THE_WILD if is_wild else LIST
-    by_columns = {c.n_columns: c for c in CORPORA if not c.is_list}
-    n_columns = len(first.split())
-    if n_columns in by_columns:
-        return by_columns[n_columns]
+    names = _header(first)[0]
+    if names is not None:
+        for corpus in CORPORA:
+            if corpus.is_list and _is_header_of(corpus, names):
+                return corpus
+        roles = _list_roles(names)
+        if {"path", "utt"} & {*roles} and ("label" in roles or not need_labels):
+            return LIST
+    cells = first.split()
+    columns = [corpus for corpus in CORPORA if not corpus.is_list]
+    for corpus in columns:
+        if _fits(corpus, cells):
+            return corpus
+    for corpus in columns:
+        # So that each bad line is told.
+        if corpus.official and len(cells) == len(corpus.columns):
+            return corpus
+    if len(cells) == 1 and not need_labels:
+        return NAMES
     known = "".join(
-        f"\n  {number} columns: {corpus.layout} ({corpus.name})"
-        for number, corpus in sorted(by_columns.items())
+        f"\n  {len(corpus.columns)} columns: {corpus.layout} ({corpus.name})"
+        for corpus in sorted(columns, key=lambda each: len(each.columns))
     )
     raise InputError(
         f"{path}: the first line, {shorten(first)}, is of no known protocol. "
         f"Expected {LIST_HEADER}, or without header, separated by whitespace:"
-        f"{known}\nGive such a file; lists of names without labels are not "
-        "enough"
+        f"{known}\nGive such a file, or say what its columns are, as in "
+        '--columns "path - label"; `score` takes lists without labels too'
     )
+
+
+def _fits(corpus, cells):
+    """Whether the cells of a line may be those of a corpus' columns."""
+    first = dict(zip(corpus.columns, cells))
+    return len(cells) == len(corpus.columns) and all(
+        cell == first[column]
+        and (column != "-" or cell == "-")
+        and (column != "label" or label_of(cell) is not None)
+        for column, cell in zip(corpus.columns, cells)
+    )
+
+
+def _is_header_of(corpus, names):
+    plain = [_plain(name) for name in names]
+    if corpus is MLAAD:
+        return {*corpus.columns} <= {*plain} and "label" not in plain
+    return plain == [*corpus.columns]
 
 
 def _first_line(path):
@@ -229,7 +297,25 @@ def _first_line(path):
     raise InputError(f"{path}: empty. {_EXPECTED_FILE}")
 
 
-def _partition_of(path):
+def partition_of(path):
+    """Return the partition that a file's or its folder's name states, or eval.
+
+    Example
+    -------
+    >>> partition_of("MyCorpus/validation/metadata.csv"), partition_of("a.csv")
+    ('dev', 'eval')
+    """
+    for name in Path(path).stem, Path(os.path.abspath(path)).parent.name:
+        words = re.split(r"[\W_]+", name.lower())
+        found = {
+            PARTITION_WORDS[word] for word in words if word in PARTITION_WORDS
+        }
+        if len(found) == 1:
+            return found.pop()
+    return "eval"
+
+
+def _official_partition_of(path):
     """Return the partition that the name of the file or utterance states."""
     for partition in PARTITIONS:
         if f".{partition}." in Path(path).name:
@@ -241,6 +327,7 @@ def _partition_of(path):
     return "eval"
 
 
+# ---------------------------------------------------------- official protocols
 def _column_parser(corpus, partition):
     """Return a function that makes a row of trials from the cells of a line."""
     folders = {part: places[0] for part, places in corpus.audio.items()}
@@ -267,7 +354,7 @@ def _column_parser(corpus, partition):
 
 def _attack_of(utt, attack, label):
     """Return the attack of a trial; corpora write none in different ways."""
-    none = attack in (NO_ATTACK, BONAFIDE)
+    none = attack in (NO_ATTACK, BONAFIDE, "A00")
     if label == BONAFIDE:
         if none:
             return NO_ATTACK
@@ -307,82 +394,175 @@ def _check_name(name):
         )
 
 
-def _is_list_header(line):
-    """Whether a line names at least the audio and the label."""
-    try:
-        names = split_line(line, _separator(line))
-    except InputError:
-        return False
-    return {"path", "label"} <= {_list_column(name) for name in names}
+# ----------------------------------------------------------------------- lists
+def _header(line):
+    """Return the names of a list's columns and their separator, else None."""
+    for separator in (*SEPARATORS[1:], None):
+        try:
+            names = split_line(line, separator)
+        except InputError:
+            continue
+        if len(names) > 1 or separator is None:
+            roles = {*_list_roles(names)}
+            if {"path", "utt"} & roles:
+                return names, separator
+    return None, None
 
 
-def _list_column(name):
-    return _LIST_COLUMNS.get(name.lower(), "")
+def _plain(name):
+    return name.lower().replace("-", "_")
 
 
-def _separator(header):
-    return "\t" if "\t" in header else ","
+def _list_roles(names):
+    """Return what each column of a header is; its own name if unknown."""
+    roles, plain = list(names), [_plain(name) for name in names]
+    for role, synonyms in LIST_COLUMNS.items():
+        for name in synonyms:
+            if name in plain:
+                roles[plain.index(name)] = role
+                break
+    return roles
 
 
 def _list_layout(header):
     """Return the layout of a list, by its header."""
-    names = split_line(header, _separator(header))
-    columns = [_list_column(name) for name in names]
-    for column in filter(None, columns):
-        if columns.count(column) > 1:
-            same = [n for n, c in zip(names, columns) if c == column]
+    names, separator = _header(header)
+    for role in LIST_COLUMNS:
+        plain = [_plain(name) for name in names]
+        same = [n for n, p in zip(names, plain) if p in LIST_COLUMNS[role]]
+        if len(same) > 1 and (role in ("path", "label") or len({*same}) == 1):
             raise InputError(
                 f"{shorten(same[0])} and {shorten(same[1])} mean the same. "
-                f"Expected {LIST_HEADER}; rename one of the two"
+                f"Expected {LIST_HEADER}; rename one of the two, or say what "
+                "the columns are by --columns"
             )
-    # Other columns keep their names, for `columns` of `read_protocol`.
-    columns = [column or name for name, column in zip(names, columns)]
-    return Layout(tuple(columns), _separator(header), has_header=True)
+    return Layout(tuple(_list_roles(names)), separator, has_header=True)
 
 
-def _parse_list_row(cells):
-    # Paths of SpeechBrain's manifests start with this name of the data folder.
-    path = cells["path"].removeprefix("$data_root/")
-    if not path:
-        raise InputError("no path")
-    if ".." in path.replace("\\", "/").split("/"):
-        raise InputError(f"the path {shorten(path)} has '..' in it")
-    label = LABEL_WORDS.get(cells["label"].lower())
-    if label is None:
-        raise _unknown_label(cells["label"])
-    utt = _join(cells.get("utt") or path)
-    speaker = _join(cells.get("speaker") or "-")
-    attack = _list_attack(utt, cells.get("attack", ""), label)
-    partition = cells.get("partition") or "eval"
-    for text in (path, utt, speaker, attack, partition):
-        if "$" in text or not text.isprintable():
+def _as_said(line, columns):
+    """Return the layout that the user states; a header may be above."""
+    roles = columns.split()
+    if not {"path", "utt"} & {*roles}:
+        raise InputError(
+            f"--columns {shorten(columns)}: expected a word for each column, "
+            f"one of {', '.join(LIST_COLUMNS)}, or - to ignore it, and path or "
+            "utt among them"
+        )
+    for separator in (*SEPARATORS[1:], None):
+        cells = split_line(line, separator)
+        if len(cells) == len(roles):
+            label = dict(zip(roles, cells)).get("label", "0")
+            has_header = label not in ("0", "1") and label_of(label) is None
+            named = tuple("" if each == "-" else each for each in roles)
+            return Layout(named, separator, has_header)
+    raise InputError(
+        f"--columns has {len(roles)} words, but {shorten(line)} has another "
+        "number of columns"
+    )
+
+
+def _list_parser(corpus, partition, bonafide, need_labels):
+    """Return a function that makes a row of trials from the cells of a line."""
+
+    def parse(cells):
+        path = cells.get("path") or cells.get("utt", "")
+        # SpeechBrain's and others' manifests start with a name for the data
+        # folder; a backslash separates folders on Windows.
+        path = re.sub(r"^\$(data_root|ROOT)/", "", path.replace("\\", "/"))
+        if not path:
+            raise InputError("no path")
+        if ".." in path.split("/"):
+            raise InputError(f"the path {shorten(path)} has '..' in it")
+        attack = cells.get("attack", "")
+        if "label" in cells:
+            label = read_label(cells["label"], bonafide)
+        elif corpus.bonafide is not None:
+            label = BONAFIDE if attack == corpus.bonafide != "" else SPOOF
+        elif need_labels:
+            raise InputError("no label")
+        else:
+            label = NO_LABEL
+        if cells.get("-", "-") != "-":
             raise InputError(
-                f"{shorten(text)} has a $ or a character that cannot be printed"
+                f"{shorten(cells['-'])} in a column that is - in {corpus.name}"
             )
-    return utt, path, speaker, attack, label, partition
+        utt = _join(cells.get("utt") or path)
+        speaker = _join(cells.get("speaker") or "-")
+        attack = _list_attack(utt, attack, label)
+        part = cells.get("partition") or partition
+        for text in (path, utt, speaker, attack, part):
+            if "$" in text or not text.isprintable():
+                raise InputError(
+                    f"{shorten(text)} has a $ or a character that cannot be "
+                    "printed"
+                )
+        return utt, path, speaker, attack, label, part
+
+    return parse
 
 
 def _join(name):
     return "_".join(name.split())
 
 
-def _unknown_label(text):
+def without_place(names):
+    """Return names of trials without folders and the endings of audio files.
+
+    Example
+    -------
+    >>> import pandas as pd
+    >>> without_place(pd.Series(["flac/LA_E_1.flac", "a.b"])).tolist()
+    ['LA_E_1', 'a.b']
+    """
+    endings = "|".join(re.escape(ending) for ending in ENDINGS)
+    return names.str.replace(rf"(?i)^.*[/\\]|({endings})$", "", regex=True)
+
+
+def label_of(word):
+    """Return the label that a word of ``LABEL_WORDS`` stands for, or None."""
+    return LABEL_WORDS.get(word.lower().replace("-", "_").replace(" ", "_"))
+
+
+def read_label(text, bonafide=""):
+    """Return the label that a cell stands for.
+
+    ``bonafide`` is the digit, 0 or 1, that is bona fide; without it, both are
+    refused. Raise an ``InputError`` for any other word than ``LABEL_WORDS``.
+
+    Example
+    -------
+    >>> read_label("Bona-fide"), read_label("0", bonafide="1")
+    ('bonafide', 'spoof')
+    """
     if text in ("0", "1"):
-        return InputError(
-            f"label {text}: corpora do not agree on which class 0 and 1 are; "
-            "write bonafide and spoof"
+        if bonafide:
+            return BONAFIDE if text == bonafide else SPOOF
+        raise InputError(
+            f"label {text}: corpora do not agree on which class 0 and 1 are "
+            "(copies of ASVspoof 2019 on the Hugging Face hub have 0 for bona "
+            "fide); write bonafide and spoof, or say which digit is bona fide "
+            "by --bonafide 0 or --bonafide 1"
         )
-    return InputError(f"unknown label {shorten(text)}")
+    label = label_of(text)
+    if label is None:
+        raise InputError(
+            f"unknown label {shorten(text)}; expected bonafide or spoof"
+        )
+    return label
 
 
 def _list_attack(utt, attack, label):
-    word = LABEL_WORDS.get(attack.lower())
-    if word not in (None, label):
+    word = label_of(attack)
+    if label != NO_LABEL and word not in (None, label):
         raise InputError(f"{utt} is {label} but has the attack {attack}")
-    none = word is not None or attack in ("", NO_ATTACK)
+    none = word is not None or attack.lower() in _NO_ATTACK
+    if label == BONAFIDE and not none:
+        raise InputError(
+            f"{utt} is bonafide but has the attack {shorten(attack)}"
+        )
     if label == SPOOF:
         return SPOOF if none else _join(attack)
-    return _attack_of(utt, NO_ATTACK if none else attack, label)
+    return NO_ATTACK
 
 
 def asvspoof2019_protocol_path(data_folder, partition):
@@ -407,7 +587,7 @@ def read_asvspoof2019_protocol(data_folder, partition):
     result and the errors; a protocol that lacks a label is refused too.
     """
     protocol = asvspoof2019_protocol_path(data_folder, partition)
-    trials = _read_columns(ASVSPOOF2019_LA, protocol, partition)
+    trials = _read_columns(ASVSPOOF2019_LA, protocol, partition=partition)
     for label in (BONAFIDE, SPOOF):
         if not (trials.label == label).any():
             raise InputError(

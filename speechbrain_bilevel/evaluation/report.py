@@ -95,6 +95,7 @@ def _system(system):
     return {
         "name": system.name,
         "scores": system.path,
+        "read_as": system.scores.attrs.get("read_as"),
         "trials": {"bonafide": system.n_bonafide, "spoof": system.n_spoof},
         "metrics": {
             name: _estimate(estimate)

@@ -8,7 +8,8 @@ in the order of the file:
 * ``label``, ``attack``, ``speaker``: as in ``dataio.protocols``, each only if
   it is known; and the other ``columns`` that were read of a protocol.
 
-``scores.attrs["path"]`` is the file, for messages and reports.
+``scores.attrs["path"]`` is the file, for messages and reports, and
+``scores.attrs["read_as"]`` says what it was taken for.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from speechbrain_bilevel.dataio import BONAFIDE, LABELS, NO_ATTACK, SPOOF
-from speechbrain_bilevel.dataio.protocols import LABEL_WORDS
+from speechbrain_bilevel.dataio.protocols import read_label, without_place
+from speechbrain_bilevel.evaluation.score_layouts import recognize_scores
 from speechbrain_bilevel.utils.errors import InputError, listed, shorten
 from speechbrain_bilevel.utils.files import write_atomically
 from speechbrain_bilevel.utils.tables import (
@@ -26,25 +28,14 @@ from speechbrain_bilevel.utils.tables import (
     Layout,
     read_table,
     repeated,
-    split_line,
 )
 
 ASV_KEYS = "target", "nontarget", "spoof"
 
-#: Names of a column in a header, in lower case, the preferred one first.
-HEADER_NAMES = {
-    "utt": ("utt", "utterance", "id", "trial", "file", "filename", "path"),
-    "source": ("source", "attack"),
-    "key": ("key", "label"),
-    "score": ("score", "cm-score", "cm_score", "llr"),
-}
-
-_LAYOUTS = ("utt", "source", "key", "score"), ("utt", "score")
 _EXPECTED = (
-    "Expected a score file in plain text, one trial a line: `utt source key "
-    "score`, `utt score`, or a table with a header that names at least these "
-    "two; scores are finite numbers. Correct these lines, or score the "
-    "partition again"
+    "Expected a score file, one trial a line, with finite scores. Correct "
+    "these lines, score the partition again, or say what the columns are, as "
+    'in --columns "utt - score"'
 )
 _EXPECTED_ASV = (
     "Expected the scores of a speaker verification system, one trial a line: "
@@ -79,24 +70,37 @@ class ASVScores:
     path: str = "ASV scores"
 
 
-def read_cm_scores(path, trials=None, partition=None, need_keys=True):
+def read_cm_scores(
+    path,
+    trials=None,
+    partition=None,
+    need_keys=True,
+    columns=None,
+    bonafide="",
+):
     """Read the scores of a countermeasure.
 
     Arguments
     ---------
     path : str or Path
-        Lines ``utt source key score`` (ASVspoof 2019) or ``utt score``
-        (ASVspoof 2021), or a table with commas or tabs and a header (ASVspoof
-        5), see ``HEADER_NAMES``.
+        Of one of ``score_layouts.LAYOUTS``, or a table with a header, see
+        ``score_layouts.HEADER_NAMES``.
     trials : pandas.DataFrame, optional
         From ``dataio.protocols.read_protocol``: exactly these trials must have
-        scores. Adds their labels, attacks and speakers.
+        scores. Adds their labels, attacks and speakers. Names may have folders
+        and endings of audio files that those of the trials lack, and the
+        reverse.
     partition : str, optional
         The partition of these trials that counts; scores of the others are
         skipped. By default "eval", as in official figures, or all trials if
         there is no such partition.
     need_keys : bool
         Whether to refuse scores without labels, or of one class only.
+    columns : str, optional
+        What the columns are, see ``score_layouts.recognize_scores``; by default
+        this is recognized.
+    bonafide : str
+        The digit, 0 or 1, that is bona fide as a key.
 
     Returns
     -------
@@ -118,21 +122,31 @@ def read_cm_scores(path, trials=None, partition=None, need_keys=True):
     0  LA_1    2.5  bonafide      -
     1  LA_2   -1.0     spoof    A07
     """
+    read_as = {}
+
+    def layout(line):
+        found = recognize_scores(line, columns, bonafide)
+        layout, read_as["bonafide"], read_as["description"] = found
+        return layout
+
     scores = _read(
         path,
-        _cm_layout,
-        _parse_cm_row,
+        layout,
+        lambda cells: _parse_cm_row(cells, read_as["bonafide"]),
         {
             "utt": "str",
             "score": "float64",
             "label": "category",
             "attack": "category",
+            "speaker": "category",
         },
         _EXPECTED,
     )
-    if (scores.label == "").all():
-        scores = scores[["utt", "score"]]
+    for name in "label", "attack", "speaker":
+        if (scores[name] == "").all():
+            scores = scores.drop(columns=name)
     scores.attrs["path"] = str(path)
+    scores.attrs["read_as"] = read_as["description"]
     if trials is not None:
         scores = _with_trials(scores, trials, partition)
     if not need_keys:
@@ -284,62 +298,41 @@ def _read(path, layout, parse, dtypes, expected):
     return table
 
 
-def _cm_layout(line):
-    """Return the layout of a countermeasure's score file, by its first line."""
-    for separator in filter(line.count, ",\t"):
-        columns = _header_columns(split_line(line, separator))
-        if {"utt", "score"} <= set(columns):
-            return Layout(columns, separator, has_header=True)
-    words = line.split()
-    if {"utt", "score"} <= set(_header_columns(words)):
-        raise InputError(
-            f"{shorten(line)} looks like a header; expected one only where "
-            "commas or tabs separate the columns: leave it out, or separate "
-            "them so"
-        )
-    for columns in _LAYOUTS:
-        if len(words) == len(columns):
-            return Layout(columns)
-    raise InputError(
-        f"found {len(words)} columns separated by whitespace, and no header. "
-        f"{_EXPECTED}"
-    )
-
-
-def _header_columns(names):
-    """Return the content of each column of a header; "" if it is not read."""
-    names = [name.lower() for name in names]
-    columns = [""] * len(names)
-    for column, synonyms in HEADER_NAMES.items():
-        # The ASV system's score may be there too, under another name.
-        name = next((each for each in synonyms if each in names), None)
-        if names.count(name) > 1:
-            raise InputError(f"{shorten(name)} names two columns; rename one")
-        if name:
-            columns[names.index(name)] = column
-    return tuple(columns)
-
-
-def _parse_cm_row(cells):
+def _parse_cm_row(cells, bonafide):
     # As in a protocol: whitespace separates the columns of score files.
     utt = "_".join(cells["utt"].split())
     if not utt:
         raise InputError("the trial has no name")
-    score = _score(cells["score"])
+    speaker = "_".join(cells.get("speaker", "").split())
+    score, is_pair = _score_of(cells)
     if "key" not in cells:
-        return utt, score, "", ""
-    label = LABEL_WORDS.get(cells["key"].lower())
-    if label is None:
-        raise InputError(
-            f"unknown key {shorten(cells['key'])}; expected bonafide or spoof"
-        )
+        return utt, score, "", "", speaker
+    # Where both logits are given, 1 is bona fide, as the second logit is.
+    label = read_label(cells["key"], bonafide or "1" * is_pair)
     attack = "_".join(cells.get("source", "").split())
     if label == BONAFIDE:
         # Files call it -, bonafide or A00.
         attack = NO_ATTACK
     elif attack in ("", NO_ATTACK):
         attack = SPOOF
-    return utt, score, label, attack
+    return utt, score, label, attack, speaker
+
+
+def _score_of(cells):
+    """Return a trial's score, and whether it was a pair ``[spoof, bonafide]``.
+
+    Such pairs of logits are what github.com/nii-yamagishilab/AntiDeepfake
+    writes, see its evaluation.py.
+    """
+    if "score" not in cells:
+        return _score(cells["bonafide"]) - _score(cells["spoof"]), False
+    text = cells["score"]
+    if not (text.startswith("[") and text.endswith("]")):
+        return _score(text), False
+    logits = text[1:-1].split(",")
+    if len(logits) != 2:
+        raise InputError(f"the score {shorten(text)} is no pair of logits")
+    return _score(logits[1].strip()) - _score(logits[0].strip()), True
 
 
 def _asv_key(cells):
@@ -381,11 +374,34 @@ def _with_trials(scores, trials, partition):
         others = pd.Index(trials.utt[~is_wanted])
         scores = scores[others.get_indexer(scores.utt) < 0]
         scores, trials = scores.reset_index(drop=True), trials[is_wanted]
+    scores = _with_the_names_of(scores, trials)
     rows = _match(_path(scores), scores.utt, trials.utt)
     trials = trials.take(rows).reset_index(drop=True)
     if "label" in scores:
         check_same_labels(trials, scores, "the protocol")
     return scores.assign(**trials.drop(columns=["utt", "path", "partition"]))
+
+
+def _with_the_names_of(scores, trials):
+    """Return the scores with the names that the trials have.
+
+    Where the names differ by folders and the endings of audio files alone, this
+    is said in ``read_as``.
+    """
+    if scores.utt.isin(trials.utt).any():
+        return scores
+    ours, theirs = (without_place(each.utt) for each in (scores, trials))
+    if ours.duplicated().any() or theirs.duplicated().any():
+        return scores
+    rows = pd.Index(theirs).get_indexer(ours)
+    if (rows < 0).any():
+        return scores
+    found = scores.assign(utt=trials.utt.array[rows])
+    found.attrs["read_as"] += (
+        f"; names matched without folders and endings ({scores.utt[0]} is "
+        f"{found.utt[0]})"
+    )
+    return found
 
 
 def _match(path, utts, expected, source="the protocol"):

@@ -11,6 +11,9 @@ import pyarrow as pa
 
 from speechbrain_bilevel.utils.errors import InputError, shorten
 
+#: What may separate columns; None is whitespace, tried first.
+SEPARATORS = (None, "\t", ",", ";", "|")
+
 # A file without line ends (audio, an archive) must not fill the memory.
 _MAX_LINE_BYTES = 1 << 16
 # Lines to hold as Python objects at the same time.
@@ -27,7 +30,7 @@ class Layout:
     columns : tuple of str
         A name for each column; "" for one to ignore.
     separator : str, optional
-        "," or a tab, with quotes as in CSV; None for whitespace.
+        One of ``SEPARATORS``; quotes are those of CSV, but for whitespace.
     has_header : bool
         Whether the first line names the columns.
     """
@@ -48,7 +51,8 @@ class Layout:
             raise InputError(
                 f"expected the {len(self.columns)} columns "
                 f"`{' '.join(column or '...' for column in self.columns)}`, "
-                f"separated by {name[self.separator]}, found {len(cells)}"
+                f"separated by {name.get(self.separator, self.separator)}, "
+                f"found {len(cells)}"
             )
         return cells
 
@@ -222,7 +226,7 @@ def _decode(line):
 def split_line(line, separator=None):
     """Return the cells of a line, stripped.
 
-    The separator is "," or a tab, with quotes as in CSV, or None for
+    The separator is one of ``SEPARATORS``; quotes are those of CSV, but for
     whitespace. Raise an ``InputError`` if a quote is not closed on the line, or
     text follows a closing one.
 

@@ -12,14 +12,7 @@ from protocol_texts import (
     write,
 )
 
-from speechbrain_bilevel.dataio.corpora import CORPORA
 from speechbrain_bilevel.dataio.protocols import read_protocol, recognize
-
-
-def test_no_two_corpora_have_equally_many_columns():
-    # By which they are told apart.
-    numbers = [c.n_columns for c in CORPORA if not c.is_list]
-    assert len(set(numbers)) == len(numbers)
 
 
 def test_asvspoof2021_la(tmp_path):

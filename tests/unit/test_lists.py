@@ -153,7 +153,7 @@ def test_dollar_in_a_name(refusal):
 def test_no_header(refusal, header):
     message = refusal(f"{header}\nx,y\n")
     assert f"the first line, '{header}', is of no known" in message
-    assert "path (or wav or file) and label" in message
+    assert "path (or wav, file, filename, ...) and label" in message
     assert "speaker utterance - attack label (ASVspoof2019 LA)" in message
 
 

@@ -212,7 +212,7 @@ def test_what_is_no_protocol_says_what_is(tmp_path, line):
     assert (
         "5 columns: speaker utterance - attack label (ASVspoof2019" in message
     )
-    assert "path (or wav or file) and label" in message
+    assert "path (or wav, file, filename, ...) and label" in message
 
 
 @pytest.mark.parametrize(

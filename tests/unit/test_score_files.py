@@ -159,14 +159,9 @@ BAD_CM = {
         "columns `utt source key score`, separated by whitespace, found 2",
     ),
     "too many columns": (GOOD_CM + "s2 A07 x spoof 1\n", "line 4: .*, found 5"),
-    "commas": (GOOD_CM.replace(" ", ","), "line 1: found 1 columns"),
     "unknown key": (
         GOOD_CM + "s2 A07 forged 1\n",
-        r"line 4: unknown key 'forged'; expected bonafide or spoof",
-    ),
-    "header": (
-        "utt source key score\n" + GOOD_CM,
-        "line 1: .* looks like a header",
+        r"line 4: unknown label 'forged'; expected bonafide or spoof",
     ),
     "two names": (
         "utt,score,score\nb1,1,1\n",
@@ -219,7 +214,7 @@ BAD_WITH_PROTOCOL = {
         "b1 - bonafide 1\nb2 A07 spoof 1\ns1 A07 spoof 0\n",
         r"another key than in the protocol: 1 \(b2\)",
     ),
-    "three columns": ("b1 bonafide 1\n", "line 1: found 3 columns"),
+    "three columns": ("b1 x 1\n", "line 1: found 3 columns"),
     "ragged table": (
         "utt,score\nb1,1\nb2,1,9\ns1,0\n",
         "line 3: expected the 2 columns `utt score`, separated by commas, "
