@@ -44,8 +44,8 @@ _LOGIN = "log in by `hf auth login`, or set HF_TOKEN"
 def fetch_files(source, fetch_config, savedir=None, **fetching):
     """Fetch config.json and model.safetensors, and return their paths.
 
-    If the hub cannot be reached, the files in its cache are used, and this is
-    said.
+    If the hub cannot be reached, the files in its cache are used, with a
+    warning unless this was asked for.
 
     Arguments
     ---------
@@ -61,6 +61,7 @@ def fetch_files(source, fetch_config, savedir=None, **fetching):
         refuses, or it cannot be reached and the cache lacks a file.
     """
     source, names, reason = str(source), (CONFIG, WEIGHTS), None
+    is_offline = constants.is_offline_mode() or not fetch_config.allow_network
     is_path = source.startswith((os.sep, ".")) or source.count(os.sep) != 1
     is_elsewhere = "://" in source
     is_here = os.path.isdir(source)
@@ -94,7 +95,7 @@ def fetch_files(source, fetch_config, savedir=None, **fetching):
             f"{cache}; try again with a network and without HF_HUB_OFFLINE, "
             "or give a pretrained folder"
         ) from error
-    if reason:
+    if reason and not is_offline:
         logger.warning(
             "%s: %s; the files in its cache are used", source, reason
         )

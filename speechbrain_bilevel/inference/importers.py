@@ -377,7 +377,10 @@ def _fit(published, state):
             for tensors in (state, expected)
         )
         if found != needed:
-            raise InputError(f"{name} is {found}; expected {needed}")
+            raise InputError(
+                f"{printable(name, 100)} is {printable(str(found), 100)}; "
+                f"expected {needed}"
+            )
     return network, {n: t.to(expected[n].dtype) for n, t in state.items()}
 
 
