@@ -87,13 +87,14 @@ def fetch_files(source, fetch_config, savedir=None, **fetching):
         cause = error.__cause__
         refusal = cause if isinstance(cause, HfHubHTTPError) else error
         if isinstance(refusal, HfHubHTTPError) and reason is None:
-            advice = f"check the name; for a private repository, {_LOGIN}"
+            advice = "check the name: there is no such folder here, either; "
+            advice += f"for a private repository, {_LOGIN}"
             raise _refusal(refusal, advice) from error
         cache = fetch_config.huggingface_cache_dir or constants.HF_HUB_CACHE
         raise InputError(
-            f"{reason or _line(error)}, and {name} is not in its cache, "
-            f"{cache}; try again with a network and without HF_HUB_OFFLINE, "
-            "or give a pretrained folder"
+            f"no such folder here; {reason or _line(error)}, and {name} is not "
+            f"in its cache, {cache}; try again with a network and without "
+            "HF_HUB_OFFLINE, or give a pretrained folder"
         ) from error
     if reason and not is_offline:
         logger.warning(

@@ -100,6 +100,7 @@ _ATTENTION = {
 
 # The same for SSL + AASIST: the back end has AASIST's names, the front end
 # fairseq's. Of it, only masked pretraining needs what is dropped.
+_SSL = "front_end.model"
 _FAIRSEQ = r"ssl_model\.model\."
 _SSL_LAYER = _FAIRSEQ + r"(encoder\.layers\.\d+)\."
 _SSL_AASIST = _AASIST | {
@@ -133,7 +134,6 @@ _SSL_AASIST = _AASIST | {
         f"{('intermediate', 'output')[int(m[2]) - 1]}_dense.{m[3]}"
     ),
 }
-_SSL = "front_end.model"
 
 
 def v2_state_dict(published):
