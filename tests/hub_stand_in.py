@@ -13,16 +13,20 @@ _COMMIT = "0123456789" * 4
 
 class HubStandIn:
     """Is there within a ``with`` block; ``files`` has what was pushed, by name,
-    ``endpoint`` says where it is."""
+    ``endpoint`` says where it is. ``refusal``, a status and headers, is its
+    answer to all requests."""
 
     def __init__(self):
         self.files = {}
+        self.refusal = None
 
     def __enter__(self):
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self.server.files = self.files
+        self.server.hub = self
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, args=(0.01,)
+        )
         self.thread.start()
         return self
 
@@ -63,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif "/commit/" in self.path:
             for line in lines[1:]:
                 content = base64.b64decode(line["value"]["content"])
-                self.server.files[line["value"]["path"]] = content
+                self.server.hub.files[line["value"]["path"]] = content
             url = f"http://{self.headers['Host']}/someone/x/commit/{_COMMIT}"
             answer = {"commitOid": _COMMIT, "commitUrl": url}
         else:
@@ -72,15 +76,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         name = re.sub(".*/resolve/[^/]*/", "", self.path)
-        if name in self.server.files:
-            self._send(self.server.files[name])
+        if name in self.server.hub.files:
+            self._send(self.server.hub.files[name])
         else:
             self._send(b"", 404)
 
     do_HEAD = do_GET  # noqa: N815
 
     def _send(self, content, status=200):
+        headers = {"X-Error-Code": "EntryNotFound"} if status == 404 else {}
+        if self.server.hub.refusal is not None:
+            content, (status, headers) = b"", self.server.hub.refusal
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("X-Repo-Commit", _COMMIT)
         self.send_header("ETag", f'"{hash(content):x}"')

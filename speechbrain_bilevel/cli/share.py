@@ -98,12 +98,20 @@ def add_import(commands):
         "import",
         help="make a detector of weights published elsewhere",
         description="Write a pretrained folder of published weights: of "
-        "AASIST or AASIST-L (github.com/clovaai/aasist), or of V2 "
+        "AASIST or AASIST-L (github.com/clovaai/aasist), of SSL + AASIST "
+        "(github.com/TakHemlata/SSL_Anti-spoofing), or of V2 "
         "(github.com/menglu-lml/ASV_Deepfake_with_bilevel). It is not "
         "calibrated: `score` dev with it, then `export` it with --dev-scores.",
     )
-    parser.add_argument("network", choices=("aasist", "aasist-l", "v2"))
-    parser.add_argument("weights", metavar="WEIGHTS", help="as published")
+    choices = "aasist", "aasist-l", "ssl-aasist", "v2"
+    parser.add_argument("network", choices=choices)
+    parser.add_argument(
+        "weights",
+        metavar="WEIGHTS",
+        help="state dict with the published names, by torch or safetensors, "
+        "also in a checkpoint of training or of DataParallel; no code in it "
+        "is run",
+    )
     parser.add_argument("folder", metavar="OUT", help="folder to write")
     parser.set_defaults(run=_import)
 
@@ -112,6 +120,8 @@ def _import(args):
     from speechbrain_bilevel.inference.importers import import_weights
 
     _refuse_existing(args.folder)
-    import_weights(args.network, args.weights, args.folder)
+    unwrapped = import_weights(args.network, args.weights, args.folder)
+    if unwrapped:
+        print(f"{args.weights}: taken off: {', '.join(unwrapped)}")
     print(f"{args.folder}: not calibrated; see its README.md")
     return 0

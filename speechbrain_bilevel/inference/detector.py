@@ -21,6 +21,7 @@ from speechbrain_bilevel.dataio.audio import (
     read_windows,
 )
 from speechbrain_bilevel.inference import pretrained
+from speechbrain_bilevel.inference.hub import fetch_files
 from speechbrain_bilevel.inference.verdicts import (
     LongVerdict,
     Segment,
@@ -214,7 +215,8 @@ class SpoofDetector(EncoderClassifier):
             For the YAML, which is loaded with ``trust_code`` only.
         savedir, download_only, local_strategy, fetch_config
             See ``speechbrain.inference.interfaces.pretrained_from_hparams``.
-            By default ``huggingface_hub``'s token is used, if there is one.
+            By default ``huggingface_hub``'s token is used, if there is one. If
+            the hub cannot be reached, the files in its cache are used.
         trust_code : bool
             Load like SpeechBrain, and run any code in the source's YAML. Only
             for networks outside of ``lobes``, by authors whom you would let use
@@ -249,7 +251,7 @@ class SpoofDetector(EncoderClassifier):
                     "hparams_file and overrides are for its YAML, which is "
                     "loaded with trust_code=True only; leave them out"
                 )
-            paths = pretrained.fetch_files(source, **fetching)
+            paths = fetch_files(source, **fetching)
             if download_only:
                 return None
             config, network = pretrained.load(*paths)

@@ -1,18 +1,154 @@
-"""Upload pretrained folders to repositories of the Hugging Face hub."""
+"""Fetch pretrained folders from the Hugging Face hub, and upload them."""
 
+import os
+import threading
+from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import (
+    CommitOperationAdd,
+    HfApi,
+    constants,
+    get_hf_file_metadata,
+    hf_hub_url,
+)
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+)
+from speechbrain.utils.fetching import FetchConfig, fetch
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_bilevel.inference.pretrained import (
     CONFIG,
+    EXPECTED,
     FILES,
     WEIGHTS,
     load,
     naming,
 )
-from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError, printable
+
+logger = get_logger(__name__)
+
+#: Seconds in which the hub has to answer. Its client would retry for longer,
+#: and wait without end for a connection when it uploads.
+PATIENCE = 5
+_LOGIN = "log in by `hf auth login`, or set HF_TOKEN"
+
+
+def fetch_files(source, fetch_config, savedir=None, **fetching):
+    """Fetch config.json and model.safetensors, and return their paths.
+
+    If the hub cannot be reached, the files in its cache are used, with a
+    warning unless this was asked for.
+
+    Arguments
+    ---------
+    source : str or Path
+        A folder, or "user/name".
+    fetch_config, savedir, **fetching
+        See ``speechbrain.utils.fetching.fetch``.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, the repository lacks a file, the hub
+        refuses, or it cannot be reached and the cache lacks a file.
+    """
+    source, names, reason = str(source), (CONFIG, WEIGHTS), None
+    is_offline = constants.is_offline_mode() or not fetch_config.allow_network
+    is_path = source.startswith((os.sep, ".")) or source.count(os.sep) != 1
+    is_elsewhere = "://" in source
+    is_here = os.path.isdir(source)
+    if is_path and not is_elsewhere and not is_here:
+        raise InputError(f"no such folder; expected {EXPECTED}")
+    if savedir and not (fetch_config.overwrite or fetch_config.allow_updates):
+        is_here |= all(Path(savedir, name).exists() for name in names)
+    if not is_here and not is_elsewhere:
+        reason = outage(source, fetch_config)
+    if reason:
+        fetch_config = replace(fetch_config, allow_network=False)
+    options = {"savedir": savedir, "fetch_config": fetch_config, **fetching}
+    try:
+        paths = []
+        for name in names:
+            paths.append(fetch(name, source, **options))
+    except RemoteEntryNotFoundError as error:
+        raise InputError(
+            f"no {name} in this repository; expected one that "
+            "speechbrain-bilevel push wrote"
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        cause = error.__cause__
+        refusal = cause if isinstance(cause, HfHubHTTPError) else error
+        if isinstance(refusal, HfHubHTTPError) and reason is None:
+            advice = "check the name: there is no such folder here, either; "
+            advice += f"for a private repository, {_LOGIN}"
+            raise _refusal(refusal, advice) from error
+        cache = fetch_config.huggingface_cache_dir or constants.HF_HUB_CACHE
+        raise InputError(
+            f"no such folder here; {reason or _line(error)}, and {name} is not "
+            f"in its cache, {cache}; try again with a network and without "
+            "HF_HUB_OFFLINE, or give a pretrained folder"
+        ) from error
+    if reason and not is_offline:
+        logger.warning(
+            "%s: %s; the files in its cache are used", source, reason
+        )
+    return paths
+
+
+def outage(repo_id, fetch_config):
+    """Ask the hub for a file; return why it cannot be used now, or None.
+
+    It can be used if it answers, or refuses this repository only.
+    """
+    if not fetch_config.allow_network:
+        return "the hub is not asked (allow_network is False)"
+    found = [f"the hub cannot be reached (no answer in {PATIENCE} s)"]
+
+    def ask():
+        try:
+            url = hf_hub_url(repo_id, CONFIG, revision=fetch_config.revision)
+            token = fetch_config.token
+            get_hf_file_metadata(url, token=token, timeout=PATIENCE)
+            found[0] = None
+        except OfflineModeIsEnabled:
+            found[0] = "the hub is not asked (HF_HUB_OFFLINE is set)"
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            is_down = status in (408, 429) or status >= 500
+            found[0] = f"the hub is down ({_line(error)})" if is_down else None
+        except HTTPError as error:
+            found[0] = f"the hub cannot be reached ({_line(error)})"
+        except Exception:
+            # Not the hub's: whoever uses it next raises it.
+            found[0] = None
+
+    # A thread, since looking a name up, and trying its addresses one by one,
+    # have no timeout.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return found[0]
+
+
+def _line(error):
+    """Return the parts of a message that matter, on one line."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("For more info")]
+    return printable(" ".join(lines[:2]) or type(error).__name__, 200)
+
+
+def _refusal(error, advice):
+    if isinstance(error, GatedRepoError):
+        advice = f"ask for access on its page on the hub, then {_LOGIN}"
+    return InputError(f"the hub refuses ({_line(error)}); {advice}")
 
 
 def push(folder, repo_id, private=False):
@@ -53,6 +189,8 @@ def push(folder, repo_id, private=False):
     operations = [CommitOperationAdd(*item) for item in contents.items()]
     message = "A detector of speechbrain_bilevel"
     with naming(repo_id, "user/name, and a hub that can be reached"):
+        if reason := outage(repo_id, FetchConfig(token=None)):
+            raise InputError(f"{reason}; try again later: nothing was uploaded")
         try:
             url = api.create_repo(repo_id, private=private, exist_ok=True)
             if private and not api.model_info(repo_id).private:
@@ -64,8 +202,6 @@ def push(folder, repo_id, private=False):
         except HfHubHTTPError as error:
             advice = "fix this and push again: nothing is half-uploaded"
             if error.response.status_code in (401, 403):
-                advice = "log in by `hf auth login`, or set HF_TOKEN, with a "
-                advice += "token that may write"
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"the hub refuses ({reason}); {advice}") from error
+                advice = f"{_LOGIN}, with a token that may write"
+            raise _refusal(error, advice) from error
     return str(url)

@@ -1,13 +1,15 @@
 """Make pretrained folders of weights published elsewhere."""
 
-import os
 import pickle
 import re
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from speechbrain_bilevel.inference.export import model_card
 from speechbrain_bilevel.inference.pretrained import (
@@ -17,7 +19,7 @@ from speechbrain_bilevel.inference.pretrained import (
     write_folder,
 )
 from speechbrain_bilevel.lobes import build
-from speechbrain_bilevel.utils.errors import InputError, printable
+from speechbrain_bilevel.utils.errors import InputError, listed, printable
 
 # Published names of V2 -> ours; the first match counts. "" drops a tensor:
 # tables that our network computes, and the second name of convolutions.
@@ -96,6 +98,43 @@ _ATTENTION = {
     "proj_without_attM": "stack_update.own",
 }
 
+# The same for SSL + AASIST: the back end has AASIST's names, the front end
+# fairseq's. Of it, only masked pretraining needs what is dropped.
+_SSL = "front_end.model"
+_FAIRSEQ = r"ssl_model\.model\."
+_SSL_LAYER = _FAIRSEQ + r"(encoder\.layers\.\d+)\."
+_SSL_AASIST = _AASIST | {
+    r"LL\.(.*)": lambda m: f"projection.{m[1]}",
+    r"first_bn\.(.*)": lambda m: f"norm.{m[1]}",
+    r"first_bn1\.(.*)": lambda m: f"encoder_norm.{m[1]}",
+    r"attention\..*": lambda m: m[0],
+    _FAIRSEQ + r"(quantizer|project_q|final_proj)\..*": lambda m: "",
+    _FAIRSEQ + r"mask_emb": lambda m: f"{_SSL}.masked_spec_embed",
+    _FAIRSEQ + r"(feature_extractor\.conv_layers\.\d)\.(0|2\.1)\.(\w+)": (
+        lambda m: (
+            f"{_SSL}.{m[1]}.{'conv' if m[2] == '0' else 'layer_norm'}.{m[3]}"
+        )
+    ),
+    _FAIRSEQ + r"(post_extract_proj|layer_norm)\.(\w+)": lambda m: (
+        f"{_SSL}.feature_projection."
+        f"{m[1].replace('post_extract_proj', 'projection')}.{m[2]}"
+    ),
+    _FAIRSEQ + r"encoder\.pos_conv\.0\.(\w+)": lambda m: (
+        f"{_SSL}.encoder.pos_conv_embed.conv.{m[1]}"
+    ),
+    _FAIRSEQ + r"(encoder\.layer_norm\.\w+)": lambda m: f"{_SSL}.{m[1]}",
+    _SSL_LAYER + r"self_attn\.(\w+\.\w+)": lambda m: (
+        f"{_SSL}.{m[1]}.attention.{m[2]}"
+    ),
+    _SSL_LAYER + r"(self_attn_|final_)(layer_norm\.\w+)": lambda m: (
+        f"{_SSL}.{m[1]}.{m[2].replace('self_attn_', '')}{m[3]}"
+    ),
+    _SSL_LAYER + r"fc([12])\.(\w+)": lambda m: (
+        f"{_SSL}.{m[1]}.feed_forward."
+        f"{('intermediate', 'output')[int(m[2]) - 1]}_dense.{m[3]}"
+    ),
+}
+
 
 def v2_state_dict(published):
     """Rename the state dict of the published V2 for ``lobes.v2.V2``."""
@@ -111,6 +150,25 @@ def aasist_state_dict(published):
     {'branches.0.stack': 0, 'spectral_graph.1.score.bias': 1}
     """
     return _renamed(published, _AASIST, "AASIST")
+
+
+def ssl_aasist_state_dict(published):
+    """Rename the published SSL + AASIST's state dict for ``lobes.ssl``.
+
+    Weight norm of the positional convolution is resolved, as there.
+
+    Example
+    -------
+    >>> ssl_aasist_state_dict({"ssl_model.model.encoder.layers.0.fc1.bias": 0})
+    {'front_end.model.encoder.layers.0.feed_forward.intermediate_dense.bias': 0}
+    """
+    found = _renamed(published, _SSL_AASIST, "SSL + AASIST")
+    name = f"{_SSL}.encoder.pos_conv_embed.conv.weight"
+    if {f"{name}_g", f"{name}_v"} <= set(found):
+        direction = found.pop(f"{name}_v").float()
+        norm = direction.norm(dim=(0, 1), keepdim=True)
+        found[name] = found.pop(f"{name}_g") * direction / norm
+    return found
 
 
 def _renamed(published, names, network):
@@ -149,6 +207,17 @@ _CLOVA = (
     "published at https://github.com/clovaai/aasist under the MIT license, "
     "copyright NAVER Corp., trained on ASVspoof2019 LA"
 )
+# XLS-R 300M, which its authors give waveforms as they are.
+_XLS_R = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "conv_bias": True,
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "do_normalize": False,
+}
 PUBLISHED = {
     "aasist": Published(
         "AASIST",
@@ -170,6 +239,15 @@ PUBLISHED = {
         "bonafide_logit",
         f"Weights of AASIST-L, {_CLOVA}",
     ),
+    "ssl-aasist": Published(
+        "SSLAASIST",
+        {"front_end": _XLS_R, "attention": True, "temporal_ratio": 0.5},
+        ssl_aasist_state_dict,
+        "bonafide_logit",
+        "Weights of SSL + AASIST, published at "
+        "https://github.com/TakHemlata/SSL_Anti-spoofing under the MIT "
+        "license, copyright Hemlata Tak, trained on ASVspoof2019 LA",
+    ),
     "v2": Published(
         "V2",
         {},
@@ -182,6 +260,14 @@ PUBLISHED = {
 }
 
 
+# Whatever wraps a state dict: keys of training's checkpoints, and prefixes of
+# Lightning, DataParallel and torch.compile.
+_KEYS = ("model", "state_dict", "model_state_dict")
+_PREFIXES = ("module.", "model.", "net.", "_orig_mod.")
+# Types of the numbers, as of losses, that may lie beside it.
+_NUMBERS = [np.float64, np.float32, np.int64]
+
+
 def import_weights(name, weights, folder):
     """Write a pretrained folder of weights that were published elsewhere.
 
@@ -190,9 +276,15 @@ def import_weights(name, weights, folder):
     name : str
         A key of ``PUBLISHED``.
     weights : str or Path
-        The published file: a state dict.
+        A state dict with the published names, by torch or safetensors; or the
+        checkpoint of a training that has it.
     folder : str or Path
         The folder to write; see ``pretrained.write_folder``.
+
+    Returns
+    -------
+    list of str
+        What was taken off: keys of the checkpoint, and prefixes of the names.
 
     Raises
     ------
@@ -200,22 +292,100 @@ def import_weights(name, weights, folder):
         If the file cannot be loaded or is of another network, or the folder
         cannot be written.
     """
-    published = PUBLISHED[name]
     check_folder(folder)
     with naming(weights, f"the published state dict of {name}"):
-        if not os.path.isfile(weights):
-            raise InputError("is missing, or no regular file")
-        options = {"weights_only": True, "mmap": zipfile.is_zipfile(weights)}
+        state, unwrapped = _unwrapped(_read(Path(weights)))
         try:
-            state_dict = torch.load(weights, map_location="cpu", **options)
-        except pickle.UnpicklingError as error:
-            # torch's own message says how to run the code anyway.
-            raise InputError(
-                "is damaged, or holds code, of which nothing was run"
-            ) from error
-        network = build(published.network, published.sizes)
-        network.load_state_dict(published.convert(state_dict))
+            network, state = _fit(PUBLISHED[name], state)
+        except InputError:
+            for other in PUBLISHED:
+                if _fits(PUBLISHED[other], state):
+                    raise InputError(
+                        f"these are the weights of {other}: give that name"
+                    ) from None
+            raise
+    published = PUBLISHED[name]
     config = DetectorConfig.of(
         network, published.score, corpus=published.corpus
     )
-    write_folder(folder, config, network.state_dict(), model_card(name, config))
+    write_folder(folder, config, state, model_card(name, config))
+    return unwrapped
+
+
+def _read(path):
+    if not path.is_file():
+        raise InputError("is missing, or no regular file")
+    with open(path, "rb") as file:
+        # A safetensors file begins with the size of its header, in JSON.
+        is_safetensors = file.read(9)[8:] == b"{"
+    if is_safetensors or path.suffix == ".safetensors":
+        return load_file(path)
+    scalar = np.float64(0).__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    numbers = [np.dtype, *(type(np.dtype(each)) for each in _NUMBERS)]
+    numbers += [(scalar, name) for name in names]
+    options = {"weights_only": True, "mmap": zipfile.is_zipfile(path)}
+    try:
+        with torch.serialization.safe_globals(numbers):
+            return torch.load(path, map_location="cpu", **options)
+    except pickle.UnpicklingError as error:
+        # torch's own message says how to run the code anyway.
+        raise InputError(
+            "is damaged, or holds code or objects, of which nothing was run; "
+            "whoever made it can save its state dict alone"
+        ) from error
+
+
+def _unwrapped(content):
+    """Return the state dict within, and what was taken off."""
+    unwrapped = []
+    for key in _KEYS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            unwrapped.append(f"['{key}']")
+    if not isinstance(content, dict):
+        raise InputError(f"is no state dict but a {type(content).__name__}")
+    tensors = {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
+    if not tensors or len(tensors) < len(content):
+        others = [str(key) for key in content if key not in tensors]
+        raise InputError(
+            f"is no state dict: no tensors under {listed(others)}; expected "
+            f"one, alone or under {' or '.join(map(repr, _KEYS))}"
+        )
+    while prefix := next(
+        (p for p in _PREFIXES if all(name.startswith(p) for name in tensors)),
+        None,
+    ):
+        tensors = {n.removeprefix(prefix): t for n, t in tensors.items()}
+        unwrapped.append(f"'{prefix}'")
+    return tensors, unwrapped
+
+
+def _fit(published, state):
+    """Return a network, on the meta device, and the state dict for it."""
+    state = published.convert(state)
+    with torch.device("meta"):
+        network = build(published.network, published.sizes)
+    expected = network.state_dict()
+    for name in expected | state:
+        found, needed = (
+            list(tensors[name].shape) if name in tensors else "missing"
+            for tensors in (state, expected)
+        )
+        if found != needed:
+            raise InputError(
+                f"{printable(name, 100)} is {printable(str(found), 100)}; "
+                f"expected {needed}"
+            )
+    return network, {n: t.to(expected[n].dtype) for n, t in state.items()}
+
+
+def _fits(published, state):
+    try:
+        return bool(_fit(published, state))
+    except InputError:
+        return False

@@ -240,18 +240,6 @@ def naming(what, expected):
         ) from error
 
 
-def fetch_files(source, **fetching):
-    """Fetch config.json and model.safetensors, and return their paths.
-
-    See ``speechbrain.utils.fetching.fetch`` for the arguments.
-    """
-    source = str(source)
-    is_path = source.startswith((os.sep, ".")) or source.count(os.sep) != 1
-    if is_path and "://" not in source and not os.path.isdir(source):
-        raise InputError(f"no such folder; expected {EXPECTED}")
-    return [fetch(name, source, **fetching) for name in (CONFIG, WEIGHTS)]
-
-
 def load(config_path, weights_path):
     """Load an untrusted detector, checked as at the top of this module.
 

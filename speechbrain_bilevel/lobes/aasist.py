@@ -72,7 +72,7 @@ class GraphBackEnd(torch.nn.Module):
     """Features -> logits: the part of AASIST that networks share.
 
     They differ in ``extract_features``, [batch, samples] -> [batch, channels,
-    bands, frames].
+    bands, frames], and may differ in ``nodes``.
 
     Arguments
     ---------
@@ -158,9 +158,8 @@ class GraphBackEnd(torch.nn.Module):
 
     def readout(self, features):
         """[batch, channels, bands, frames] -> [batch, 5 * stack_size]"""
-        magnitude = features.abs()
-        spectral = magnitude.amax(dim=3).transpose(1, 2) + self.positions
-        temporal = magnitude.amax(dim=2).transpose(1, 2)
+        temporal, spectral = (x.transpose(1, 2) for x in self.nodes(features))
+        spectral = spectral + self.positions
         nodes = self.temporal_graph(temporal), self.spectral_graph(spectral)
         temporal, spectral, stack = map(
             torch.maximum, *(branch(*nodes) for branch in self.branches)
@@ -171,6 +170,11 @@ class GraphBackEnd(torch.nn.Module):
             for values in (nodes.abs().amax(dim=1), nodes.mean(dim=1))
         ]
         return torch.cat([*pooled, stack.squeeze(1)], dim=1)
+
+    def nodes(self, features):
+        """Reduce the features to those of each frame, and of each band."""
+        magnitude = features.abs()
+        return magnitude.amax(dim=2), magnitude.amax(dim=3)
 
     def forward(self, wavs):
         """[batch, samples] -> logits, [batch, num_classes]"""

@@ -95,9 +95,9 @@ class UntrainedWav2Vec2(torch.nn.Module):
 class SSLAASIST(GraphBackEnd):
     """wav2vec 2.0, a linear projection, residual blocks and AASIST's graphs.
 
-    As published (https://arxiv.org/abs/2202.12233), except that the features
-    are read out as in AASIST, by maxima of magnitudes, and that residual blocks
-    lack input norms.
+    With ``attention``, as published (https://arxiv.org/abs/2202.12233), less
+    the input norms of residual blocks, on which its output does not depend.
+    Without, features are read out as in AASIST, by maxima of magnitudes.
 
     A front end with ``freeze`` gets no gradient and stays in evaluation mode.
     Weight norm of the front end is resolved into the weights, since torch's
@@ -116,6 +116,8 @@ class SSLAASIST(GraphBackEnd):
         Size to which features are projected: the bands before pooling.
     channels : list of int
         Output channels of each residual block.
+    attention : bool
+        Read features out by means whose weights are learned.
     **graphs
         See ``GraphBackEnd``.
 
@@ -142,6 +144,7 @@ class SSLAASIST(GraphBackEnd):
         num_samples=64600,
         projection_size=128,
         channels=(32, 32, 64, 64, 64, 64),
+        attention=False,
         **graphs,
     ):
         if isinstance(front_end, dict):
@@ -165,6 +168,16 @@ class SSLAASIST(GraphBackEnd):
         sizes = zip([1, *channels], channels)
         blocks = [ResidualBlock(*pair, pool_size=1) for pair in sizes]
         self.encoder = torch.nn.Sequential(*blocks)
+        self.attention = None
+        if attention:
+            size = channels[-1]
+            self.encoder_norm = torch.nn.BatchNorm2d(size)
+            self.attention = torch.nn.Sequential(
+                torch.nn.Conv2d(size, 2 * size, 1),
+                torch.nn.SELU(),
+                torch.nn.BatchNorm2d(2 * size),
+                torch.nn.Conv2d(2 * size, size, 1),
+            )
         self.train(self.training)
 
     def train(self, mode=True):
@@ -179,6 +192,14 @@ class SSLAASIST(GraphBackEnd):
         features = self.projection(self.front_end(wavs)).transpose(1, 2)
         x = max_pool2d(features.unsqueeze(1), POOL)
         return self.encoder(selu(self.norm(x)))
+
+    def nodes(self, features):
+        """Reduce the features to those of each frame, and of each band."""
+        if self.attention is None:
+            return super().nodes(features)
+        features = selu(self.encoder_norm(features))
+        weights = self.attention(features)
+        return [(features * weights.softmax(d)).sum(d) for d in (2, 3)]
 
 
 def _sizes_of(front_end):

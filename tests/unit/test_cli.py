@@ -215,7 +215,7 @@ def test_a_repository_that_cannot_be_had_is_told(run, audio, monkeypatch):
         "classify", "--source", "results/gone", audio / "a.wav"
     )
     assert code == 2 and out == ""
-    assert err.startswith("error: results/gone: unusable (")
+    assert err.startswith("error: results/gone: no such folder here; the hub")
 
 
 def test_help_and_parsing_import_nothing_slow():
