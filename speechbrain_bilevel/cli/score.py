@@ -5,6 +5,7 @@ import os
 
 from speechbrain_bilevel.cli.options import (
     add_detector_arguments,
+    add_reading_arguments,
     run_options,
     whole_number,
 )
@@ -17,14 +18,16 @@ def add_score(commands):
         "score",
         help="score a list of trials",
         description="Writes a score file, 'utt source key score', of all "
-        "trials of a protocol or list. The same command resumes where an "
+        "trials of a protocol or list; of a list without labels, such as a "
+        "challenge's, 'utt score'. The same command resumes where an "
         "earlier one stopped. To share the work out to processes: torchrun "
         "--nproc_per_node 2 --no-python speechbrain-bilevel score ...",
     )
     parser.add_argument(
         "trials",
         metavar="TRIALS",
-        help="protocol of a corpus, manifest, or list with a header",
+        help="protocol of a corpus, manifest, list with or without labels, or "
+        "the folder of a corpus",
     )
     parser.add_argument("scores", metavar="SCORES", help="score file to write")
     add_detector_arguments(parser)
@@ -33,6 +36,18 @@ def add_score(commands):
         metavar="FOLDER",
         help="the corpus' folder, where relative paths of audio start; by "
         "default the folder that TRIALS is in",
+    )
+    parser.add_argument(
+        "--partition",
+        metavar="NAME",
+        help="which trials; default: all of a protocol, eval of a folder",
+    )
+    add_reading_arguments(parser, "TRIALS", "path - label")
+    parser.add_argument(
+        "--layout",
+        choices=("asvspoof2019", "asvspoof2021", "asvspoof5"),
+        help="of the score file; the last two are those that the challenges "
+        "take (default: asvspoof2019, or asvspoof2021 without labels)",
     )
     parser.add_argument(
         "--trim-silence",
@@ -72,7 +87,7 @@ def _score(args):
     from speechbrain_bilevel.inference.scoring import score_trials
     from speechbrain_bilevel.utils.distributed import closing_process_group
 
-    trials = _read_trials(args.trials, args.data_folder)
+    trials = _read_trials(args)
     with closing_process_group():
         _start_process_group()
         detector = SpoofDetector.from_hparams(
@@ -88,6 +103,7 @@ def _score(args):
             num_workers=args.num_workers,
             trim_silence=args.trim_silence,
             full_length=args.full_length,
+            layout=args.layout,
         )
         if if_main_process():
             print(f"{args.scores}: {len(trials)} trials")
@@ -105,16 +121,25 @@ def _start_process_group():
         torch.distributed.init_process_group("gloo", timeout=timeout)
 
 
-def _read_trials(path, data_folder):
+def _read_trials(args):
     """Return the trials, with paths relative to the working directory."""
-    from speechbrain_bilevel.dataio.prepare import join_paths, locate_audio
-    from speechbrain_bilevel.dataio.protocols import read_protocol, recognize
+    from speechbrain_bilevel.dataio.prepare import find_trials, join_paths
 
-    folder = os.path.dirname(path) if data_folder is None else data_folder
-    corpus, trials = recognize(path), read_protocol(path)
-    if not corpus.is_list:
-        trials = locate_audio(trials, folder, corpus)
-    trials = join_paths(trials, folder or ".")
+    path, folder, partition = args.trials, args.data_folder, args.partition
+    if os.path.isdir(path):
+        folder, protocol = path, None
+    else:
+        folder = folder or os.path.dirname(path) or "."
+        partition, protocol = partition or "all", path
+    trials = find_trials(
+        folder,
+        partition,
+        protocol,
+        columns=args.columns,
+        bonafide=args.bonafide,
+        need_labels=False,
+    )
+    trials = join_paths(trials, folder)
     if not any(map(os.path.exists, trials.path)):
         raise InputError(
             f"{path}: none of its audio files exists, the first one would be "

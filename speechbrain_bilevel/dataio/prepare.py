@@ -77,8 +77,8 @@ def find_trials(data_folder, partition=None, protocol=None, **options):
         A corpus' folder; or a list of trials (see ``protocols.read_protocol``)
         whose paths are relative to its own folder.
     partition : str, optional
-        "train", "dev", "eval" or another partition of the corpus; by default
-        "eval", or the only one that there is.
+        "train", "dev", "eval" or another partition of the corpus, or "all" of
+        a protocol; by default "eval", or the only one that there is.
     protocol : str or Path, optional
         A protocol or list instead of the one in the folder; its paths are
         relative to its own folder or to the data folder.
@@ -163,7 +163,8 @@ def _of_partition(trials, partition, source):
     """Return the trials of a partition, by default of eval or the only one."""
     counts = trials.partition.value_counts()
     counts = counts[counts > 0]
-    if partition is None and "eval" not in counts and len(counts) == 1:
+    is_only = partition is None and "eval" not in counts and len(counts) == 1
+    if is_only or partition == "all":
         return trials
     partition = partition or "eval"
     trials = trials[trials.partition == partition]
@@ -229,7 +230,8 @@ def _protocols_of(folder, partition):
     raise InputError(
         f"{folder}: has no protocol of partition {wanted or 'eval'!r}. "
         f"Expected one of {', '.join(protocols)}, which it has of "
-        f"{corpus.name}; choose with --partition, or a file with --protocol FILE"
+        f"{corpus.name}; choose with --partition, or a file with --protocol "
+        "FILE"
     )
 
 

@@ -49,6 +49,8 @@ _EXPECTED_ASV_PROTOCOL = (
 )
 # Sums and squares of smaller scores are finite.
 _TOO_LARGE = 1e100
+# Lines to write at once.
+_LINES = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,18 +232,43 @@ def _read_asv_scores_of_2021(path, protocol, partition):
     return scores[(trials.subset == partition).to_numpy()]
 
 
+#: Columns and their separator of the layouts that can be written; the second
+#: is that of ASVspoof 2021's submissions, the third that of ASVspoof 5's.
+WRITTEN = {
+    "asvspoof2019": (("utt", "attack", "label", "score"), " "),
+    "asvspoof2021": (("utt", "score"), " "),
+    "asvspoof5": (("utt", "score"), "\t"),
+}
+
+
 def write_cm_scores(path, scores):
     """Write ``utt source key score`` or, without labels, ``utt score``.
 
     ``scores`` are as described at the top of this module. Raise an
     ``InputError``, and change nothing, if the file cannot be written.
     """
-    names = ["utt", "attack", "label"] if "label" in scores else ["utt"]
-    columns = [scores[name].tolist() for name in names]
-    columns.append(map(repr, scores.score.tolist()))
-    lines = (" ".join(row) + "\n" for row in zip(*columns))
     path = Path(path)
-    write_atomically(path.parent, {path.name: lines})
+    layout = "asvspoof2019" if "label" in scores else "asvspoof2021"
+    write_atomically(path.parent, {path.name: score_lines(scores, layout)})
+
+
+def score_lines(scores, layout):
+    """Yield the text of a score file in one of the layouts ``WRITTEN``.
+
+    Example
+    -------
+    >>> "".join(score_lines(pd.DataFrame({"utt": ["a"], "score": [1.5]}),
+    ...                     "asvspoof5"))
+    'filename\\tcm-score\\na\\t1.5\\n'
+    """
+    names, separator = WRITTEN[layout]
+    if layout == "asvspoof5":
+        yield "filename\tcm-score\n"
+    for start in range(0, len(scores), _LINES):
+        part = scores.iloc[start : start + _LINES]
+        columns = [part[name].tolist() for name in names[:-1]]
+        columns.append(map(repr, part.score.tolist()))
+        yield "".join(separator.join(row) + "\n" for row in zip(*columns))
 
 
 def split_classes(scores):

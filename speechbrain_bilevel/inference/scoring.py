@@ -18,6 +18,8 @@ from tqdm import tqdm
 from speechbrain_bilevel.dataio import SAMPLE_RATE
 from speechbrain_bilevel.dataio.audio import fit_length, hear
 from speechbrain_bilevel.dataio.decoding import SoundFileSource, open_source
+from speechbrain_bilevel.dataio.protocols import NO_LABEL
+from speechbrain_bilevel.evaluation.score_files import WRITTEN, score_lines
 from speechbrain_bilevel.inference.verdicts import nonfinite_score_message
 from speechbrain_bilevel.utils.distributed import all_gather, rank, world_size
 from speechbrain_bilevel.utils.errors import InputError
@@ -44,6 +46,7 @@ def score_trials(
     num_workers=0,
     trim_silence=False,
     full_length=False,
+    layout=None,
 ):
     """Score a list of trials; resume where an earlier run stopped.
 
@@ -61,8 +64,7 @@ def score_trials(
         A table of trials (see ``dataio.protocols``); paths are absolute, or
         relative to the working directory.
     path : str or Path
-        The score file, ``utt source key score``; it appears when every trial
-        has its score.
+        The score file; it appears when every trial has its score.
     batch_size : int
         Trials that the network sees at once; with ``full_length``, those of
         ``num_samples`` samples, proportionally fewer of longer and more of
@@ -76,6 +78,10 @@ def score_trials(
         Score recordings of up to ``LONGEST``, each repeated to the next of
         ``bucket_lengths``, instead of their first ``num_samples`` samples. Only
         for networks with a true ``any_length``, and not with ``trim_silence``.
+    layout : str, optional
+        A key of ``score_files.WRITTEN``, such as that of a challenge's
+        submissions; by default ``utt source key score`` or, where labels are
+        unknown, ``utt score``.
 
     Raises
     ------
@@ -94,6 +100,7 @@ def score_trials(
         **detector.settings,
         "trim_silence": trim_silence,
         "full_length": full_length,
+        **({} if layout is None else {"layout": layout}),
     }
     scores = ResumableScoreFile(path, trials, detector.mods.network, settings)
     missing, lengths = scores.missing, None
@@ -222,7 +229,8 @@ class ResumableScoreFile:
     Raises
     ------
     InputError
-        If two trials have the same name.
+        If two trials have the same name, or the settings have a layout for
+        labels that are unknown.
 
     Example
     -------
@@ -249,6 +257,14 @@ class ResumableScoreFile:
                 f"{len(set(names))} names stand for more than one trial, "
                 f"first of all {names[0]}; score lists with the same names one "
                 "by one"
+            )
+        has_labels = not (trials.label == NO_LABEL).any()
+        usual = "asvspoof2019" if has_labels else "asvspoof2021"
+        self.layout = settings.get("layout", usual)
+        if "label" in WRITTEN[self.layout][0] and not has_labels:
+            raise InputError(
+                f"layout {self.layout}: has labels, which are unknown; choose "
+                "asvspoof2021 or asvspoof5"
             )
         self.fingerprint = _fingerprint(trials, network, settings)
         self.versions = np.fromiter(map(_version, trials.path), np.int64)
@@ -299,7 +315,8 @@ class ResumableScoreFile:
             self.scores = self._read_parts()
             if len(self.missing):
                 return False
-            lines = {self.path.name: self._lines()}
+            table = self.trials.assign(score=self.scores)
+            lines = {self.path.name: score_lines(table, self.layout)}
             write_atomically(self.path.parent, lines)
             stamp = {self.stamp.name: json.dumps(self._stamp())}
             write_atomically(self.path.parent, stamp)
@@ -307,16 +324,6 @@ class ResumableScoreFile:
         for part in self._parts("[0-9a-f]{16}"):
             part.unlink()
         return True
-
-    def _lines(self):
-        columns = self.trials[["utt", "attack", "label"]]
-        for start in range(0, len(columns), _LINES):
-            rows = columns[start : start + _LINES].itertuples(index=False)
-            scores = self.scores[start : start + _LINES].tolist()
-            yield "".join(
-                f"{utt} {attack} {label} {score!r}\n"
-                for (utt, attack, label), score in zip(rows, scores)
-            )
 
     def _stamp(self):
         with open(self.path, "rb") as file:
