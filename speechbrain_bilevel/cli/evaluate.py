@@ -17,6 +17,9 @@ a higher score means bona fide. The protocol is that of ASVspoof2019 LA,
 ASVspoof2021 LA or DF, ASVspoof5, In-the-Wild's meta.csv, a manifest or a list
 with `path,label`."""
 
+#: All figures of all resamples are kept; far fewer are enough.
+MAX_RESAMPLES = 100_000
+
 
 def add_evaluate(commands):
     """Add the command to the argparse subparsers."""
@@ -67,10 +70,11 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--resamples",
-        type=whole_number(0),
+        type=whole_number(0, MAX_RESAMPLES),
         default=1000,
         metavar="N",
-        help="number of resamples; 0: no intervals (default: 1000)",
+        help="number of resamples, 0 to 100000; 0: no intervals (default: "
+        "1000)",
     )
     parser.add_argument(
         "--seed", type=whole_number(0), default=0, help="of the resamples"
@@ -81,6 +85,14 @@ def add_arguments(parser):
         metavar="X",
         help="give the error rates and t-DCF at this score too, e.g. one that "
         "was fixed on dev",
+    )
+    parser.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="give the figures of each value of this column of the protocol, "
+        "e.g. codec or speaker; may be repeated. By attack they always are",
     )
 
 
@@ -103,7 +115,9 @@ def run(args):
         asv = score_files.read_asv_scores(
             args.asv_scores, args.asv_protocol, args.partition or "eval"
         )
-    trials = read_protocol(args.protocol) if args.protocol else None
+    trials = None
+    if args.protocol:
+        trials = read_protocol(args.protocol, columns=args.by)
     systems = [
         score_files.read_cm_scores(path, trials, args.partition)
         for path in args.scores
@@ -117,6 +131,7 @@ def run(args):
         seed=args.seed,
         names=system_names(args.scores),
         threshold=args.threshold,
+        by=args.by,
     )
     if args.output is not None:
         write_report(report, args.output)
@@ -130,6 +145,10 @@ def _refuse_idle_options(args):
     """Refuse options that would have no effect."""
     if args.asv_protocol and not args.asv_scores:
         raise InputError("--asv-protocol belongs to --asv-scores; leave it out")
+    if args.by and not args.protocol:
+        raise InputError(
+            "--by names a column of a protocol; give the protocol too"
+        )
     if args.partition and not (args.protocol or args.asv_protocol):
         raise InputError(
             "--partition is one of a protocol; give --protocol too, or leave "

@@ -71,12 +71,15 @@ class ASVScores:
         float64.
     path : str
         For messages and reports.
+    attacks : frozenset of str
+        Names of the attacks of the spoofed trials, as far as they are known.
     """
 
     target: np.ndarray
     nontarget: np.ndarray
     spoof: np.ndarray
     path: str = "ASV scores"
+    attacks: frozenset = frozenset()
 
 
 def read_cm_scores(path, trials=None, partition=None, need_keys=True):
@@ -182,13 +185,22 @@ def read_asv_scores(path, protocol=None, partition="eval"):
         scores, _ = read_table(
             path,
             lambda line: Layout(("source", "key", "score")),
-            lambda cells: (_asv_key(cells), _score(cells["score"])),
-            {"key": "category", "score": "float64"},
+            lambda cells: (
+                cells["source"],
+                _asv_key(cells),
+                _score(cells["score"]),
+            ),
+            {"source": "category", "key": "category", "score": "float64"},
             _EXPECTED_ASV,
         )
     _check_classes(path, scores.key, ASV_KEYS)
     classes = [scores.score[scores.key == key] for key in ASV_KEYS]
-    return ASVScores(*(each.to_numpy() for each in classes), path=str(path))
+    attacks = frozenset()
+    if "source" in scores:
+        attacks = frozenset(scores.source[scores.key == "spoof"].unique())
+    return ASVScores(
+        *(each.to_numpy() for each in classes), path=str(path), attacks=attacks
+    )
 
 
 def _read_asv_scores_of_2021(path, protocol, partition):

@@ -58,7 +58,7 @@ def test_the_official_eer_from_a_score_file(evaluate):
                 file.write(f"{attack}_{n} {attack} {key} {score!r}\n")
     code, out, _ = evaluate("scores.txt", "--resamples", 0)
     assert code == 0
-    assert f"EER %               {FIGURES['bilevel_E2E'][0]}" in out
+    assert f"EER %                {FIGURES['bilevel_E2E'][0]}" in out
 
 
 def test_the_official_figures_from_the_corpus_files(evaluate, shared):

@@ -38,7 +38,10 @@ def test_figures_of_one_system():
     assert system.thresholds["min_tdcf"] == threshold
     assert (found["frr"], found["far"]) == (1 / 4, 1 / 6)
     assert found["act_tdcf_legacy"] >= value
-    attacks = [(k, a.trials, a.eer.value) for k, a in system.attacks.items()]
+    attacks = [
+        (k, a.n_spoof, a.metrics["eer"].value)
+        for k, a in system.attacks.items()
+    ]
     assert attacks == [("A07", 4, 0.25), ("A09", 2, 0.0)]
 
 
@@ -147,7 +150,7 @@ def test_files_that_contradict_each_other_are_refused():
 
 def test_an_attack_on_every_line_is_refused():
     attacks = {f"file{n}": [0.0] for n in range(1001)}
-    message = r"cm.txt: attacks: 1001 \(file0, .* at most 1000 can be told"
+    message = r"cm.txt: values of attack: 1001 \(file0, .* at most 1000 can"
     with pytest.raises(InputError, match=message):
         evaluate([cm_scores([1.0], **attacks)])
 
@@ -165,7 +168,7 @@ def test_json_holds_every_figure():
             assert system["metrics"][name] == vars(estimate)
         assert system["thresholds"] == evaluation.thresholds
         attack = evaluation.attacks["A07"]
-        assert system["attacks"]["A07"]["eer"] == vars(attack.eer)
+        assert system["attacks"]["A07"]["eer"] == vars(attack.metrics["eer"])
         assert system["warning"] is None
     assert read["intervals"] == {
         "level": 0.95,
