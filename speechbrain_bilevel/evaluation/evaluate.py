@@ -252,7 +252,7 @@ def evaluate(
             resampled[i] = figures
     names = names or [each.attrs.get("path", "scores") for each in systems]
     evaluations = [
-        _evaluate_system(name, scores, rates, threshold, by, figures)
+        _evaluate_system(name, scores, rates, threshold, by, resample, figures)
         for name, scores, figures in zip(names, systems, resampled)
     ]
     return Report(
@@ -317,7 +317,7 @@ def _group_by_trials(systems):
     return groups
 
 
-def _evaluate_system(name, scores, rates, threshold, by, resampled):
+def _evaluate_system(name, scores, rates, threshold, by, resample, resampled):
     """Compute the figures themselves with the reference functions."""
     bonafide, spoof = split_classes(scores)
     values, thresholds = _best_figures(bonafide, spoof, rates)
@@ -341,7 +341,7 @@ def _evaluate_system(name, scores, rates, threshold, by, resampled):
             for metric, value in values.items()
         },
         thresholds=thresholds,
-        by=_evaluate_subsets(scores, rates, by, resampled),
+        by=_evaluate_subsets(scores, rates, by, resample, resampled),
         eer_negated=eer(-bonafide, -spoof)[0],
         eer_interpolated=interpolated_eer(bonafide, spoof)[0],
         n_tied=int(
@@ -367,17 +367,22 @@ def _best_figures(bonafide, spoof, rates):
     return values, thresholds
 
 
-def _evaluate_subsets(scores, rates, by, resampled):
+def _evaluate_subsets(scores, rates, by, resample, resampled):
     """Return the ``Subset`` of each value of each column."""
     found = {column: {} for column in ("attack", *by)}
     for (column, value), trials in subsets(scores, by).items():
-        bonafide, spoof = split_classes(scores.iloc[trials])
+        part = scores.iloc[trials]
+        bonafide, spoof = split_classes(part)
         values = {}
         if column == "attack":
             values["eer"], _ = eer(bonafide, spoof)
         elif len(bonafide) and len(spoof):
             values, _ = _best_figures(bonafide, spoof, rates)
-        figures = {} if _is_small(bonafide, spoof) else resampled
+        is_small = _is_small(bonafide, spoof)
+        if resample == "speakers":
+            # One speaker's trials are drawn all together, or not at all.
+            is_small |= count_speakers(part) < MIN_FOR_INTERVAL
+        figures = {} if is_small else resampled
         metrics = {
             metric: interval(each, figures.get((metric, column, value)))
             for metric, each in values.items()
@@ -432,9 +437,9 @@ def _cautions_of_figures(evaluations, asv):
         of_asv = asv.attacks - {SPOOF, NO_ATTACK} if asv else set()
         if attacks and of_asv and not attacks & of_asv:
             cautions.append(
-                f"{system.name}: none of its attacks {listed(sorted(attacks))} "
-                f"is among those of {asv.path}, {listed(sorted(of_asv))}; the "
-                "t-DCF mixes two corpora: give the ASV scores of these trials"
+                f"{system.name}: its attacks, {listed(sorted(attacks))}, are "
+                f"not those of {asv.path}, {listed(sorted(of_asv))}; the t-DCF "
+                "mixes two corpora: give the ASV scores of these trials"
             )
     return cautions
 
