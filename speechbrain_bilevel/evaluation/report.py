@@ -165,7 +165,13 @@ def render(report, figures):
         printable=printable,
         counts=_counts,
         metrics_of=metrics_of,
-        worst_eer=worst_eer,
+        worst={
+            column: [
+                worst_eer(each.by[column].values())
+                for each in report.evaluations
+            ]
+            for column in report.evaluations[0].by
+        },
         max_attacks=plots.MAX_ATTACKS,
         METRICS=METRICS,
     )

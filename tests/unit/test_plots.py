@@ -287,6 +287,13 @@ def test_every_metric_is_defined(asv):
         assert re.search(rf"<dt>{re.escape(title)}</dt>\n<dd>\w", page)
 
 
+def test_the_interpolated_eer_is_on_the_page():
+    scores = cm_scores([1, 2], A07=[0, 1])
+    page = page_of(report_of(scores, scores.assign(score=[2, 3, 0, 1])))
+    assert "25.00000 % for system 0, with 2 such trials;" in page
+    assert "0.00000 % for system 1, with 0 such trials." in page
+
+
 def test_best_system_is_bold_on_the_page():
     page = page_of(report_of(normal(4), normal(2)))
     rates = [
