@@ -17,7 +17,7 @@ a higher score means bona fide. The protocol is that of ASVspoof2019 LA,
 ASVspoof2021 LA or DF, ASVspoof5, In-the-Wild's meta.csv, a manifest or a list
 with `path,label`."""
 
-#: All figures of all resamples are kept; far fewer are enough.
+#: All figures of each resample are kept in memory; far fewer are enough.
 MAX_RESAMPLES = 100_000
 
 

@@ -207,14 +207,13 @@ def resample_figures(
     ranked = [_RankedScores(x, rates, threshold, by) for x in systems]
     resamples = resample(systems[0], over, n_resamples, seed)
     bar = {"desc": "Resampling", "total": n_resamples, "leave": False}
-    found = [
-        [system.figures(counts) for system in ranked]
-        for counts in tqdm(resamples, disable=None, **bar)
-    ]
-    return [
-        {name: np.array([each[name] for each in column]) for name in column[0]}
-        for column in zip(*found)
-    ]
+    names, found = (), [[] for _ in systems]
+    for counts in tqdm(resamples, disable=None, **bar):
+        for system, rows in zip(ranked, found):
+            figures = system.figures(counts)
+            names = figures.keys()
+            rows.append(np.array([*figures.values()]))
+    return [dict(zip(names, np.array(rows).T)) for rows in found]
 
 
 class _RankedScores:
