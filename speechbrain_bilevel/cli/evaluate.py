@@ -8,7 +8,7 @@ from speechbrain_bilevel.cli.options import (
     finite_number,
     whole_number,
 )
-from speechbrain_bilevel.utils.errors import InputError, printable
+from speechbrain_bilevel.utils.errors import InputError
 
 DESCRIPTION = """\
 EER, min t-DCF (2019 and 2021) and the metrics of ASVspoof 5 from score files
@@ -21,6 +21,9 @@ score` (ASVspoof 2021), is printed by NII's toolkit, or is a table with a header
 (ASVspoof 5, DeepFense, pandas); a higher score means bona fide. The protocol is
 that of a corpus (see `prepare`), a key, a manifest or a list with `path,label`.
 What each score file was taken for is printed."""
+
+#: All figures of each resample are kept in memory; far fewer are enough.
+MAX_RESAMPLES = 100_000
 
 
 def add_evaluate(commands):
@@ -73,10 +76,11 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--resamples",
-        type=whole_number(0),
+        type=whole_number(0, MAX_RESAMPLES),
         default=1000,
         metavar="N",
-        help="number of resamples; 0: no intervals (default: 1000)",
+        help="number of resamples, 0 to 100000; 0: no intervals (default: "
+        "1000)",
     )
     parser.add_argument(
         "--seed", type=whole_number(0), default=0, help="of the resamples"
@@ -87,6 +91,14 @@ def add_arguments(parser):
         metavar="X",
         help="give the error rates and t-DCF at this score too, e.g. one that "
         "was fixed on dev",
+    )
+    parser.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="give the figures of each value of this column of the protocol, "
+        "e.g. codec or speaker; may be repeated. By attack they always are",
     )
 
 
@@ -111,7 +123,9 @@ def run(args):
         )
     trials = None
     if args.protocol:
-        trials = read_protocol(args.protocol, bonafide=args.bonafide)
+        trials = read_protocol(
+            args.protocol, bonafide=args.bonafide, keep=args.by
+        )
     systems = [
         score_files.read_cm_scores(
             path,
@@ -122,8 +136,6 @@ def run(args):
         )
         for path in args.scores
     ]
-    for scores in systems:
-        print_reading(scores)
     resample = args.resample or default_resampling(systems)
     report = evaluate(
         systems,
@@ -133,6 +145,7 @@ def run(args):
         seed=args.seed,
         names=system_names(args.scores),
         threshold=args.threshold,
+        by=args.by,
     )
     if args.output is not None:
         write_report(report, args.output)
@@ -142,16 +155,14 @@ def run(args):
     return 0
 
 
-def print_reading(scores):
-    """Say what a score file was taken for."""
-    path, read_as = scores.attrs["path"], scores.attrs["read_as"]
-    print(f"{printable(path)}: read as {printable(read_as)}")
-
-
 def _refuse_idle_options(args):
     """Refuse options that would have no effect."""
     if args.asv_protocol and not args.asv_scores:
         raise InputError("--asv-protocol belongs to --asv-scores; leave it out")
+    if args.by and not args.protocol:
+        raise InputError(
+            "--by names a column of a protocol; give the protocol too"
+        )
     if args.partition and not (args.protocol or args.asv_protocol):
         raise InputError(
             "--partition is one of a protocol; give --protocol too, or leave "

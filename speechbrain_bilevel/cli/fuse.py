@@ -2,7 +2,7 @@
 
 import sys
 
-from speechbrain_bilevel.cli.evaluate import print_reading, system_names
+from speechbrain_bilevel.cli.evaluate import system_names
 from speechbrain_bilevel.cli.options import (
     add_reading_arguments,
     finite_number,
@@ -112,13 +112,14 @@ def _apply(args, title):
     check_target(args.output)
     inputs = [*args.scores, *(args.learn or []), args.protocol]
     refuse_overwriting([args.output], [*inputs, args.dev_protocol])
-    trials, scores = _read_systems(
+    trials, scores, readings = _read_systems(
         args, args.scores, args.protocol, args.partition, "eval"
     )
     if args.learn:
         fusion, report = _learn(args, trials, title)
     else:
         fusion, report = _take_weights(args), []
+    report = [*readings, *report]
     fused = trials.assign(score=fusion(scores))
     report += _table(args.output, fused, args.scores, scores, title)
     write_cm_scores(args.output, fused)
@@ -149,7 +150,7 @@ def _learn(args, trials, title):
     from speechbrain_bilevel.metrics.calibration import learn_fusion
 
     _check_count("--learn", args.learn, args.scores)
-    dev, scores = _read_systems(
+    dev, scores, readings = _read_systems(
         args,
         args.learn,
         args.dev_protocol,
@@ -166,7 +167,8 @@ def _learn(args, trials, title):
         )
     fusion = learn_fusion(scores, dev.label == BONAFIDE, args.learn)
     fused = dev.assign(score=fusion(scores))
-    return fusion, _table("dev", fused, args.learn, scores, title)
+    table = _table("dev", fused, args.learn, scores, title)
+    return fusion, [*readings, *table]
 
 
 def _check_count(option, values, paths):
@@ -178,8 +180,10 @@ def _check_count(option, values, paths):
 
 
 def _read_systems(args, paths, protocol, partition, default, need_keys=False):
-    """Return trials in the first file's order, and a column for each system."""
+    """Return trials in the first file's order, a column for each system, and
+    what each file was taken for."""
     from speechbrain_bilevel.dataio.protocols import read_protocol
+    from speechbrain_bilevel.evaluation.format import read_as
     from speechbrain_bilevel.evaluation.score_files import (
         align_scores,
         read_cm_scores,
@@ -201,9 +205,7 @@ def _read_systems(args, paths, protocol, partition, default, need_keys=False):
         )
         for path in paths
     ]
-    for scores in systems:
-        print_reading(scores)
-    return align_scores(systems)
+    return *align_scores(systems), [*map(read_as, paths, systems)]
 
 
 def _table(name, fused, paths, scores, title):

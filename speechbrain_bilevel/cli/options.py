@@ -7,13 +7,14 @@ import re
 from speechbrain_bilevel.utils.errors import InputError
 
 
-def whole_number(least):
-    """Return a type for ``argparse``: a whole number of at least ``least``."""
+def whole_number(least, most=math.inf):
+    """Return a type for ``argparse``: a whole number within these limits."""
 
     def number(text):
-        if not re.fullmatch("[0-9]+", text) or int(text) < least:
+        if not re.fullmatch("[0-9]+", text) or not least <= int(text) <= most:
+            limit = f" and at most {most}" if most < math.inf else ""
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not a whole number of at least {least}"
+                f"{text!r} is not a whole number of at least {least}{limit}"
             )
         return int(text)
 

@@ -164,55 +164,76 @@ def _encode(column):
     return codes.to_numpy().astype(np.int64), names
 
 
+def subsets(scores, by=()):
+    """Return the trials of each value of a column, by (column, value).
+
+    Arguments
+    ---------
+    scores : pandas.DataFrame
+        See ``evaluation.score_files``.
+    by : iterable of str
+        Columns of these scores. "attack" is always the first; an attack's
+        trials are its spoofed ones and all bona fide ones.
+
+    Returns
+    -------
+    dict of (str, str) to numpy.ndarray
+        Positions of the trials, values in order of their names.
+    """
+    is_bonafide = (scores.label == BONAFIDE).to_numpy()
+    found = {}
+    for column in ("attack", *by):
+        is_attack = column == "attack"
+        named = scores[column][~is_bonafide] if is_attack else scores[column]
+        for value in sorted(named.unique()):
+            trials = (scores[column] == value).to_numpy()
+            if is_attack:
+                trials = trials | is_bonafide
+            found[column, value] = np.flatnonzero(trials)
+    return found
+
+
 def resample_figures(
-    systems, over, n_resamples, seed, rates=None, threshold=None
+    systems, over, n_resamples, seed, rates=None, threshold=None, by=()
 ):
     """Compute all figures of resamples, the same ones for all systems.
 
     ``systems`` have the same trials in the same order. ``rates`` adds the
-    t-DCF, ``threshold`` the actual error rates and t-DCFs; see ``resample`` for
-    the others. Return a dict for each system: by metric, or ("eer", attack), an
-    array with a value for each resample, NaN if it has no trial of the attack.
+    t-DCF, ``threshold`` the actual error rates and t-DCFs, ``by`` the figures
+    of each of the ``subsets``; see ``resample`` for the others. Return a dict
+    for each system: by metric, or (metric, column, value), an array with a
+    value for each resample, NaN if it lacks a class.
     """
-    ranked = [_RankedScores(scores, rates, threshold) for scores in systems]
+    ranked = [_RankedScores(x, rates, threshold, by) for x in systems]
     resamples = resample(systems[0], over, n_resamples, seed)
     bar = {"desc": "Resampling", "total": n_resamples, "leave": False}
-    found = [
-        [system.figures(counts) for system in ranked]
-        for counts in tqdm(resamples, disable=None, **bar)
-    ]
-    return [
-        {name: np.array([each[name] for each in column]) for name in column[0]}
-        for column in zip(*found)
-    ]
+    names, found = (), [[] for _ in systems]
+    for counts in tqdm(resamples, disable=None, **bar):
+        for system, rows in zip(ranked, found):
+            figures = system.figures(counts)
+            names = figures.keys()
+            rows.append(np.array([*figures.values()]))
+    return [dict(zip(names, np.array(rows).T)) for rows in found]
 
 
 class _RankedScores:
     """The scores of a system in ascending order, for figures of resamples.
 
     The figures equal those of a file in which each trial has as many lines as
-    it was drawn.
+    it was drawn, without its whole DET curve for each resample.
     """
 
-    def __init__(self, scores, rates=None, threshold=None):
+    def __init__(self, scores, rates=None, threshold=None, by=()):
         score = scores.score.to_numpy()
-        order = np.argsort(score, kind="stable")
-        is_bonafide = (scores.label == BONAFIDE).to_numpy()[order]
-        # Positions of the trials of each class, in the order of scores.
-        self.bonafide, self.spoof = order[is_bonafide], order[~is_bonafide]
+        is_bonafide = (scores.label == BONAFIDE).to_numpy()
+        everything = _rank(score, is_bonafide, np.arange(len(score)))
+        self.bonafide, self.spoof, self.below = everything
         bonafide, spoof = score[self.bonafide], score[self.spoof]
-        self.below = _count_below(bonafide, spoof)
         self.bits = bits(-bonafide) / 2, bits(spoof) / 2
-
-        # The range of each attack's trials once they are sorted by attack.
-        attack, names = _encode(scores.attack.iloc[self.spoof])
-        self.by_attack = np.argsort(attack, kind="stable")
-        edges = np.searchsorted(attack[self.by_attack], range(len(names) + 1))
-        self.attacks = {}
-        for name, start, end in zip(names, edges, edges[1:]):
-            of_attack = spoof[self.by_attack[start:end]]
-            below = _count_below(bonafide, of_attack)
-            self.attacks["eer", name] = start, end, below
+        self.parts = {
+            part: _rank(score, is_bonafide, trials)
+            for part, trials in subsets(scores, by).items()
+        }
 
         # Costs are a + b FRR + c FAR, at the best or at a fixed threshold.
         tdcf = {}
@@ -242,35 +263,54 @@ class _RankedScores:
         spoof_counts = counts[self.spoof]
         bonafide, spoof = _cumulate(bonafide_counts), _cumulate(spoof_counts)
         figures = {"eer": _eer(bonafide, spoof, self.below)}
-
-        # A cost can be lowest before a bona fide trial is rejected, and at the
-        # end: rejecting more spoofed trials costs nothing.
-        frr = bonafide / bonafide[-1]
-        far = (spoof[-1] - spoof[self.below]) / spoof[-1]
-        for name, (accept, miss, false_alarm) in self.minima.items():
-            figures[name] = accept + (miss * frr + false_alarm * far).min()
+        figures |= self._minimum_costs(bonafide, spoof, self.below)
         for name, ((accept, miss, false_alarm), ranks) in self.actual.items():
             frr = bonafide[ranks[0]] / bonafide[-1]
             far = 1 - spoof[ranks[1]] / spoof[-1]
             figures[name] = accept + miss * frr + false_alarm * far
-
         # Not a product of vectors: several threads would sum in varying order,
         # and wait for one another on a busy machine.
         figures["cllr"] = (
             np.sum(bonafide_counts * self.bits[0]) / bonafide[-1]
             + np.sum(spoof_counts * self.bits[1]) / spoof[-1]
         )
-        spoof = _cumulate(spoof_counts[self.by_attack])
-        for name, (start, end, below) in self.attacks.items():
-            of_attack = spoof[start : end + 1] - spoof[start]
-            figures[name] = _eer(bonafide, of_attack, below)
+
+        for (column, value), (of_part, spoof, below) in self.parts.items():
+            spoof = _cumulate(counts[spoof])
+            if column == "attack":
+                found = {"eer": _eer(bonafide, spoof, below)}
+            else:
+                of_part = _cumulate(counts[of_part])
+                found = {"eer": _eer(of_part, spoof, below)}
+                found |= self._minimum_costs(of_part, spoof, below)
+            for metric, figure in found.items():
+                figures[metric, column, value] = figure
         return figures
 
+    def _minimum_costs(self, bonafide, spoof, below):
+        if bonafide[-1] == 0 or spoof[-1] == 0:
+            return dict.fromkeys(self.minima, float("nan"))
+        # A cost can be lowest before a bona fide trial is rejected, and at the
+        # end: rejecting more spoofed trials costs nothing.
+        frr = bonafide / bonafide[-1]
+        far = (spoof[-1] - spoof[below]) / spoof[-1]
+        return {
+            name: accept + (miss * frr + false_alarm * far).min()
+            for name, (accept, miss, false_alarm) in self.minima.items()
+        }
 
-def _count_below(bonafide, spoof):
-    """Count the spoofed trials rejected before each bona fide one, then all."""
-    # Among equal scores, bona fide ones come first.
-    return np.append(np.searchsorted(spoof, bonafide), len(spoof))
+
+def _rank(score, is_bonafide, trials):
+    """Return the trials of each class by score, and where they meet.
+
+    The latter is the number of spoofed trials that are rejected before each
+    bona fide one, then of all; among equal scores, bona fide ones come first.
+    """
+    trials = trials[np.argsort(score[trials], kind="stable")]
+    bonafide = trials[is_bonafide[trials]]
+    spoof = trials[~is_bonafide[trials]]
+    below = np.searchsorted(score[spoof], score[bonafide])
+    return bonafide, spoof, np.append(below, len(spoof))
 
 
 def _cumulate(counts):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from speechbrain_bilevel.dataio import SPOOF
+from speechbrain_bilevel.dataio import NO_ATTACK, SPOOF
 from speechbrain_bilevel.evaluation.bootstrap import (
     MIN_FOR_INTERVAL,
     Estimate,
@@ -14,15 +14,16 @@ from speechbrain_bilevel.evaluation.bootstrap import (
     interval,
     p_value,
     resample_figures,
+    subsets,
 )
-from speechbrain_bilevel.evaluation.format import eer_warning
+from speechbrain_bilevel.evaluation.format import eer_warning, format_number
 from speechbrain_bilevel.evaluation.score_files import (
     ASVScores,
     check_same_labels,
     split_classes,
 )
 from speechbrain_bilevel.metrics.asvspoof5 import act_dcf, cllr, min_dcf
-from speechbrain_bilevel.metrics.eer import eer
+from speechbrain_bilevel.metrics.eer import eer, interpolated_eer
 from speechbrain_bilevel.metrics.tdcf import (
     ASVRates,
     act_tdcf,
@@ -32,18 +33,31 @@ from speechbrain_bilevel.metrics.tdcf import (
 )
 from speechbrain_bilevel.utils.errors import InputError, listed
 
-#: More are of no use in a table, and each of them costs time.
-MAX_ATTACKS = 1000
+#: More attacks, or values of another column, are of no use in a table, and each
+#: of them costs time.
+MAX_VALUES = 1000
+#: Two conventions of the EER that differ by more, a fraction, are announced.
+EER_TOLERANCE = 0.001
 #: With fewer, intervals over speakers are too narrow.
 FEW_SPEAKERS = 20
 
 
 @dataclass(frozen=True)
-class AttackResult:
-    """The number of trials of one attack, and their EER against bona fide."""
+class Subset:
+    """Figures of the trials of one attack, or of one value of a column.
 
-    trials: int
-    eer: Estimate
+    Arguments
+    ---------
+    n_bonafide, n_spoof : int
+        An attack is set against all bona fide trials.
+    metrics : dict of str to Estimate
+        By the names of ``format.METRICS``: "eer", and except for an attack the
+        minimum costs; empty if there are no trials of a class.
+    """
+
+    n_bonafide: int
+    n_spoof: int
+    metrics: dict
 
 
 @dataclass(frozen=True)
@@ -62,18 +76,29 @@ class Evaluation:
     thresholds : dict of str to float
         Thresholds of "eer", "min_tdcf" (of both forms) and "min_dcf", and the
         "given" one, if any; trials with a score above are accepted.
-    attacks : dict of str to AttackResult
-        Sorted by the name of the attack.
+    by : dict of str to dict of str to Subset
+        For "attack" and each other column its values, sorted.
     eer_negated : float
         Pooled EER of the same scores with the opposite sign.
+    eer_interpolated : float
+        Pooled EER with ties grouped, see ``metrics.eer.interpolated_eer``.
+    n_tied : int
+        Number of trials that share their score with one of the other class.
     """
 
     name: str
     scores: pd.DataFrame
     metrics: dict
     thresholds: dict
-    attacks: dict
+    by: dict
     eer_negated: float
+    eer_interpolated: float
+    n_tied: int
+
+    @property
+    def attacks(self):
+        """The ``Subset`` of each attack, by name."""
+        return self.by["attack"]
 
     @property
     def warning(self):
@@ -132,7 +157,7 @@ class Report:
         Indices of the systems, grouped by equal trials.
     comparisons : list of Comparison
     cautions : list of str
-        What readers of the intervals must know.
+        What readers of the figures must know.
     resampled : str, optional
         "speakers" or "utterances"; None without intervals.
     n_resamples, seed : int
@@ -159,6 +184,7 @@ def evaluate(
     seed=0,
     names=None,
     threshold=None,
+    by=(),
 ):
     """Compute all figures of one or more systems.
 
@@ -179,6 +205,9 @@ def evaluate(
     threshold : float, optional
         A threshold that was fixed on other data: adds the actual error rates
         and t-DCF.
+    by : iterable of str
+        Columns of the scores, such as "codec": adds the figures of the bona
+        fide and spoofed trials of each value.
 
     Returns
     -------
@@ -189,8 +218,8 @@ def evaluate(
     InputError
         If the scores of a class cannot be used, the t-DCF is undefined,
         speakers are to be resampled and unknown or too few, two systems have
-        the same trials with different labels, or there are more than
-        ``MAX_ATTACKS`` attacks.
+        the same trials with different labels, there is no such column, or it
+        has more than ``MAX_VALUES`` values, as may the attacks.
 
     Example
     -------
@@ -201,11 +230,14 @@ def evaluate(
     ...     "score": [2.0, 3.0, 0.0, 2.5],
     ... })
     >>> (evaluation,) = evaluate([scores]).evaluations
-    >>> evaluation.metrics["eer"].value, evaluation.attacks["A07"].eer.value
-    (0.5, 0.0)
+    >>> evaluation.metrics["eer"].value
+    0.5
+    >>> evaluation.attacks["A07"].metrics["eer"].value
+    0.0
     """
+    by = list(dict.fromkeys(by))
     for scores in systems:
-        _refuse_many_attacks(scores)
+        _check_columns(scores, by)
     rates = None if asv is None else _usable_rates(asv)
     # Sorted, systems with the same trials have them at the same positions.
     ordered = [s.sort_values("utt", ignore_index=True) for s in systems]
@@ -214,20 +246,23 @@ def evaluate(
     for group in groups if resample else ():
         found = resample_figures(
             [ordered[i] for i in group],
-            *(resample, n_resamples, seed, rates, threshold),
+            *(resample, n_resamples, seed, rates, threshold, by),
         )
         for i, figures in zip(group, found):
             resampled[i] = figures
     names = names or [each.attrs.get("path", "scores") for each in systems]
     evaluations = [
-        _evaluate_system(name, scores, rates, threshold, figures)
+        _evaluate_system(name, scores, rates, threshold, by, resample, figures)
         for name, scores, figures in zip(names, systems, resampled)
     ]
     return Report(
         evaluations=evaluations,
         groups=groups,
         comparisons=_compare(evaluations, groups, resampled),
-        cautions=_cautions(evaluations, resample),
+        cautions=[
+            *_cautions_of_figures(evaluations, asv),
+            *_cautions_of_intervals(evaluations, resample),
+        ],
         resampled=resample,
         n_resamples=n_resamples if resample else 0,
         seed=seed,
@@ -236,15 +271,25 @@ def evaluate(
     )
 
 
-def _refuse_many_attacks(scores):
-    attacks = scores.attack[scores.label == SPOOF].unique()
-    if len(attacks) > MAX_ATTACKS:
-        raise InputError(
-            f"{scores.attrs.get('path', 'scores')}: attacks: "
-            f"{listed(sorted(attacks))}; at most {MAX_ATTACKS} can be told "
-            "apart. Expected the name of the attack in this column; is it that "
-            "of a file or a speaker?"
-        )
+def _check_columns(scores, by):
+    """Refuse columns that the scores lack, or with too many values."""
+    path = scores.attrs.get("path", "scores")
+    known = sorted({*scores.columns} - {"utt", "score", "label", "attack"})
+    for column in by:
+        if column not in known:
+            raise InputError(
+                f"{path}: cannot be evaluated by {column}. Expected one of the "
+                f"columns {', '.join(known) or '(there are none)'}; by attack "
+                "it always is"
+            )
+    for column in ("attack", *by):
+        values = sorted({*scores[column].unique()} - {NO_ATTACK})
+        if len(values) > MAX_VALUES:
+            raise InputError(
+                f"{path}: values of {column}: {listed(values)}; at most "
+                f"{MAX_VALUES} can be told apart. Expected a column of which "
+                "many trials share a value; is it the name of a file?"
+            )
 
 
 def _usable_rates(asv):
@@ -272,24 +317,17 @@ def _group_by_trials(systems):
     return groups
 
 
-def _evaluate_system(name, scores, rates, threshold, resampled):
+def _evaluate_system(name, scores, rates, threshold, by, resample, resampled):
     """Compute the figures themselves with the reference functions."""
     bonafide, spoof = split_classes(scores)
-    values, thresholds = {}, {}
-    values["eer"], thresholds["eer"] = eer(bonafide, spoof)
-    forms = () if rates is None else ("legacy", "revised")
-    for form in forms:
-        values[f"min_tdcf_{form}"], thresholds["min_tdcf"] = min_tdcf(
-            bonafide, spoof, rates, form=form
-        )
-    values["min_dcf"], thresholds["min_dcf"] = min_dcf(bonafide, spoof)
+    values, thresholds = _best_figures(bonafide, spoof, rates)
     values["act_dcf"] = act_dcf(bonafide, spoof)
     values["cllr"] = cllr(bonafide, spoof)
     if threshold is not None:
         thresholds["given"] = threshold
         values["frr"] = float(np.mean(bonafide <= threshold))
         values["far"] = float(np.mean(spoof > threshold))
-        for form in forms:
+        for form in _forms(rates):
             values[f"act_tdcf_{form}"] = act_tdcf(
                 bonafide, spoof, rates, threshold, form=form
             )
@@ -303,23 +341,54 @@ def _evaluate_system(name, scores, rates, threshold, resampled):
             for metric, value in values.items()
         },
         thresholds=thresholds,
-        attacks=_evaluate_attacks(bonafide, scores, resampled),
+        by=_evaluate_subsets(scores, rates, by, resample, resampled),
         eer_negated=eer(-bonafide, -spoof)[0],
+        eer_interpolated=interpolated_eer(bonafide, spoof)[0],
+        n_tied=int(
+            np.isin(bonafide, spoof).sum() + np.isin(spoof, bonafide).sum()
+        ),
     )
 
 
-def _evaluate_attacks(bonafide, scores, resampled):
-    spoofed = scores[scores.label == SPOOF]
-    attacks = {}
-    for name, spoof in sorted(
-        spoofed.groupby("attack", observed=True).score, key=lambda each: each[0]
-    ):
-        figures = resampled.get(("eer", name))
-        if _is_small(spoof):
-            figures = None
-        rate, _ = eer(bonafide, spoof)
-        attacks[name] = AttackResult(len(spoof), interval(rate, figures))
-    return attacks
+def _forms(rates):
+    """Return the forms of the t-DCF that can be computed."""
+    return () if rates is None else ("legacy", "revised")
+
+
+def _best_figures(bonafide, spoof, rates):
+    """Return EER and minimum costs, and their thresholds."""
+    values, thresholds = {}, {}
+    values["eer"], thresholds["eer"] = eer(bonafide, spoof)
+    for form in _forms(rates):
+        values[f"min_tdcf_{form}"], thresholds["min_tdcf"] = min_tdcf(
+            bonafide, spoof, rates, form=form
+        )
+    values["min_dcf"], thresholds["min_dcf"] = min_dcf(bonafide, spoof)
+    return values, thresholds
+
+
+def _evaluate_subsets(scores, rates, by, resample, resampled):
+    """Return the ``Subset`` of each value of each column."""
+    found = {column: {} for column in ("attack", *by)}
+    for (column, value), trials in subsets(scores, by).items():
+        part = scores.iloc[trials]
+        bonafide, spoof = split_classes(part)
+        values = {}
+        if column == "attack":
+            values["eer"], _ = eer(bonafide, spoof)
+        elif len(bonafide) and len(spoof):
+            values, _ = _best_figures(bonafide, spoof, rates)
+        is_small = _is_small(bonafide, spoof)
+        if resample == "speakers":
+            # One speaker's trials are drawn all together, or not at all.
+            is_small |= count_speakers(part) < MIN_FOR_INTERVAL
+        figures = {} if is_small else resampled
+        metrics = {
+            metric: interval(each, figures.get((metric, column, value)))
+            for metric, each in values.items()
+        }
+        found[column][value] = Subset(len(bonafide), len(spoof), metrics)
+    return found
 
 
 def _is_small(*classes):
@@ -351,7 +420,31 @@ def _compare(evaluations, groups, resampled):
     return comparisons
 
 
-def _cautions(evaluations, resample):
+def _cautions_of_figures(evaluations, asv):
+    """Return what readers of EERs and t-DCFs must know."""
+    cautions = []
+    for system in evaluations:
+        rates = system.metrics["eer"].value, system.eer_interpolated
+        if system.n_tied and abs(rates[0] - rates[1]) > EER_TOLERANCE:
+            official, grouped = (format_number("eer", rate) for rate in rates)
+            cautions.append(
+                f"{system.name}: {system.n_tied} trials share their score with "
+                f"one of the other class, so the EER is {official} % as in "
+                f"ASVspoof but {grouped} % with ties grouped; give scores with "
+                "more digits"
+            )
+        attacks = system.attacks.keys() - {SPOOF}
+        of_asv = asv.attacks - {SPOOF, NO_ATTACK} if asv else set()
+        if attacks and of_asv and not attacks & of_asv:
+            cautions.append(
+                f"{system.name}: its attacks, {listed(sorted(attacks))}, are "
+                f"not those of {asv.path}, {listed(sorted(of_asv))}; the t-DCF "
+                "mixes two corpora: give the ASV scores of these trials"
+            )
+    return cautions
+
+
+def _cautions_of_intervals(evaluations, resample):
     """Return what readers of the intervals must know."""
     cautions = []
     for system in evaluations if resample else ():

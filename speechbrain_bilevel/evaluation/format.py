@@ -81,6 +81,11 @@ def format_p(p_value):
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
+def read_as(name, scores):
+    """Say what the score file of a system was taken for."""
+    return f"{printable(name, 60)}: read as {printable(scores.attrs['read_as'])}"
+
+
 def eer_warning(name, rate, rate_negated):
     """Return title and text of what an EER above 50 % most likely means.
 
@@ -113,6 +118,27 @@ def eer_warning(name, rate, rate_negated):
     )
 
 
+def metrics_of(subsets):
+    """Return the metrics that any of these systems or subsets has, in order."""
+    found = set().union(*(each.metrics for each in subsets))
+    return [metric for metric in METRICS if metric in found]
+
+
+def values_of(systems, column):
+    """Return the ``Subset`` of each system, or None, by value of a column."""
+    values = sorted(set().union(*(system.by[column] for system in systems)))
+    return {
+        value: [system.by[column].get(value) for system in systems]
+        for value in values
+    }
+
+
+def worst_eer(subsets):
+    """Return the highest EER of subsets; None if it is 0 or the only one."""
+    rates = [each.metrics["eer"].value for each in subsets if each.metrics]
+    return max(rates) or None if len(rates) > 1 else None
+
+
 def format_report(report):
     """Format all figures of an evaluation as a text to print.
 
@@ -139,10 +165,11 @@ def format_report(report):
     ... })
     >>> print(format_report(evaluate([scores], names=["mine"])))
     mine: 2 bona fide and 3 spoofed trials
-    EER %               41.666666667  threshold 2.0
-    minDCF, ASVspoof 5   0.333333333  threshold 1.0
-    actDCF, ASVspoof 5   1.000000000  if scores are log-likelihood ratios
-    Cllr, bits           1.165835045  if scores are log-likelihood ratios
+    EER %                41.666666667  threshold 2.0
+    EER %, interpolated  33.333333333  0 trials tied with the other class
+    minDCF, ASVspoof 5    0.333333333  threshold 1.0
+    actDCF, ASVspoof 5    1.000000000  if scores are log-likelihood ratios
+    Cllr, bits            1.165835045  if scores are log-likelihood ratios
     <BLANKLINE>
     attack  trials  EER %
     A07          2  50.00  <- worst
@@ -182,24 +209,31 @@ def _one_system(system):
         value = format_number(name, estimate.value, 9)
         ends = format_interval(name, estimate)
         figures.append([METRICS[name].title, value, ends, _note(system, name)])
-    attacks = [["attack", "trials", "EER %", "", ""]]
-    worst = max(attack.eer.value for attack in system.attacks.values())
-    for name, attack in system.attacks.items():
-        is_worst = attack.eer.value == worst > 0 and len(system.attacks) > 1
-        attacks.append(
-            [
-                printable(name, 40),
-                str(attack.trials),
-                format_number("eer", attack.eer.value),
-                format_interval("eer", attack.eer),
-                "<- worst" if is_worst else "",
-            ]
-        )
+        if name == "eer":
+            value = format_number("eer", system.eer_interpolated, 9)
+            note = f"{system.n_tied} trials tied with the other class"
+            figures.append(["EER %, interpolated", value, "", note])
     return [
         f"{printable(system.name, 60)}: {system.n_bonafide} bona fide and "
         f"{system.n_spoof} spoofed trials\n" + _align(figures, left=(0, 2, 3)),
-        _align(attacks, left=(0, 3, 4)),
+        *(_by_column(column, subsets) for column, subsets in system.by.items()),
     ]
+
+
+def _by_column(column, subsets):
+    """Format a row for each value; that with the highest EER is marked."""
+    metrics = metrics_of(subsets.values())
+    counted = ["trials"] if column == "attack" else ["bona fide", "spoof"]
+    titles = (METRICS[metric].title for metric in metrics)
+    rows = [[printable(column, 40), *counted, *titles]]
+    worst = worst_eer(subsets.values())
+    for value, subset in subsets.items():
+        counts = str(subset.n_bonafide), str(subset.n_spoof)
+        cells = [_cell(subset, metric) for metric in metrics]
+        if subset.metrics and subset.metrics["eer"].value == worst:
+            cells.append("<- worst")
+        rows.append([printable(value, 40), *counts[-len(counted) :], *cells])
+    return _align(rows, left=(0, len(counted) + len(metrics) + 1))
 
 
 def _note(system, metric):
@@ -218,21 +252,32 @@ def _side_by_side(systems):
         ["bona fide", *(str(system.n_bonafide) for system in systems)],
         ["spoof", *(str(system.n_spoof) for system in systems)],
     ]
-    for name, metric in METRICS.items():
-        estimates = [system.metrics.get(name) for system in systems]
-        if any(estimates):
-            cells = (_cell(name, estimate) for estimate in estimates)
-            rows.append([metric.title, *cells])
-    rows += [[], ["EER % by attack"]]
-    for attack in sorted(set().union(*(system.attacks for system in systems))):
-        results = [system.attacks.get(attack) for system in systems]
-        cells = (_cell("eer", result and result.eer) for result in results)
-        rows.append([printable(attack, 40), *cells])
+    for name in metrics_of(systems):
+        cells = (_cell(system, name) for system in systems)
+        rows.append([METRICS[name].title, *cells])
+    for column in systems[0].by:
+        values = values_of(systems, column)
+        subsets = filter(None, itertools.chain(*values.values()))
+        counts = [] if column == "attack" else [None]
+        for metric in counts + metrics_of(subsets):
+            title = METRICS[metric].title if metric else "bona fide + spoof"
+            rows += [[], [f"{title} by {printable(column, 40)}"]]
+            for value, found in values.items():
+                cells = (_cell(subset, metric) for subset in found)
+                rows.append([printable(value, 40), *cells])
     return _align(rows, left=(0,))
 
 
-def _cell(metric, estimate):
-    return "-" if estimate is None else format_estimate(metric, estimate)
+def _cell(subset, metric):
+    """Format a figure of a system or a subset; "-" if it has none.
+
+    Without a metric, format its numbers of trials.
+    """
+    if subset is None or (metric and metric not in subset.metrics):
+        return "-"
+    if metric is None:
+        return f"{subset.n_bonafide} + {subset.n_spoof}"
+    return format_estimate(metric, subset.metrics[metric])
 
 
 def _comparisons(comparisons):
@@ -258,6 +303,11 @@ def _notes(report):
             "actDCF and Cllr hold only for scores that are log-likelihood "
             "ratios"
         )
+    notes += [
+        read_as(system.name, system.scores)
+        for system in report.evaluations
+        if "read_as" in system.scores.attrs
+    ]
     if report.resampled:
         notes.append(
             f"95 % intervals: {report.n_resamples} resamples over "

@@ -233,7 +233,7 @@ def _draw_attacks(systems):
     handles = []
     for index, system in enumerate(systems):
         shown = [attack for attack in attacks if attack in system.attacks]
-        rates = [system.attacks[attack].eer for attack in shown]
+        rates = [system.attacks[attack].metrics["eer"] for attack in shown]
         middle = (index - (len(systems) - 1) / 2) * thickness / row
         places = np.array([attacks.index(attack) for attack in shown]) + middle
         bars = axes.barh(
@@ -262,7 +262,8 @@ def _worst_attacks(systems):
     highest = {}
     for system in systems:
         for name, result in system.attacks.items():
-            highest[name] = max(highest.get(name, 0), result.eer.value)
+            rate = result.metrics["eer"].value
+            highest[name] = max(highest.get(name, 0), rate)
     return sorted(sorted(highest, key=highest.get, reverse=True)[:MAX_ATTACKS])
 
 

@@ -16,6 +16,9 @@ from speechbrain_bilevel.evaluation.format import (
     format_number,
     format_p,
     format_report,
+    metrics_of,
+    values_of,
+    worst_eer,
 )
 from speechbrain_bilevel.utils.errors import printable
 from speechbrain_bilevel.utils.files import (
@@ -96,18 +99,33 @@ def _system(system):
         "name": system.name,
         "scores": system.path,
         "read_as": system.scores.attrs.get("read_as"),
-        "trials": {"bonafide": system.n_bonafide, "spoof": system.n_spoof},
-        "metrics": {
-            name: _estimate(estimate)
-            for name, estimate in system.metrics.items()
-        },
+        "trials": _trials(system),
+        "metrics": _metrics(system),
+        "eer_interpolated": system.eer_interpolated,
+        "tied_trials": system.n_tied,
         "thresholds": system.thresholds,
         "attacks": {
-            name: {"trials": attack.trials, "eer": _estimate(attack.eer)}
+            name: {"trials": attack.n_spoof, **_metrics(attack)}
             for name, attack in system.attacks.items()
+        },
+        "by": {
+            column: {
+                value: {"trials": _trials(subset), "metrics": _metrics(subset)}
+                for value, subset in subsets.items()
+            }
+            for column, subsets in system.by.items()
+            if column != "attack"
         },
         "warning": ". ".join(filter(None, system.warning)) or None,
     }
+
+
+def _trials(subset):
+    return {"bonafide": subset.n_bonafide, "spoof": subset.n_spoof}
+
+
+def _metrics(subset):
+    return {name: _estimate(each) for name, each in subset.metrics.items()}
 
 
 def _estimate(estimate):
@@ -131,8 +149,11 @@ def render(report, figures):
     return environment.from_string(template.read_text("utf-8")).render(
         report=report,
         systems=report.evaluations,
-        metrics=_metrics_of(report),
-        attacks=_attacks_of(report),
+        metrics=metrics_of(report.evaluations),
+        columns={
+            column: values_of(report.evaluations, column)
+            for column in report.evaluations[0].by
+        },
         figures={name: _data_uri(each) for name, each in figures.items()},
         index={each.name: i for i, each in enumerate(report.evaluations)},
         best=lambda metric, estimates: _best(report, metric, estimates),
@@ -143,24 +164,26 @@ def render(report, figures):
         number=format_number,
         p_value=format_p,
         printable=printable,
+        counts=_counts,
+        metrics_of=metrics_of,
+        worst={
+            column: [
+                worst_eer(each.by[column].values())
+                for each in report.evaluations
+            ]
+            for column in report.evaluations[0].by
+        },
         max_attacks=plots.MAX_ATTACKS,
         METRICS=METRICS,
     )
 
 
-def _metrics_of(report):
-    """Return the metrics that at least one system has, in their order."""
-    found = set().union(*(each.metrics for each in report.evaluations))
-    return [metric for metric in METRICS if metric in found]
-
-
-def _attacks_of(report):
-    """Return the results of each attack, by index of the system."""
-    attacks = {}
-    for i, system in enumerate(report.evaluations):
-        for name, result in system.attacks.items():
-            attacks.setdefault(name, {})[i] = result
-    return dict(sorted(attacks.items()))
+def _counts(column, subsets):
+    """Return the number of trials of a value; systems may differ in it."""
+    counts = [f"{each.n_spoof:,} trials" for each in subsets]
+    if column != "attack":
+        counts = [f"{each.n_bonafide:,} + {each.n_spoof:,}" for each in subsets]
+    return " or ".join(dict.fromkeys(counts))
 
 
 def _data_uri(figure):

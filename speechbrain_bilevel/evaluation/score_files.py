@@ -64,12 +64,15 @@ class ASVScores:
         float64.
     path : str
         For messages and reports.
+    attacks : frozenset of str
+        Names of the attacks of the spoofed trials, as far as they are known.
     """
 
     target: np.ndarray
     nontarget: np.ndarray
     spoof: np.ndarray
     path: str = "ASV scores"
+    attacks: frozenset = frozenset()
 
 
 def read_cm_scores(
@@ -198,13 +201,22 @@ def read_asv_scores(path, protocol=None, partition="eval"):
         scores, _ = read_table(
             path,
             lambda line: Layout(("source", "key", "score")),
-            lambda cells: (_asv_key(cells), _score(cells["score"])),
-            {"key": "category", "score": "float64"},
+            lambda cells: (
+                cells["source"],
+                _asv_key(cells),
+                _score(cells["score"]),
+            ),
+            {"source": "category", "key": "category", "score": "float64"},
             _EXPECTED_ASV,
         )
     _check_classes(path, scores.key, ASV_KEYS)
     classes = [scores.score[scores.key == key] for key in ASV_KEYS]
-    return ASVScores(*(each.to_numpy() for each in classes), path=str(path))
+    attacks = frozenset()
+    if "source" in scores:
+        attacks = frozenset(scores.source[scores.key == "spoof"].unique())
+    return ASVScores(
+        *(each.to_numpy() for each in classes), path=str(path), attacks=attacks
+    )
 
 
 def _read_asv_scores_of_2021(path, protocol, partition):
@@ -415,7 +427,7 @@ def _with_the_names_of(scores, trials):
     Where the names differ by folders and the endings of audio files alone, this
     is said in ``read_as``.
     """
-    if scores.utt.isin(trials.utt).any():
+    if scores.empty or scores.utt.isin(trials.utt).any():
         return scores
     ours, theirs = (without_place(each.utt) for each in (scores, trials))
     if ours.duplicated().any() or theirs.duplicated().any():

@@ -35,7 +35,8 @@ def det_curve(bonafide, spoof):
     not collapsed: of equal scores, bona fide ones are rejected first, so a
     countermeasure that gives all trials one score has an EER of 1. Results
     of scikit-learn, torchmetrics and the ROC convex hull, which collapse ties
-    or interpolate, differ in the last digits.
+    or interpolate, differ: in the last digits, or by points where many trials
+    share a score. See ``interpolated_eer`` for one of them.
 
     Example
     -------
@@ -87,6 +88,34 @@ def eer(bonafide, spoof):
     frr, far, thresholds = det_curve(bonafide, spoof)
     closest = np.argmin(np.abs(frr - far))
     return float((frr[closest] + far[closest]) / 2), float(thresholds[closest])
+
+
+def interpolated_eer(bonafide, spoof):
+    """Compute the equal error rate with ties grouped, and its threshold.
+
+    The error rates are those at each distinct score, where trials with that
+    score or a higher one are accepted; between two such thresholds, the point
+    where the rates cross is interpolated linearly. The Speech Anti-Spoofing
+    Arena computes it so. Where the rates do not cross, because the highest
+    score is that of many spoofed trials, it is their mean at this score.
+
+    See ``det_curve`` for the arguments and the errors.
+
+    Example
+    -------
+    >>> eer([1.0, 2.0], [0.0, 1.0])
+    (0.5, 1.0)
+    >>> interpolated_eer([1.0, 2.0], [0.0, 1.0])
+    (0.25, 1.5)
+    """
+    bonafide = np.sort(as_scores(bonafide, "bona fide"))
+    spoof = np.sort(as_scores(spoof, "spoof"))
+    thresholds = np.unique(np.concatenate([bonafide, spoof]))
+    frr = np.searchsorted(bonafide, thresholds) / bonafide.size
+    far = 1 - np.searchsorted(spoof, thresholds) / spoof.size
+    crossing = [np.interp(0, frr - far, each) for each in (frr, far)]
+    threshold = np.interp(0, frr - far, thresholds)
+    return float(np.mean(crossing)), float(threshold)
 
 
 def as_scores(scores, name):

@@ -22,6 +22,7 @@ from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.metrics.tdcf import ASVRates, act_tdcf, min_tdcf
 from speechbrain_bilevel.utils.errors import InputError
 
+BEST = "eer", "min_dcf", "min_tdcf_legacy", "min_tdcf_revised"
 RATES = ASVRates(0.1, 0.0, p_miss=0.2, p_fa=0.1, p_fa_spoof=0.5)
 
 
@@ -46,7 +47,16 @@ def figures_of_lines(scores, threshold):
     for attack in "A07", "A08":
         trials = scores.score[scores.attack == attack]
         rate = eer(bonafide, trials)[0] if len(trials) else np.nan
-        expected["eer", attack] = rate
+        expected["eer", "attack", attack] = rate
+    for codec in "mp3", "opus":
+        classes = split_classes(scores[scores.codec == codec])
+        found = dict.fromkeys(BEST, (np.nan, None))
+        if all(map(len, classes)):
+            found = {"eer": eer(*classes), "min_dcf": min_dcf(*classes)}
+            for form in "legacy", "revised":
+                found[f"min_tdcf_{form}"] = min_tdcf(*classes, RATES, form=form)
+        for name in BEST:
+            expected[name, "codec", codec] = found[name][0]
     return expected
 
 
@@ -61,7 +71,13 @@ def test_figures_of_a_resample_are_those_of_repeated_lines(over, digits):
         A07=rng.normal(0, 1, 25).round(digits),
         A08=rng.normal(-1, 1, 15).round(digits),
     )
-    (figures,) = resample_figures([scores], over, 200, 3, RATES, threshold=0.25)
+    # So few bona fide trials of opus that some resamples have none.
+    codecs = np.where(np.arange(60) % 20 < 2, "opus", "mp3")
+    scores["codec"] = pd.Categorical(codecs)
+    (figures,) = resample_figures(
+        [scores], over, 200, 3, RATES, threshold=0.25, by=["codec"]
+    )
+    assert np.isnan(figures["eer", "codec", "opus"]).any()
     for draw, counts in enumerate(resample(scores, over, 200, seed=3)):
         repeated = scores.iloc[np.repeat(np.arange(60), counts)]
         expected = figures_of_lines(repeated, threshold=0.25)
@@ -239,13 +255,30 @@ def test_speakers_are_resampled_where_there_are_enough(
     assert default_resampling([scores, unknown]) == "utterances"
 
 
+@pytest.mark.parametrize("over", ["utterances", "speakers"])
+def test_few_speakers_of_a_value_give_no_interval(over):
+    # All trials of b are of nine speakers, which are drawn with all of these.
+    speakers = [f"S{n % (9 if n % 2 else 30)}" for n in range(120)]
+    rng = np.random.default_rng(0)
+    scores = cm_scores(
+        rng.normal(1, 1, 60), speakers=speakers * 2, A07=rng.normal(0, 1, 180)
+    )
+    scores["codec"] = pd.Categorical([*"ab"] * 120)
+    (system,) = evaluate([scores], None, over, 20, by=["codec"]).evaluations
+    low = {
+        value: x.metrics["eer"].low for value, x in system.by["codec"].items()
+    }
+    assert low["a"] is not None
+    assert (low["b"] is None) == (over == "speakers")
+
+
 def test_few_trials_have_no_intervals():
     rng = np.random.default_rng(0)
     few = cm_scores(rng.normal(2, 1, 9), A07=rng.normal(0, 1, 50))
     report = evaluate([few, few], None, "utterances", n_resamples=20)
     for system in report.evaluations:
         assert {x.low for x in system.metrics.values()} == {None}
-        assert system.attacks["A07"].eer.low is None
+        assert system.attacks["A07"].metrics["eer"].low is None
     assert report.comparisons == []
     assert "no intervals and no tests with fewer" in report.cautions[0]
     # Of an attack, only its own are left out.
@@ -255,5 +288,5 @@ def test_few_trials_have_no_intervals():
     report = evaluate([some], None, "utterances", n_resamples=20)
     (system,) = report.evaluations
     assert system.metrics["eer"].low is not None and report.cautions == []
-    assert system.attacks["A07"].eer.low is None
-    assert system.attacks["A08"].eer.low is not None
+    assert system.attacks["A07"].metrics["eer"].low is None
+    assert system.attacks["A08"].metrics["eer"].low is not None

@@ -58,7 +58,7 @@ def test_the_official_eer_from_a_score_file(evaluate):
                 file.write(f"{attack}_{n} {attack} {key} {score!r}\n")
     code, out, _ = evaluate("scores.txt", "--resamples", 0)
     assert code == 0
-    assert f"EER %               {FIGURES['bilevel_E2E'][0]}" in out
+    assert f"EER %                {FIGURES['bilevel_E2E'][0]}" in out
 
 
 def test_the_official_figures_from_the_corpus_files(evaluate, shared):
@@ -136,6 +136,76 @@ def test_asv_scores_are_of_the_same_partition(evaluate, partition, accepted):
     assert code == 0, err
     asv = json.loads(Path("report/metrics.json").read_text())["asv"]
     assert asv["p_fa_spoof"] == accepted / 4
+
+
+def with_codecs(path):
+    """Write the trials as a list with columns of its own."""
+    rows = ["path,label,attack,speaker,codec,channel"]
+    lines = Path("eval.trl.txt").read_text().splitlines()
+    for n, line in enumerate(lines):
+        speaker, utt, _, attack, label = line.split()
+        codec = "mp3,mono" if n % 5 else ",stereo"
+        rows.append(f"{utt},{label},{attack},{speaker},{codec}")
+    Path(path).write_text("\n".join(rows))
+
+
+def test_figures_by_columns_of_the_protocol(evaluate):
+    pytest.importorskip("matplotlib")
+    with_codecs("list.csv")
+    options = "--protocol", "list.csv", "--by", "codec", "--by", "channel"
+    code, out, err = evaluate(
+        *("good_bare.txt", *options, "--asv-scores", "asv.txt"),
+        *("--output", "report", "--resample", "utterances"),
+    )
+    assert code == 0, err
+    found = json.loads(Path("report/metrics.json").read_text())
+    by = found["systems"][0]["by"]
+    assert list(by) == ["codec", "channel"]
+    assert by["codec"]["mp3"]["trials"] == {"bonafide": 16, "spoof": 24}
+    # A line without codec.
+    assert by["codec"]["-"]["trials"] == {"bonafide": 4, "spoof": 6}
+    assert by["codec"]["-"]["metrics"]["eer"].keys() == {"value"}
+    metrics = by["channel"]["mono"]["metrics"]
+    assert metrics == by["codec"]["mp3"]["metrics"]
+    assert list(metrics) == [
+        *("eer", "min_tdcf_legacy", "min_tdcf_revised", "min_dcf")
+    ]
+    for estimate in metrics.values():
+        assert estimate["low"] <= estimate["value"] <= estimate["high"]
+    text = Path("report/metrics.txt").read_text()
+    assert text in out
+    page = Path("report/report.html").read_text()
+    rate = f"{100 * metrics['eer']['value']:.2f}"
+    for column, value in (("codec", "mp3"), ("channel", "mono")):
+        (line,) = [x for x in text.splitlines() if x.startswith(f"{value} ")]
+        assert line.split()[:4] == [value, "16", "24", rate]
+        table = page[page.index(f"<h2>By {column}</h2>") :]
+        assert rate in table[: table.index("</table>")]
+        assert "16 + 24" in table[: table.index("</table>")]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--protocol", "list.csv", "--by", "bitrate"], "no column bitrate"),
+        (
+            ["--protocol", "list.csv", "--by", "attack"],
+            "Expected one of the columns speaker; by attack it always is",
+        ),
+        (["--by", "codec"], "--by names a column of a protocol; give the"),
+    ],
+)
+def test_a_column_that_is_not_there_is_refused(evaluate, options, message):
+    with_codecs("list.csv")
+    code, out, err = evaluate("good.txt", *options)
+    assert (code, out) == (2, "") and message in err
+
+
+def test_asv_scores_of_other_attacks_are_announced(evaluate):
+    Path("dev.txt").write_text(ASV.replace("A07", "A01"))
+    for asv, times in (("dev.txt", 1), ("asv.txt", 0)):
+        _, out, _ = evaluate("good.txt", "--asv-scores", asv, "--resamples", 0)
+        assert out.count("the t-DCF mixes two corpora") == times
 
 
 def test_two_systems_are_compared(evaluate):
@@ -221,6 +291,10 @@ def test_negated_asv_scores_are_announced(evaluate):
         (
             ["good.txt", "--resamples", "-1"],
             "number of at least 0",
+        ),
+        (
+            ["good.txt", "--resamples", "1000000000"],
+            "number of at least 0 and at most 100000",
         ),
         (["good.txt", "--threshold", "x"], "is not a finite number"),
         (

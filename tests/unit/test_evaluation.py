@@ -1,6 +1,7 @@
 """Evaluations as tables and as JSON, and what they warn of."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from speechbrain_bilevel.evaluation.evaluate import evaluate
 from speechbrain_bilevel.evaluation.format import format_report
 from speechbrain_bilevel.evaluation.report import as_dict
 from speechbrain_bilevel.evaluation.score_files import ASVScores, split_classes
+from speechbrain_bilevel.metrics.asvspoof5 import min_dcf
+from speechbrain_bilevel.metrics.eer import eer, interpolated_eer
 from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
 from speechbrain_bilevel.utils.errors import InputError
 
@@ -38,7 +41,10 @@ def test_figures_of_one_system():
     assert system.thresholds["min_tdcf"] == threshold
     assert (found["frr"], found["far"]) == (1 / 4, 1 / 6)
     assert found["act_tdcf_legacy"] >= value
-    attacks = [(k, a.trials, a.eer.value) for k, a in system.attacks.items()]
+    attacks = [
+        (k, a.n_spoof, a.metrics["eer"].value)
+        for k, a in system.attacks.items()
+    ]
     assert attacks == [("A07", 4, 0.25), ("A09", 2, 0.0)]
 
 
@@ -145,9 +151,125 @@ def test_files_that_contradict_each_other_are_refused():
         evaluate([first, swapped])
 
 
+def by_codec():
+    """Scores in which only mp3 has trials of both classes."""
+    scores = cm_scores([1, 3, 5, 9], A07=[2, 4, 0], A08=[7])
+    codecs = ["mp3", "mp3", "mp3", "only bona fide", *["mp3"] * 3, "only spoof"]
+    return scores.assign(codec=codecs)
+
+
+def test_figures_by_a_column():
+    scores = by_codec()
+    (system,) = evaluate([scores], ASV, by=["codec"]).evaluations
+    codecs = system.by["codec"]
+    assert list(codecs) == ["mp3", "only bona fide", "only spoof"]
+    counts = [(x.n_bonafide, x.n_spoof) for x in codecs.values()]
+    assert counts == [(3, 3), (1, 0), (0, 1)]
+    rates = asv_rates(ASV.target, ASV.nontarget, ASV.spoof)
+    found = {name: x.value for name, x in codecs["mp3"].metrics.items()}
+    classes = [1.0, 3.0, 5.0], [2.0, 4.0, 0.0]
+    assert found == {
+        "eer": eer(*classes)[0],
+        "min_dcf": min_dcf(*classes)[0],
+        "min_tdcf_legacy": min_tdcf(*classes, rates)[0],
+        "min_tdcf_revised": min_tdcf(*classes, rates, form="revised")[0],
+    }
+    assert codecs["only spoof"].metrics == {}
+    # Of an attack, all bona fide trials.
+    assert (system.attacks["A08"].n_bonafide, len(system.attacks)) == (4, 2)
+    json.dumps(as_dict(evaluate([scores], by=["codec"])), allow_nan=False)
+
+
+def test_tables_by_a_column():
+    report = evaluate([by_codec()], by=["codec", "codec"])
+    lines = format_report(report).splitlines()
+    table = lines[
+        lines.index(next(x for x in lines if x.startswith("codec"))) :
+    ]
+    assert [line.split()[-1] for line in table[1:4]] == ["0.6667", "-", "-"]
+    assert table[2].split() == ["only", "bona", "fide", "1", "0", "-", "-"]
+    assert len([line for line in lines if line.startswith("codec")]) == 1
+    two = evaluate([by_codec()] * 2, names=["a", "b"], by=["codec"])
+    lines = format_report(two).splitlines()
+    counts = lines.index("bona fide + spoof by codec")
+    assert lines[counts + 1].split() == ["mp3", *["3", "+", "3"] * 2]
+    rates = lines.index("EER % by codec")
+    assert lines[rates + 1].split() == ["mp3", "33.33", "33.33"]
+    assert lines[rates + 3].split() == ["only", "spoof", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    "column, message",
+    [
+        ("attack", "evaluated by attack. Expected one of the columns codec;"),
+        ("partition", "cm.txt: cannot be evaluated by partition. Expected one"),
+        ("label", "by attack it always is"),
+        ("duration", r"values of duration: 1001 \(0, 1, .* at most 1000 can"),
+    ],
+)
+def test_columns_that_are_no_use_are_refused(column, message):
+    scores = cm_scores(range(500), A07=range(501)).assign(codec="mp3")
+    if column == "duration":
+        scores["duration"] = [str(n) for n in range(1001)]
+    with pytest.raises(InputError, match=message):
+        evaluate([scores], by=[column])
+
+
+def test_trials_tied_between_the_classes_are_counted_and_announced():
+    scores = cm_scores([1, 1, 2, 3], A07=[0, 0, 1, 2, 2])
+    report = evaluate([scores], names=["coarse"])
+    (system,) = report.evaluations
+    assert system.n_tied == 6
+    official, _ = eer(*split_classes(scores))
+    grouped, _ = interpolated_eer(*split_classes(scores))
+    assert system.eer_interpolated == grouped < official
+    table = format_report(report)
+    assert f"{100 * grouped:.9f}  " in table
+    assert "6 trials tied with the other class" in table
+    (caution,) = report.cautions
+    assert "coarse: 6 trials share their score with one of" in caution
+    assert f"{100 * official:.2f} % as in ASVspoof but {100 * grouped:.2f}" in (
+        caution
+    )
+    found = as_dict(report)["systems"][0]
+    assert (found["tied_trials"], found["eer_interpolated"]) == (6, grouped)
+
+
+def test_two_conventions_without_ties_are_no_reason_for_caution():
+    # With so few trials, interpolation alone makes a difference.
+    report = evaluate([cm_scores([2, 3], A07=[0, 1, 2.5])])
+    (system,) = report.evaluations
+    difference = system.eer_interpolated - system.metrics["eer"].value
+    assert abs(difference) > 0.001 and system.n_tied == 0
+    assert report.cautions == []
+
+
+@pytest.mark.parametrize(
+    "attacks, is_announced",
+    [
+        ({"A01", "A02"}, True),
+        ({"A01", "A07"}, False),
+        # Names that say nothing.
+        ({"-"}, False),
+        ({"spoof"}, False),
+        (set(), False),
+    ],
+)
+def test_asv_scores_of_another_corpus_are_announced(attacks, is_announced):
+    asv = replace(ASV, attacks=frozenset(attacks))
+    report = evaluate([cm_scores([5], A07=[0], A08=[1])], asv, names=["mine"])
+    assert len(report.cautions) == is_announced
+    if is_announced:
+        assert report.cautions[0].startswith(
+            "mine: its attacks, 2 (A07, A08), are not those of asv.txt, 2 (A01"
+        )
+    unnamed = evaluate([cm_scores([5], spoof=[0])], asv)
+    assert unnamed.cautions == []
+
+
 def test_an_attack_on_every_line_is_refused():
     attacks = {f"file{n}": [0.0] for n in range(1001)}
-    message = r"cm.txt: attacks: 1001 \(file0, .* at most 1000 can be told"
+    message = r"cm.txt: values of attack: 1001 \(file0, .* at most 1000 can"
     with pytest.raises(InputError, match=message):
         evaluate([cm_scores([1.0], **attacks)])
 
@@ -165,7 +287,7 @@ def test_json_holds_every_figure():
             assert system["metrics"][name] == vars(estimate)
         assert system["thresholds"] == evaluation.thresholds
         attack = evaluation.attacks["A07"]
-        assert system["attacks"]["A07"]["eer"] == vars(attack.eer)
+        assert system["attacks"]["A07"]["eer"] == vars(attack.metrics["eer"])
         assert system["warning"] is None
     assert read["intervals"] == {
         "level": 0.95,

@@ -9,7 +9,7 @@ from speechbrain_bilevel.evaluation.score_files import (
     read_cm_scores,
     split_classes,
 )
-from speechbrain_bilevel.metrics.eer import det_curve, eer
+from speechbrain_bilevel.metrics.eer import det_curve, eer, interpolated_eer
 from speechbrain_bilevel.metrics.tdcf import (
     ASVRates,
     TDCFCosts,
@@ -123,6 +123,61 @@ def test_eer_of_shifted_gaussians_is_the_normal_tail():
 def test_eer_refuses_unusable_scores(bonafide, spoof, message):
     with pytest.raises(InputError, match=message):
         eer(bonafide, spoof)
+
+
+def interpolated_brute_force(bonafide, spoof):
+    """EER and threshold by walking along the distinct scores."""
+    before = None
+    for threshold in sorted({*bonafide, *spoof}):
+        frr = np.mean([score < threshold for score in bonafide])
+        far = np.mean([score >= threshold for score in spoof])
+        if far <= frr:
+            part = (before[1] - before[0]) / (before[1] - before[0] + frr - far)
+            rate = before[1] + part * (far - before[1])
+            return rate, before[2] + part * (threshold - before[2])
+        before = frr, far, threshold
+    return (frr + far) / 2, threshold
+
+
+@pytest.mark.parametrize("digits", [0, 1, 15])
+def test_interpolated_eer_equals_brute_force(digits):
+    rng = np.random.default_rng(digits)
+    for _ in range(50):
+        sizes, shift = rng.integers(1, 40, 2), rng.uniform(-2, 3)
+        bonafide = rng.normal(shift, 1, sizes[0]).round(digits)
+        spoof = rng.normal(0, 1, sizes[1]).round(digits)
+        expected = interpolated_brute_force(bonafide, spoof)
+        found = interpolated_eer(bonafide, spoof)
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "bonafide, spoof, expected",
+    [
+        ([2.0, 3.0], [0.0, 1.0], (0.0, 2.0)),
+        ([7.0, 7.0], [7.0, 7.0], (0.5, 7.0)),
+        # At the highest score, FAR is still 1 and FRR 1/3.
+        ([0.0, 1.0, 1.0], [1.0, 1.0], (2 / 3, 1.0)),
+        # (FRR, FAR) is (0, 1) at 0, (0, 2/3) at 1 and (1/2, 1/3) at 2: the
+        # rates are equal at 4/5 of the way from 1 to 2.
+        ([1.0, 2.0], [0.0, 1.0, 2.0], (0.4, 1.8)),
+    ],
+    ids=["perfect", "constant", "no crossing", "by hand"],
+)
+def test_interpolated_eer_of_special_cases(bonafide, spoof, expected):
+    assert interpolated_eer(bonafide, spoof) == pytest.approx(expected)
+    with pytest.raises(InputError, match="there is no spoof score"):
+        interpolated_eer(bonafide, [])
+
+
+def test_the_eer_depends_on_the_convention_where_scores_are_coarse():
+    bonafide, attacks, _ = official_scores()
+    spoof = np.concatenate(list(attacks.values()))
+    rate, _ = interpolated_eer(bonafide, spoof)
+    assert rounded(100 * rate, "5.651044") == "5.651044"
+    coarse = bonafide.round(1), spoof.round(1)
+    found = 100 * eer(*coarse)[0], 100 * interpolated_eer(*coarse)[0]
+    assert found == pytest.approx((6.1179, 5.6817), abs=1e-4)
 
 
 # ---------------------------------------------------------------- t-DCF
@@ -268,6 +323,15 @@ def test_official_figures_of_published_score_files(shared, name):
     scores = read_cm_scores(shared / f"data/scores/{name}.txt")
     _, _, rates = official_scores()
     check_figures(split_classes(scores), rates, *FIGURES[name])
+
+
+@pytest.mark.parametrize(
+    "name, percent", [("bilevel_E2E", 5.651044), ("RawGAT-ST_add", 1.161517)]
+)
+def test_interpolated_eers_are_those_of_the_arena(shared, name, percent):
+    scores = read_cm_scores(shared / f"data/scores/{name}.txt")
+    rate, _ = interpolated_eer(*split_classes(scores))
+    assert 100 * rate == pytest.approx(percent, abs=5e-7)
 
 
 def test_the_scores_in_this_repository_are_the_published_ones(shared):

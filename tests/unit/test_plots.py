@@ -117,18 +117,19 @@ def test_bars_are_as_long_as_the_eers():
     for bars, system in zip(axes.containers, report.evaluations):
         for bar in bars:
             row = round(bar.get_y() + bar.get_height() / 2)
-            rate = system.attacks[names[row]].eer.value
+            rate = system.attacks[names[row]].metrics["eer"].value
             assert bar.get_width() == pytest.approx(100 * rate)
 
 
 def test_intervals_of_bars_and_in_legends():
     report = report_of(normal(3))
     system = report.evaluations[0]
-    result = replace(system.attacks["A08"], eer=Estimate(0.2, 0.15, 0.3))
+    rates = {"eer": Estimate(0.2, 0.15, 0.3)}
+    result = replace(system.attacks["A08"], metrics=rates)
     system = replace(
         system,
         metrics={"eer": Estimate(0.1, 0.05, 0.125)},
-        attacks={"A08": result},
+        by={"attack": {"A08": result}},
     )
     figures = plots.draw(replace(report, evaluations=[system]))
     (interval,) = figures["attacks"].axes[0].get_lines()
@@ -286,6 +287,13 @@ def test_every_metric_is_defined(asv):
         assert re.search(rf"<dt>{re.escape(title)}</dt>\n<dd>\w", page)
 
 
+def test_the_interpolated_eer_is_on_the_page():
+    scores = cm_scores([1, 2], A07=[0, 1])
+    page = page_of(report_of(scores, scores.assign(score=[2, 3, 0, 1])))
+    assert "25.00000 % for system 0, with 2 such trials;" in page
+    assert "0.00000 % for system 1, with 0 such trials." in page
+
+
 def test_best_system_is_bold_on_the_page():
     page = page_of(report_of(normal(4), normal(2)))
     rates = [
@@ -336,6 +344,7 @@ def test_of_very_many_attacks_the_worst_are_drawn():
     report = report_of(cm_scores(rng.normal(2, size=50), **attacks))
     axes = plots.draw(report)["attacks"].axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
-    rates = {k: v.eer.value for k, v in report.evaluations[0].attacks.items()}
+    attacks = report.evaluations[0].attacks
+    rates = {k: v.metrics["eer"].value for k, v in attacks.items()}
     worst = sorted(rates, key=rates.get, reverse=True)[:60]
     assert names == sorted(worst)

@@ -300,6 +300,7 @@ def test_asv_scores_are_read_by_class(tmp_path):
     assert asv.target.tolist() == [3.0]
     assert asv.nontarget.tolist() == [1.0]
     assert asv.spoof.tolist() == [2.0, -4.0]
+    assert asv.attacks == {"A07", "A08"}
     assert asv.path == str(tmp_path / "scores.txt")
 
 
@@ -343,6 +344,7 @@ def test_asv_scores_of_2021_find_their_keys_by_speaker_and_trial(tmp_path):
     assert asv.target.tolist() == [3.0]
     assert asv.nontarget.tolist() == [1.0]
     assert asv.spoof.tolist() == [2.0]
+    assert asv.attacks == set()
 
 
 @pytest.mark.parametrize(
