@@ -60,11 +60,21 @@ def read_folders(root, only_spoofs=False):
     found, unknown = [], []
     for path in _audio_below(root):
         parts = path.split("/")[:-1]
-        label = _label_of_folders(path, parts) or (SPOOF if only_spoofs else "")
-        if not label:
+        # "fake/real_time_cloning" is a spoof, and so is "my_fake_clips".
+        says = label_of if any(map(label_of, parts)) else _says_label
+        labels = {*map(says, parts)} - {None}
+        if not labels and only_spoofs:
+            labels = {SPOOF}
+        if len(labels) > 1:
+            raise InputError(
+                f"{path}: in folders that say bona fide and spoof. Expected "
+                "one of both; rename one, or give a list"
+            )
+        if not labels:
             unknown.append(path)
             continue
-        others = [p for p in parts if not _says_label(p) and not _part_of(p)]
+        (label,) = labels
+        others = [p for p in parts if not says(p) and not _part_of(p)]
         attack = "_".join(others[-1].split()) if others else SPOOF
         if label == BONAFIDE:
             attack = NO_ATTACK
@@ -157,17 +167,6 @@ def _audio_below(folder):
     """Return the audio files below a folder, relative to it, sorted."""
     paths = [p for p in find_audio([folder]) if p != os.fspath(folder)]
     return sorted(Path(os.path.relpath(p, folder)).as_posix() for p in paths)
-
-
-def _label_of_folders(path, parts):
-    exact = {label_of(part) for part in parts} - {None}
-    found = exact or {_says_label(part) for part in parts} - {None}
-    if len(found) > 1:
-        raise InputError(
-            f"{path}: in folders that say bona fide and spoof. Expected one of "
-            "both; rename one, or give a list"
-        )
-    return found.pop() if found else None
 
 
 def _says_label(name):

@@ -83,7 +83,9 @@ def format_p(p_value):
 
 def read_as(name, scores):
     """Say what the score file of a system was taken for."""
-    return f"{printable(name, 60)}: read as {printable(scores.attrs['read_as'])}"
+    return (
+        f"{printable(name, 60)}: read as {printable(scores.attrs['read_as'])}"
+    )
 
 
 def eer_warning(name, rate, rate_negated):

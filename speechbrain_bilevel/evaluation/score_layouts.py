@@ -26,7 +26,7 @@ class ScoreLayout:
     columns : str
         What each column is, one of ``ROLES``, or "-" if it is not read.
     first : str
-        Word that begins every line, if there is one.
+        The first cell of the first line, if it is always the same.
     bonafide : str
         The digit, 0 or 1, that is bona fide as a key, if its source says so.
 
@@ -59,6 +59,9 @@ LAYOUTS = (
     # github.com/asvspoof-challenge/asvspoof5, Baseline-AASIST/main.py.
     ScoreLayout("ASVspoof 5's baselines", "speaker utt score key"),
     ScoreLayout("key and score", "utt key score"),
+    # The index that pandas writes, which begins with 0, if the header is gone.
+    ScoreLayout("pandas' index", "- utt key score", "0"),
+    ScoreLayout("pandas' index", "- utt score", "0"),
     # github.com/nii-yamagishilab/project-NN-Pytorch-scripts, model.py of its
     # countermeasures: what these print, where 1 is bona fide.
     ScoreLayout("NII's toolkit", "- utt key score", "Output", "1"),
@@ -158,7 +161,7 @@ def _as_the_user_says(line, roles, bonafide):
         if len(cells) == len(roles):
             rows = zip(roles, cells)
             has_header = not all(_may_be(*row, "any") for row in rows)
-            text = "as --columns says" + ", below a header" * has_header
+            text = "--columns says" + ", below a header" * has_header
             columns = tuple("" if each == "-" else each for each in roles)
             return Layout(columns, separator, has_header), bonafide, text
     raise InputError(
@@ -208,8 +211,10 @@ def _may_be(column, cell, bonafide=""):
             return float(cell) is not None
         except ValueError:
             return False
+    if column in ("utt", "speaker") and cell in ("", "-"):
+        return False
     # A decimal comma does not make two columns.
-    return cell != "" and not any(map(str.isspace, cell))
+    return not any(map(str.isspace, cell))
 
 
 def _has_score(roles):
