@@ -346,3 +346,59 @@ def test_full_length_cannot_always_be_scored(
     )
     assert code == 2 and read == [] and message in err
     assert "Traceback" not in err and os.listdir(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def names(folder):
+    """The same trials as a challenge lists them: names alone."""
+    list_of_names = folder / "ASVspoof2021.LA.cm.eval.trl.txt"
+    list_of_names.write_text("".join(f"{n}\n" for n in range(TRIALS)))
+    return list_of_names.name
+
+
+@pytest.mark.parametrize(
+    "layout, header, separator",
+    [
+        (None, "", " "),
+        ("asvspoof2021", "", " "),
+        ("asvspoof5", "filename\tcm-score\n", "\t"),
+    ],
+)
+def test_trials_without_labels(
+    folder, names, tmp_path, score, layout, header, separator
+):
+    assert score(folder, tmp_path / "labels.txt")[0] == 0
+    known = read_cm_scores(tmp_path / "labels.txt").score
+    more = ["--layout", layout] if layout else []
+    code, _, read = score(
+        folder, tmp_path / "submission.txt", *more, trials=names
+    )
+    assert code == 0 and len(read) == TRIALS
+    assert (tmp_path / "submission.txt").read_text() == header + "".join(
+        f"{n}{separator}{value!r}\n" for n, value in enumerate(known.tolist())
+    )
+    # And again: nothing is left to do.
+    assert (
+        score(folder, tmp_path / "submission.txt", *more, trials=names)[2] == []
+    )
+
+
+def test_trials_without_labels_resume_under_torchrun(
+    folder, names, tmp_path, score
+):
+    assert score(folder, tmp_path / "whole.txt", trials=names)[0] == 0
+    arguments = words(folder, tmp_path / "broken.txt", trials=names)
+    code, _ = launch(("-c", KILLED), arguments)
+    assert code == -signal.SIGKILL
+    code, err = launch(TWO_PROCESSES, arguments)
+    assert code == 0 and "12 kept" in err
+    whole = (tmp_path / "whole.txt").read_text()
+    assert (tmp_path / "broken.txt").read_text() == whole
+
+
+def test_a_layout_with_labels_needs_them(folder, names, tmp_path, score):
+    code, err, read = score(
+        folder, tmp_path / "x.txt", "--layout", "asvspoof2019", trials=names
+    )
+    assert code == 2 and not read
+    assert "layout asvspoof2019: has labels, which are unknown" in err

@@ -185,7 +185,7 @@ def test_columns_that_do_not_fit(tmp_path, columns, message):
 
 
 def test_two_readings_are_both_named(tmp_path):
-    path = write(tmp_path, "B1 - 1 0\nS1 - 0 1\n")
+    path = write(tmp_path, "B1 x 1 0\nS1 y 0 1\n")
     with pytest.raises(InputError) as caught:
         read_cm_scores(path, bonafide="1")
     assert '"utt source key score" or --columns' in str(caught.value)
