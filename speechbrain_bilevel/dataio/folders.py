@@ -82,10 +82,10 @@ def read_folders(root, only_spoofs=False):
         found.append((path, path, "-", attack, label, partition))
     if unknown:
         raise InputError(
-            f"{root}: audio in no folder that says bonafide (real, genuine) or "
-            f"spoof (fake, deepfake): {listed(unknown)}. Name the folders so, "
-            "or give a list; if all of it is spoofs, give the bona fide ones "
-            "by --bonafide-folder"
+            f"{root}: no protocol of a known corpus, and audio in no folder "
+            "that says bonafide (real, genuine) or spoof (fake, deepfake): "
+            f"{listed(unknown)}. Name the folders so, or give a list; if all "
+            "are spoofs, give the bona fide ones by --bonafide-folder"
         )
     return _table(found)
 

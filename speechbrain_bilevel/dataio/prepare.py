@@ -122,8 +122,8 @@ def find(
     need_labels=True,
 ):
     """Find trials like ``find_trials``; return a ``Found``."""
-    root, reading = audio_root(data_folder), (columns, bonafide)
-    if protocol is None and Path(data_folder).is_file():
+    root, inside = audio_root(data_folder), protocol is None
+    if inside and Path(data_folder).is_file():
         protocol = data_folder
     if protocol is not None:
         corpus = LIST if columns else recognize(protocol, need_labels)
@@ -142,9 +142,15 @@ def find(
         for part, paths in protocols.items():
             for path in paths:
                 read = read_protocol(
-                    path, *reading, need_labels=need_labels, partition=part
+                    path,
+                    columns,
+                    bonafide,
+                    need_labels=need_labels,
+                    partition=part,
                 )
-                trials.append(_locate(read, root, corpus, path))
+                own = Path(os.path.relpath(path.parent, root)).as_posix()
+                folders = (own, ".") if inside else (".", own)
+                trials.append(_locate(read, root, corpus, folders))
         trials = pd.concat(trials, ignore_index=True).astype(DTYPES)
     files = [path for paths in protocols.values() for path in paths]
     trials = _of_partition(trials, partition, files[0])
@@ -279,19 +285,18 @@ def _protocols_in(folder, partition):
     return found
 
 
-def _locate(trials, root, corpus, protocol):
-    """Find the audio of trials that were read from a protocol."""
-    places = corpus.audio
-    if not corpus.official:
-        # Paths of a list start at its own folder, or at the data folder.
-        own = Path(os.path.relpath(Path(protocol).parent, root)).as_posix()
-        places = {
-            part: (*corpus.audio.get(part, ()), own, ".")
-            if not corpus.is_list
-            else (own, *corpus.audio.get(part, ()), ".")
-            for part in trials.partition.unique()
-        }
-    return locate_audio(trials, root, places, by_name=corpus.official)
+def _locate(trials, root, corpus, folders):
+    """Find the audio of trials where the corpus has it, or in ``folders``."""
+    if corpus.official:
+        return locate_audio(trials, root, corpus.audio, by_name=True)
+    places = {}
+    for part in trials.partition.unique():
+        usual = corpus.audio.get(part, ())
+        first, *rest = folders
+        # A list says where a file is, names alone do not.
+        ordered = (first, *usual) if corpus.is_list else (*usual, first)
+        places[part] = (*ordered, *rest)
+    return locate_audio(trials, root, places)
 
 
 def locate_audio(trials, root, places, by_name=False):

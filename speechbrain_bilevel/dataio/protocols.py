@@ -22,6 +22,7 @@ from pathlib import Path
 from speechbrain_bilevel.dataio import BONAFIDE, ENDINGS, NO_ATTACK, SPOOF
 from speechbrain_bilevel.dataio.corpora import (
     ASVSPOOF2019_LA,
+    AUDIOFOLDER,
     CORPORA,
     LIST,
     MLAAD,
@@ -285,10 +286,12 @@ def _fits(corpus, cells):
 
 
 def _is_header_of(corpus, names):
-    plain = [_plain(name) for name in names]
+    plain, roles = {_plain(name) for name in names}, _list_roles(names)
     if corpus is MLAAD:
-        return {*corpus.columns} <= {*plain} and "label" not in plain
-    return plain == [*corpus.columns]
+        return {*corpus.columns} <= plain and "label" not in roles
+    if corpus is AUDIOFOLDER:
+        return "file_name" in plain and "label" in roles
+    return [_plain(name) for name in names] == [*corpus.columns]
 
 
 def _first_line(path):
@@ -453,6 +456,7 @@ def _as_said(line, columns):
         if len(cells) == len(roles):
             label = dict(zip(roles, cells)).get("label", "0")
             has_header = label not in ("0", "1") and label_of(label) is None
+            has_header |= any(r == c.lower() for r, c in zip(roles, cells))
             named = tuple("" if each == "-" else each for each in roles)
             return Layout(named, separator, has_header)
     raise InputError(
