@@ -456,7 +456,9 @@ def _as_said(line, columns):
         if len(cells) == len(roles):
             label = dict(zip(roles, cells)).get("label", "0")
             has_header = label not in ("0", "1") and label_of(label) is None
-            has_header |= any(r == c.lower() for r, c in zip(roles, cells))
+            has_header |= any(
+                role == cell.lower() != "-" for role, cell in zip(roles, cells)
+            )
             named = tuple("" if each == "-" else each for each in roles)
             return Layout(named, separator, has_header)
     raise InputError(
