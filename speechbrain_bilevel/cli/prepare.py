@@ -8,13 +8,15 @@ def add_prepare(commands):
         help="check a corpus and write a manifest of it",
         description="Checks that all audio of a corpus can be read and writes "
         "a CSV of it. Knows ASVspoof2019 LA, ASVspoof2021 LA and DF, "
-        "ASVspoof5, In-the-Wild, and lists of one's own: CSV or TSV with a "
-        "header, at least path and label (bonafide or spoof).",
+        "ASVspoof5, In-the-Wild, parquet files of the datasets library, and "
+        "lists of one's own: CSV or TSV with a header, at least path and label "
+        "(bonafide or spoof).",
     )
     parser.add_argument(
         "data_folder",
         metavar="DATA_FOLDER",
-        help="the corpus' folder, or a list whose paths are relative to it",
+        help="the corpus' folder, a list whose paths are relative to it, or "
+        "hf://datasets/USER/NAME",
     )
     parser.add_argument(
         "manifest", metavar="MANIFEST.csv", help="what to write"

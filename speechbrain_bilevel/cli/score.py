@@ -24,7 +24,8 @@ def add_score(commands):
     parser.add_argument(
         "trials",
         metavar="TRIALS",
-        help="protocol of a corpus, manifest, or list with a header",
+        help="protocol of a corpus, manifest, list with a header, or parquet "
+        "files of the datasets library: a folder or hf://datasets/USER/NAME",
     )
     parser.add_argument("scores", metavar="SCORES", help="score file to write")
     add_detector_arguments(parser)
@@ -107,15 +108,20 @@ def _start_process_group():
 
 def _read_trials(path, data_folder):
     """Return the trials, with paths relative to the working directory."""
-    from speechbrain_bilevel.dataio.prepare import join_paths, locate_audio
+    from speechbrain_bilevel.dataio.parquet import exists
+    from speechbrain_bilevel.dataio.prepare import (
+        audio_root,
+        join_paths,
+        locate_audio,
+    )
     from speechbrain_bilevel.dataio.protocols import read_protocol, recognize
 
-    folder = os.path.dirname(path) if data_folder is None else data_folder
     corpus, trials = recognize(path), read_protocol(path)
+    folder = audio_root(path) if data_folder is None else data_folder
     if not corpus.is_list:
         trials = locate_audio(trials, folder, corpus)
     trials = join_paths(trials, folder or ".")
-    if not any(map(os.path.exists, trials.path)):
+    if not any(map(exists, trials.path)):
         raise InputError(
             f"{path}: none of its audio files exists, the first one would be "
             f"{trials.path[0]}; pass --data-folder, where paths start"

@@ -178,6 +178,9 @@ IN_THE_WILD = Corpus(
 #: A user's own list.
 LIST = Corpus(name="list", layout="path,label", protocols={})
 
+#: Files of the ``datasets`` library; see ``dataio.parquet``.
+PARQUET = Corpus(name="parquet", layout="path,label", protocols={})
+
 CORPORA = (
     ASVSPOOF2019_LA,
     ASVSPOOF2021_LA,

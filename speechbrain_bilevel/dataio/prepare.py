@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from speechbrain_bilevel.dataio import BONAFIDE, NO_ATTACK, SAMPLE_RATE
 from speechbrain_bilevel.dataio.audio import open_audio
-from speechbrain_bilevel.dataio.corpora import CORPORA
+from speechbrain_bilevel.dataio.corpora import CORPORA, PARQUET
 from speechbrain_bilevel.dataio.decoding import empty
+from speechbrain_bilevel.dataio.parquet import HUB, exists, is_parquet
 from speechbrain_bilevel.dataio.protocols import read_protocol, recognize
 from speechbrain_bilevel.utils.errors import InputError
 from speechbrain_bilevel.utils.files import (
@@ -40,8 +41,9 @@ def find_trials(data_folder, partition="eval", protocol=None):
     Arguments
     ---------
     data_folder : str or Path
-        A corpus' folder; or a list of trials (see ``protocols.read_protocol``)
-        whose paths are relative to its own folder.
+        A corpus' folder; a list of trials (see ``protocols.read_protocol``)
+        whose paths are relative to its own folder; or a folder of parquet
+        files, one of them, or ``hf://datasets/USER/NAME`` on the hub.
     partition : str
         "train", "dev", "eval" or another partition of the corpus.
     protocol : str or Path, optional
@@ -86,6 +88,8 @@ def find_trials(data_folder, partition="eval", protocol=None):
     trials = trials.reset_index(drop=True)
     if not corpus.is_list:
         return locate_audio(trials, root, corpus)
+    if corpus is PARQUET:
+        return trials
     # In-the-Wild's list may lie in a folder within the data folder.
     prefix = protocol.parent.relative_to(root) if inside else Path()
     return join_paths(trials, prefix)
@@ -95,16 +99,19 @@ def join_paths(trials, folder):
     """Return the trials with ``folder`` in front of every relative path."""
     paths = trials.path
     if str(folder) != ".":
-        paths = paths.where(paths.str.startswith("/"), f"{folder}/" + paths)
+        complete = paths.str.startswith(("/", HUB))
+        paths = paths.where(complete, f"{folder}/" + paths)
     return trials.assign(path=paths)
 
 
 def audio_root(data_folder):
     """Return the folder that the paths of ``find_trials`` are relative to.
 
-    It is ``data_folder``, or the folder of that file if it is a list. Raise an
-    ``InputError`` if there is neither.
+    It is ``data_folder``, or the folder of that file if it is a list. (Paths on
+    the hub are complete.) Raise an ``InputError`` if there is neither.
     """
+    if str(data_folder).startswith(HUB):
+        return Path()
     data_folder = Path(data_folder)
     if data_folder.is_dir():
         return data_folder
@@ -119,13 +126,18 @@ def audio_root(data_folder):
 def find_protocol(data_folder, partition="eval"):
     """Return the path of a partition's protocol in a corpus' folder.
 
-    If ``data_folder`` is a file, it is a list and returned as it is. Raise an
+    If ``data_folder`` is a file, it is a list and returned as it is; so is a
+    folder of parquet files without a protocol, and one on the hub. Raise an
     ``InputError`` in the cases of ``find_trials``.
     """
+    if str(data_folder).startswith(HUB):
+        return data_folder
     folder = audio_root(data_folder)
     if folder != Path(data_folder):
         return Path(data_folder)
     found = _protocols_in(folder, partition)
+    if not found and is_parquet(folder):
+        return folder
     if not found:
         places = {
             corpus.name: dict.fromkeys(sum(corpus.protocols.values(), ()))
@@ -224,7 +236,12 @@ def measure_durations(data_folder, paths, any_format=False):
     with ProcessPoolExecutor() as pool:
         results = pool.map(
             functools.partial(check_audio, any_format=any_format),
-            (os.path.join(data_folder, path) for path in paths),
+            (
+                path
+                if path.startswith(HUB)
+                else os.path.join(data_folder, path)
+                for path in paths
+            ),
             chunksize=64,
         )
         results = tqdm(
@@ -269,9 +286,9 @@ def check_audio(path, any_format=False):
     >>> check_audio("nowhere.flac")
     (0.0, [('missing', 'no such file')])
     """
-    if not os.path.exists(path):
+    if not exists(path):
         return 0.0, [("missing", "no such file")]
-    if os.path.getsize(path) == 0:
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
         return 0.0, [("empty", "0 bytes")]
     try:
         with open_audio(path) as audio:

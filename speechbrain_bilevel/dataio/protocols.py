@@ -25,12 +25,15 @@ from speechbrain_bilevel.dataio.corpora import (
     CORPORA,
     IN_THE_WILD,
     LIST,
+    PARQUET,
     PARTITIONS,
 )
+from speechbrain_bilevel.dataio.parquet import is_parquet, read_rows
 from speechbrain_bilevel.utils.errors import InputError, shorten
 from speechbrain_bilevel.utils.tables import (
     BadLines,
     Layout,
+    build_table,
     read_lines,
     read_table,
     repeated,
@@ -68,6 +71,11 @@ _EXPECTED_FILE = (
     "Expected the protocol that the corpus ships, or another list of trials, "
     "in plain text, one trial a line; check the data folder or unpack the "
     "corpus again"
+)
+_EXPECTED_PARQUET = (
+    "Expected rows with a label (bonafide or spoof), a name that no other row "
+    "of the split has and, if they are known, a speaker and an attack; correct "
+    "them, or give the file or folder of one data set only"
 )
 _EXPECTED_ROW = (
     "Expected of every line as many columns as the header has, a path without "
@@ -107,7 +115,8 @@ def read_protocol(path, columns=()):
 
     Others are ignored. SpeechBrain's manifests and In-the-Wild's ``meta.csv``
     are such lists. Whitespace in names becomes "_", because it separates the
-    columns of score files.
+    columns of score files. Parquet files of the ``datasets`` library, and
+    folders of them, here or on the hub, are read too: see ``dataio.parquet``.
 
     Arguments
     ---------
@@ -142,6 +151,8 @@ def read_protocol(path, columns=()):
     1        b.wav        b.wav     spoof  spoof
     """
     corpus = recognize(path)
+    if corpus is PARQUET:
+        return _read_parquet(path, columns)
     if corpus.is_list:
         return _read(
             path, _list_layout, _parse_list_row, _EXPECTED_ROW, columns
@@ -189,13 +200,40 @@ def _read(path, layout, parse, expected, columns):
     return trials
 
 
+def _read_parquet(path, columns):
+    others = [name for name in columns if name not in DTYPES]
+
+    def parse(cells):
+        try:
+            row = _parse_list_row(cells)
+        except InputError as error:
+            raise InputError(f"{cells['path']}: {error}") from None
+        if missing := [name for name in others if name not in cells]:
+            raise InputError(f"{cells['path']}: no column {missing[0]}")
+        return *row, *(cells[name] or "-" for name in others)
+
+    bad = BadLines(path, _EXPECTED_PARQUET, "row")
+    dtypes = DTYPES | dict.fromkeys(others, "category")
+    rows = enumerate(read_rows(path))
+    trials, numbers = build_table(rows, parse, dtypes, bad)
+    if trials is None:
+        raise InputError(f"{path}: no rows. {_EXPECTED_PARQUET}")
+    for _, part in trials.groupby("partition", observed=True):
+        for row, utt, first in repeated(part.utt, numbers[part.index]):
+            bad.add(row, f"{utt} is already in row {first}")
+    bad.raise_if_any(len(trials))
+    return trials
+
+
 def recognize(path):
     """Recognize a corpus by the first line of its protocol.
 
     It is a header, or decides by its number of columns. Return one of
-    ``corpora.CORPORA`` or ``corpora.LIST``. Raise an ``InputError`` if the file
-    is missing, empty or no known protocol.
+    ``corpora.CORPORA``, ``corpora.LIST`` or ``corpora.PARQUET``. Raise an
+    ``InputError`` if the file is missing, empty or no known protocol.
     """
+    if is_parquet(path):
+        return PARQUET
     if os.path.exists(path) and not (
         os.path.isfile(path) or os.path.isdir(path)
     ):

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from speechbrain_bilevel.dataio import SAMPLE_RATE
 from speechbrain_bilevel.dataio.audio import fit_length, hear
 from speechbrain_bilevel.dataio.decoding import SoundFileSource, open_source
+from speechbrain_bilevel.dataio.parquet import file_version
 from speechbrain_bilevel.inference.verdicts import nonfinite_score_message
 from speechbrain_bilevel.utils.distributed import all_gather, rank, world_size
 from speechbrain_bilevel.utils.errors import InputError
@@ -251,7 +252,7 @@ class ResumableScoreFile:
                 "by one"
             )
         self.fingerprint = _fingerprint(trials, network, settings)
-        self.versions = np.fromiter(map(_version, trials.path), np.int64)
+        self.versions = np.fromiter(map(file_version, trials.path), np.int64)
         self.stamp = self.path.with_name(self.path.name + ".json")
         self.part = self.path.with_name(
             f"{self.path.name}.{self.fingerprint}.part{rank()}"
@@ -379,15 +380,6 @@ def _read_part(part):
                 scores.append(score)
                 versions.append(version)
     return utts, np.array(scores), np.array(versions, np.int64)
-
-
-def _version(path):
-    """Return a number for the size and time of a file, 0 without one."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return 0
-    return (found.st_mtime_ns ^ found.st_size << 20) & 0x7FFF_FFFF_FFFF_FFFF
 
 
 def _truncate_last_line(part):
