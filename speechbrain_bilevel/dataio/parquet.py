@@ -2,21 +2,22 @@
 them, in a folder or on the Hugging Face hub.
 
 A row is named like a file: ``some/file.parquet#7`` is the audio of row 7,
-counted from 0. Of files on the hub, ``hf://datasets/USER/NAME/...``, only what
-is needed is fetched, and nothing is stored.
+counted from 0. Of ``hf://datasets/USER/NAME`` on the hub only the ranges of
+bytes that are needed are fetched, and nothing is stored.
 """
 
 import contextlib
 import functools
+import glob
 import io
 import json
 import os
 import re
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 from huggingface_hub import DatasetCard, HfFileSystem
 
 from speechbrain_bilevel.utils.errors import InputError, printable
@@ -36,24 +37,14 @@ _SPLITS = {
 # What columns, and keys of the JSON in `notes`, are called; the first counts.
 _NAMES = {
     "label": ("label", "key"),
-    "utt": ("utterance_id", "utt_id", "audio_file_name", "path"),
+    "utt": ("utterance_id", "utt_id", "audio_file_name", "path", "audio.path"),
     "speaker": ("speaker", "speaker_id"),
     "attack": ("attack", "attack_id", "system_id"),
 }
 _EXPECTED = (
-    "expected an intact parquet file with a column of audio and one of labels, "
-    "as the datasets library writes it"
+    "expected intact parquet with a column of audio and one of labels, as the "
+    "datasets library writes it"
 )
-# Files to keep open, and rows to read at once: of columns, of audio.
-_OPEN, _ROWS, _CLIPS = 16, 1 << 14, 16
-
-
-class _File(NamedTuple):
-    """An open file, its column of audio, and where its row groups begin."""
-
-    parquet: pq.ParquetFile
-    audio: str
-    starts: np.ndarray
 
 
 def split_row(path):
@@ -87,8 +78,10 @@ def exists(path):
 
 
 def file_version(path):
-    """Return a number for the content of a file: for its size and time, on the
-    hub for its hash; 0 without one."""
+    """Return a number for the size and time of a file, 0 without one.
+
+    On the hub it is for the file's hash.
+    """
     file, _ = split_row(path)
     if _on_hub(file):
         return _hub_version(file)
@@ -99,14 +92,18 @@ def file_version(path):
     return (found.st_mtime_ns ^ found.st_size << 20) & 0x7FFF_FFFF_FFFF_FFFF
 
 
-def _on_hub(path):
-    return isinstance(path, str) and path.startswith(HUB)
-
-
 @functools.lru_cache
 def _hub_version(file):
     with _naming(file):
         return int(HfFileSystem().info(file)["blob_id"][:15], 16)
+
+
+def _on_hub(path):
+    return str(path).startswith(HUB)
+
+
+def _filesystem(path):
+    return HfFileSystem() if _on_hub(path) else LocalFileSystem()
 
 
 @contextlib.contextmanager
@@ -126,51 +123,33 @@ def _naming(path):
 
 # ---------------------------------------------------------------------- trials
 def is_parquet(path):
-    """Whether a path is a parquet file, a folder of such or on the hub."""
-    path = os.fspath(path)
+    """Whether a path is a parquet file, a folder of such, or on the hub."""
     if os.path.isdir(path):
-        return next(_local_files(path), None) is not None
-    return _on_hub(path) or path.endswith(".parquet")
+        return bool(_parquet_in(path))
+    return _on_hub(path) or os.fspath(path).endswith(".parquet")
 
 
-def _local_files(folder):
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(n for n in folders if not n.startswith("."))
-        for name in sorted(names):
-            if name.endswith(".parquet") and not name.startswith("."):
-                yield os.path.relpath(os.path.join(parent, name), folder)
-
-
-def _files(path):
-    """Return the folder of a path, and the names of the files in it."""
-    if os.path.isdir(path):
-        return path, list(_local_files(path))
-    if not _on_hub(path) or path.endswith(".parquet"):
-        return os.path.split(path)
-    path = path.rstrip("/")
-    with _naming(path):
-        found = HfFileSystem().glob(f"{path}/**/*.parquet")
-    inside = len(path) - len(HUB) + 1
-    return path, sorted(name[inside:] for name in found)
+def _parquet_in(folder):
+    return sorted(glob.glob("**/*.parquet", root_dir=folder, recursive=True))
 
 
 def read_rows(path):
     """Yield the rows of a parquet file, or of all in and below a folder.
 
-    Files without a column of audio are passed over. The audio is not read.
+    The audio is not read. Files without a column of audio are passed over.
 
     Arguments
     ---------
     path : str or Path
-        File or folder; ``hf://datasets/USER/NAME`` with or without more.
+        File or folder; or ``hf://datasets/USER/NAME``, which may go on.
 
     Returns
     -------
     iterator of dict of str to str
-        "path" is relative to the folder, of the hub complete; "label",
-        "utt", "speaker", "attack" and "partition" are as in a list of one's own
-        (see ``dataio.protocols``); all other columns of text or numbers, and
-        keys of the JSON object in ``notes``, have their own names.
+        "path" is relative to the folder, of the hub complete. "label", "utt",
+        "speaker", "attack" and "partition" are as in a list of one's own (see
+        ``dataio.protocols``). All other columns of text and numbers, and keys
+        of the JSON object in ``notes``, have their own names.
 
     Raises
     ------
@@ -178,75 +157,67 @@ def read_rows(path):
         If nothing can be read, or labels are numbers of which neither the file
         nor README.md's ``dataset_info`` says what they mean.
     """
-    folder, names = _files(os.fspath(path))
-    names, n_files = [names] if isinstance(names, str) else names, 0
-    for name in names:
-        file = f"{folder}/{name}" if folder else name
-        with _naming(file):
-            opened = _opened(file)
-            if opened.audio is None:
-                continue
-            n_files += 1
-            yield from _rows_of(opened, file, name, folder)
-    if not n_files:
-        raise InputError(f"{path}: no parquet file with audio; {_EXPECTED}")
+    path, n_files = os.fspath(path), 0
+    with _naming(path):
+        if _on_hub(path):
+            found = [HUB + name for name in sorted(HfFileSystem().find(path))]
+            # hf:, nothing, datasets, USER, NAME
+            cards = ["/".join(path.split("/")[:5])]
+            files = [(n, n, n.split("/", 5)[5]) for n in found]
+            files = [each for each in files if each[0].endswith(".parquet")]
+        else:
+            is_folder = os.path.isdir(path)
+            folder, name = (path, "") if is_folder else os.path.split(path)
+            cards = [folder, os.path.join(folder, "..")]
+            names = _parquet_in(path) if is_folder else [name]
+            files = [(os.path.join(folder, n), n, n) for n in names]
+        for file, shown, name in files:
+            with _naming(file):
+                parquet, audio, _ = _opened(file)
+                n_files += audio is not None
+                if audio is not None:
+                    yield from _rows(parquet, audio, file, shown, name, cards)
+        if not n_files:
+            raise InputError(f"{path}: no parquet with audio; {_EXPECTED}")
 
 
-def _rows_of(opened, file, name, folder):
-    schema = opened.parquet.schema_arrow
-    columns = [field.name for field in schema if _is_plain(field.type)]
+def _rows(parquet, audio, file, shown, name, cards):
+    schema, row = parquet.schema_arrow, 0
+    unread = pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary
+    columns = [f.name for f in schema if not any(is_(f.type) for is_ in unread)]
     label = next((n for n in _NAMES["label"] if n in columns), None)
     if label is None:
         raise InputError(f"{file}: no column label; {_EXPECTED}")
-    classes = None
+    classes = []
     if pa.types.is_integer(schema.field(label).type):
-        classes = _names_in(schema, label) or _names_in_card(folder, label)
-        if classes is None:
+        classes = _class_names(schema, label, cards)
+        if not classes:
             raise InputError(
                 f"{file}: its labels are numbers, and corpora do not agree on "
-                "which class 0 and 1 are. Expected their names in the file, as "
-                "of a ClassLabel, or in README.md's dataset_info beside it or "
+                "which class 0 and 1 are. Expected their names in the file "
+                "(ClassLabel), or in README.md's dataset_info, beside it or "
                 "one folder above; add them there"
             )
     words = re.split("[^a-z]+", name.lower())
     found = [_SPLITS[word] for word in words if word in _SPLITS]
-    own = {"partition": found[-1] if found else "eval"}
-    shown, row = file if _on_hub(file) else name, 0
-    wanted = [*columns, f"{opened.audio}.path"]
-    for group in range(opened.parquet.num_row_groups):
-        for batch in opened.parquet.iter_batches(
-            _ROWS, [group], wanted, use_threads=False
-        ):
+    columns.append(f"{audio}.path")
+    for group in range(parquet.num_row_groups):
+        for batch in parquet.iter_batches(1 << 14, [group], columns):
             for cells in batch.to_pylist():
-                cells["path"] = cells.get("path") or _path_of(cells, opened)
-                if classes and cells[label] in range(len(classes)):
+                cells["audio.path"] = (cells.pop(audio, 0) or {}).get("path")
+                if cells[label] in range(len(classes)):
                     cells[label] = classes[cells[label]]
-                cells = {**cells, **_notes(cells.get("notes"))}
-                cells = {key: _text(value) for key, value in cells.items()}
-                named = {
-                    key: next(filter(None, map(cells.get, options)), "")
-                    for key, options in _NAMES.items()
+                cells |= _notes(cells.get("notes"))
+                cells = {
+                    key: "" if value is None else str(value)
+                    for key, value in cells.items()
                 }
-                named["utt"] = named["utt"] or f"{name}-{row}"
-                yield {**cells, **named, **own, "path": f"{shown}#{row}"}
+                for key, names in _NAMES.items():
+                    cells[key] = next(filter(None, map(cells.get, names)), "")
+                cells["utt"] = cells["utt"] or f"{name}-{row}"
+                cells["partition"] = found[-1] if found else "eval"
+                yield cells | {"path": f"{shown}#{row}"}
                 row += 1
-
-
-def _is_plain(kind):
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_integer(kind)
-    )
-
-
-def _path_of(cells, opened):
-    return (cells.pop(opened.audio, None) or {}).get("path")
-
-
-def _text(value):
-    return str(value) if isinstance(value, (str, int, float)) else ""
 
 
 def _notes(text):
@@ -257,36 +228,23 @@ def _notes(text):
     return found if isinstance(found, dict) else {}
 
 
-def _names_in(schema, label):
-    """Return the names of the classes that ``datasets`` left in a file."""
-    try:
-        about = json.loads((schema.metadata or {})[b"huggingface"])
-        return about["info"]["features"][label]["names"]
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _names_in_card(folder, label):
-    """Return the names of the classes in README.md's ``dataset_info``."""
-    found = []
-    for place in (folder or ".", os.path.dirname(folder.rstrip("/")) or "."):
-        readme = f"{place}/README.md"
-        try:
-            if _on_hub(folder):
-                text = HfFileSystem().read_text(readme, encoding="utf-8")
-            else:
-                with open(readme, encoding="utf-8") as file:
-                    text = file.read()
-        except OSError:
-            continue
-        with _naming(readme):
+def _class_names(schema, label, cards):
+    """Return the names of the classes, by the file or by a README.md, or []."""
+    about = json.loads((schema.metadata or {}).get(b"huggingface", "{}"))
+    feature = about.get("info", {}).get("features", {}).get(label, {})
+    found = [feature["names"]] if "names" in feature else []
+    for card in cards if not found else ():
+        with contextlib.suppress(FileNotFoundError):
+            text = _filesystem(card).read_text(f"{card}/README.md")
             info = DatasetCard(text).data.get("dataset_info") or []
             for part in [info] if isinstance(info, dict) else info:
-                for feature in part.get("features", []):
-                    if feature["name"] == label and "dtype" in feature:
-                        names = feature["dtype"]["class_label"]["names"]
+                for feature in part["features"]:
+                    kind = feature.get("dtype")
+                    if feature["name"] == label and isinstance(kind, dict):
+                        names = kind["class_label"]["names"]
                         found.append([names[key] for key in sorted(names)])
-    return found[0] if found and all(n == found[0] for n in found) else None
+    # Parts of a data set may differ.
+    return found[0] if found and found.count(found[0]) == len(found) else []
 
 
 # ----------------------------------------------------------------------- audio
@@ -294,49 +252,47 @@ def _opened(file):
     return _open(file, file_version(file), os.getpid())
 
 
-@functools.lru_cache(_OPEN)
+@functools.lru_cache(16)
 def _open(file, version, pid):
-    """Open a file, once in each process while it stays the same."""
-    if _on_hub(file):
-        # Read ahead, most of what is fetched would be audio.
-        source = HfFileSystem().open(file, "rb", cache_type="none")
-    else:
-        source = pa.OSFile(file)
-    parquet = pq.ParquetFile(source)
-    fields = [
+    """Return a file, opened once in each process while it stays the same, its
+    column of audio, and the rows where its row groups begin."""
+    # To read ahead would be to fetch audio that nobody asked for.
+    opened = _filesystem(file).open(file, "rb", cache_type="none")
+    parquet = pq.ParquetFile(opened)
+    found = [
         field.name
         for field in parquet.schema_arrow
         if pa.types.is_struct(field.type)
         and field.type.get_field_index("bytes") >= 0
     ]
-    if len(fields) > 1 and "audio" not in fields:
+    if len(found) > 1 and "audio" not in found:
         raise InputError(
-            f"{file}: several columns of audio, {', '.join(fields)}; expected "
-            "one, or one of them with the name audio"
+            f"{file}: several columns of audio, {', '.join(found)}; expected "
+            "one, or one that is called audio"
         )
-    audio = "audio" if "audio" in fields else next(iter(fields), None)
-    groups = range(parquet.num_row_groups)
-    sizes = [parquet.metadata.row_group(group).num_rows for group in groups]
-    return _File(parquet, audio, np.cumsum([0, *sizes]))
+    about = parquet.metadata
+    sizes = [about.row_group(n).num_rows for n in range(about.num_row_groups)]
+    audio = "audio" if "audio" in found else next(iter(found), None)
+    return parquet, audio, np.cumsum([0, *sizes])
 
 
 def _audio(file, row):
     """Return the bytes of a row's audio."""
     with _naming(file):
-        opened = _opened(file)
-        if row >= opened.starts[-1] or opened.audio is None:
+        _, audio, starts = _opened(file)
+        if audio is None or row >= starts[-1]:
             raise InputError(
-                f"{file}#{row}: no audio there, of {opened.starts[-1]} rows; "
-                "make the list of this file again"
+                f"{file}#{row}: no such row with audio, of {starts[-1]}; make "
+                "the list of this file again"
             )
-        group = int(np.searchsorted(opened.starts, row, "right")) - 1
+        group = int(np.searchsorted(starts, row, "right")) - 1
         clips = _clips(file, file_version(file), os.getpid(), group)
-        content = clips[row - int(opened.starts[group])].as_py()
+        content = clips[row - int(starts[group])].as_py()
     if content is None:
         raise InputError(
             f"{file}#{row}: without audio, at most with the name of a file "
-            "elsewhere; expected its bytes: save it by datasets' push_to_hub, "
-            "or embed_table_storage"
+            "elsewhere; expected its bytes, as push_to_hub of the datasets "
+            "library saves them"
         )
     return content
 
@@ -344,29 +300,16 @@ def _audio(file, row):
 @functools.lru_cache(2)
 def _clips(file, version, pid, group):
     """Read all audio of a row group: neighbors are asked for together."""
-    opened = _open(file, version, pid)
-    parquet, column = opened.parquet, f"{opened.audio}.bytes"
-    about = parquet.metadata.row_group(group)
-    (number,) = (
-        n
-        for n in range(about.num_columns)
-        if about.column(n).path_in_schema == column
-    )
-    size, parts = about.column(number).total_uncompressed_size, []
-    if size <= LARGEST:
-        size = 0
-        batches = parquet.iter_batches(
-            _CLIPS, [group], [column], use_threads=False
-        )
-        # A few bytes of a file may stand for much more.
-        for batch in batches:
-            parts.append(batch.column(0).field("bytes"))
-            size += parts[-1].nbytes
-            if size > LARGEST:
-                break
+    parquet, audio, _ = _open(file, version, pid)
+    parts, size = [], parquet.metadata.row_group(group).total_byte_size
+    batches = parquet.iter_batches(16, [group], [f"{audio}.bytes"])
+    # Few bytes of a file may stand for many.
+    while size <= LARGEST and (batch := next(batches, None)):
+        parts.append(batch.column(0).field("bytes"))
+        size = max(size, sum(part.nbytes for part in parts))
     if size > LARGEST:
         raise InputError(
-            f"{file}: row group {group} has more than {LARGEST >> 20} MiB of "
-            "audio, which is read at once; save it with fewer rows in each"
+            f"{file}: row group {group} has more than {LARGEST >> 20} MiB, "
+            "and is read at once; save it with fewer rows in each"
         )
     return pa.chunked_array(parts)
