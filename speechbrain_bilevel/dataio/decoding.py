@@ -149,6 +149,19 @@ class SoundFileSource(Source):
         return self.rest._read(count)
 
 
+class ArraySource(Source):
+    """A mono waveform, [time], instead of a file; ``path`` names it."""
+
+    tolerance = 0.0
+
+    def __init__(self, path, wav, rate):
+        self.notes, self.frames = [], np.asarray(wav, np.float32)[:, None]
+        super().__init__(path, "array", rate, 1, None)
+
+    def _read(self, count):
+        return self.frames[self.position : self.position + count]
+
+
 class FfmpegSource(Source):
     """The first audio stream of any other file."""
 

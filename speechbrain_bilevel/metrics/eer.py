@@ -89,6 +89,41 @@ def eer(bonafide, spoof):
     return float((frr[closest] + far[closest]) / 2), float(thresholds[closest])
 
 
+def interpolated_eer(bonafide, spoof):
+    """Compute the equal error rate where the error rates' curves cross.
+
+    Trials with a score of at least the threshold are accepted. Between two
+    successive distinct scores both rates are taken for linear, as the Speech
+    Anti-Spoofing Arena does. See ``det_curve`` for the arguments and errors.
+
+    Returns
+    -------
+    eer, threshold : float
+        The first is a fraction.
+
+    Example
+    -------
+    >>> interpolated_eer([2.0, 4.0, 5.0, 6.0], [0.0, 1.0, 2.5, 3.0])
+    (0.25, 2.5)
+    """
+    bonafide = np.sort(as_scores(bonafide, "bona fide"))
+    spoof = np.sort(as_scores(spoof, "spoof"))
+    thresholds = np.unique(np.concatenate([bonafide, spoof]))
+    frr = np.searchsorted(bonafide, thresholds) / bonafide.size
+    far = 1 - np.searchsorted(spoof, thresholds) / spoof.size
+    gap = far - frr
+    crossings = np.flatnonzero(np.diff(np.sign(gap)))
+    if not crossings.size:
+        first = int(np.argmin(np.abs(gap)))
+        return float((far[first] + frr[first]) / 2), float(thresholds[first])
+    first = crossings[0]
+    share = gap[first] / (gap[first] - gap[first + 1])
+    pair = slice(first, first + 2)
+    weights = np.array([1 - share, share])
+    rate = weights @ (far[pair] + frr[pair]) / 2
+    return float(rate), float(weights @ thresholds[pair])
+
+
 def as_scores(scores, name):
     """Return the scores of one class, [n_trials], as float64.
 
