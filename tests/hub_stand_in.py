@@ -1,7 +1,8 @@
 """A hub of one repository on localhost: just what the real client asks for when
-it pushes small files and fetches them."""
+it pushes small files, fetches them, or reads parts of a data set's files."""
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -13,14 +14,18 @@ _COMMIT = "0123456789" * 4
 
 class HubStandIn:
     """Is there within a ``with`` block; ``files`` has what was pushed, by name,
-    ``endpoint`` says where it is."""
+    ``endpoint`` says where it is, ``sent`` how many bytes of files it sent."""
 
     def __init__(self):
         self.files = {}
 
+    @property
+    def sent(self):
+        return self.server.sent
+
     def __enter__(self):
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self.server.files = self.files
+        self.server.files, self.server.sent = self.files, 0
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
         self.thread = threading.Thread(target=self.server.serve_forever)
         self.thread.start()
@@ -49,6 +54,13 @@ class HubStandIn:
 class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        if self.path.endswith("/paths-info/main"):
+            names = (
+                re.findall(r"paths=([^&]*)", body.decode())
+                or json.loads(body)["paths"]
+            )
+            self._send(json.dumps(self._tree(names)).encode())
+            return
         lines = [json.loads(line) for line in body.splitlines()]
         if self.path == "/api/repos/create":
             home = f"http://{self.headers['Host']}/someone"
@@ -72,14 +84,40 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         name = re.sub(".*/resolve/[^/]*/", "", self.path)
-        if name in self.server.files:
+        if self.path.startswith("/api/datasets/"):
+            print(self.path)
+            answer = {"id": "someone/set", "sha": _COMMIT}
+            if "/tree/" in self.path:
+                answer = self._tree(self.server.files)
+            self._send(json.dumps(answer).encode())
+        elif name in self.server.files:
             self._send(self.server.files[name])
         else:
             self._send(b"", 404)
 
     do_HEAD = do_GET  # noqa: N815
 
+    def _tree(self, names):
+        """What the hub says of files."""
+        return [
+            {
+                "type": "file",
+                "path": name,
+                "size": len(self.server.files[name]),
+                "oid": hashlib.sha1(self.server.files[name]).hexdigest(),
+            }
+            for name in names
+            if name in self.server.files
+        ]
+
     def _send(self, content, status=200):
+        found = re.fullmatch(
+            r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")
+        )
+        if found:
+            content = content[int(found[1]) : int(found[2]) + 1]
+            self.server.sent += len(content)
+            status = 206
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("X-Repo-Commit", _COMMIT)
