@@ -54,13 +54,6 @@ class HubStandIn:
 class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-        if self.path.endswith("/paths-info/main"):
-            names = (
-                re.findall(r"paths=([^&]*)", body.decode())
-                or json.loads(body)["paths"]
-            )
-            self._send(json.dumps(self._tree(names)).encode())
-            return
         lines = [json.loads(line) for line in body.splitlines()]
         if self.path == "/api/repos/create":
             home = f"http://{self.headers['Host']}/someone"
@@ -85,10 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         name = re.sub(".*/resolve/[^/]*/", "", self.path)
         if self.path.startswith("/api/datasets/"):
-            print(self.path)
             answer = {"id": "someone/set", "sha": _COMMIT}
             if "/tree/" in self.path:
-                answer = self._tree(self.server.files)
+                answer = self._tree()
             self._send(json.dumps(answer).encode())
         elif name in self.server.files:
             self._send(self.server.files[name])
@@ -97,17 +89,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815
 
-    def _tree(self, names):
-        """What the hub says of files."""
+    def _tree(self):
+        """What the hub says of its files."""
         return [
             {
                 "type": "file",
                 "path": name,
-                "size": len(self.server.files[name]),
-                "oid": hashlib.sha1(self.server.files[name]).hexdigest(),
+                "size": len(content),
+                "oid": hashlib.sha1(content).hexdigest(),
             }
-            for name in names
-            if name in self.server.files
+            for name, content in self.server.files.items()
         ]
 
     def _send(self, content, status=200):

@@ -238,11 +238,13 @@ def _class_names(schema, label, cards):
             text = _filesystem(card).read_text(f"{card}/README.md")
             info = DatasetCard(text).data.get("dataset_info") or []
             for part in [info] if isinstance(info, dict) else info:
-                for feature in part["features"]:
+                for feature in part.get("features", []):
                     kind = feature.get("dtype")
                     if feature["name"] == label and isinstance(kind, dict):
                         names = kind["class_label"]["names"]
-                        found.append([names[key] for key in sorted(names)])
+                        found.append(
+                            [names[key] for key in sorted(names, key=int)]
+                        )
     # Parts of a data set may differ.
     return found[0] if found and found.count(found[0]) == len(found) else []
 
