@@ -104,7 +104,7 @@ def interpolated_eer(bonafide, spoof):
     Example
     -------
     >>> interpolated_eer([2.0, 4.0, 5.0, 6.0], [0.0, 1.0, 2.5, 3.0])
-    (0.25, 2.5)
+    (0.25, 3.0)
     """
     bonafide = np.sort(as_scores(bonafide, "bona fide"))
     spoof = np.sort(as_scores(spoof, "spoof"))
