@@ -108,7 +108,7 @@ def _start_process_group():
 
 def _read_trials(path, data_folder):
     """Return the trials, with paths relative to the working directory."""
-    from speechbrain_bilevel.dataio.parquet import exists
+    from speechbrain_bilevel.dataio.parquet import file_version
     from speechbrain_bilevel.dataio.prepare import (
         audio_root,
         join_paths,
@@ -121,7 +121,7 @@ def _read_trials(path, data_folder):
     if not corpus.is_list:
         trials = locate_audio(trials, folder, corpus)
     trials = join_paths(trials, folder or ".")
-    if not any(map(exists, trials.path)):
+    if not any(map(file_version, trials.path)):
         raise InputError(
             f"{path}: none of its audio files exists, the first one would be "
             f"{trials.path[0]}; pass --data-folder, where paths start"

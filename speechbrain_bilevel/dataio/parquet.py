@@ -71,19 +71,11 @@ def open_binary(path):
     return open(path, "rb") if row is None else io.BytesIO(_audio(file, row))
 
 
-def exists(path):
-    """Whether there is such a file; those on the hub are not asked for."""
-    file, _ = split_row(path)
-    return _on_hub(file) or os.path.exists(file)
-
-
 def file_version(path):
-    """Return a number for the size and time of a file, 0 without one.
-
-    On the hub it is for the file's hash.
-    """
+    """Return a number for the size and time of a file, or for its hash on the
+    hub; 0 if there is no file."""
     file, _ = split_row(path)
-    if _on_hub(file):
+    if str(file).startswith(HUB):
         return _hub_version(file)
     try:
         found = os.stat(file)
@@ -98,12 +90,8 @@ def _hub_version(file):
         return int(HfFileSystem().info(file)["blob_id"][:15], 16)
 
 
-def _on_hub(path):
-    return str(path).startswith(HUB)
-
-
 def _filesystem(path):
-    return HfFileSystem() if _on_hub(path) else LocalFileSystem()
+    return HfFileSystem() if path.startswith(HUB) else LocalFileSystem()
 
 
 @contextlib.contextmanager
@@ -124,9 +112,9 @@ def _naming(path):
 # ---------------------------------------------------------------------- trials
 def is_parquet(path):
     """Whether a path is a parquet file, a folder of such, or on the hub."""
-    if os.path.isdir(path):
-        return bool(_parquet_in(path))
-    return _on_hub(path) or os.fspath(path).endswith(".parquet")
+    path = str(path)
+    known = path.startswith(HUB) or path.endswith(".parquet")
+    return bool(_parquet_in(path)) if os.path.isdir(path) else known
 
 
 def _parquet_in(folder):
@@ -159,19 +147,20 @@ def read_rows(path):
     """
     path, n_files = os.fspath(path), 0
     with _naming(path):
-        if _on_hub(path):
-            found = [HUB + name for name in sorted(HfFileSystem().find(path))]
-            # hf:, nothing, datasets, USER, NAME
+        if path.startswith(HUB):
+            # hf:, nothing, datasets, USER, NAME, and the name of a file.
             cards = ["/".join(path.split("/")[:5])]
+            found = [HUB + n for n in sorted(HfFileSystem().find(path))]
             files = [(n, n, n.split("/", 5)[5]) for n in found]
-            files = [each for each in files if each[0].endswith(".parquet")]
         else:
             is_folder = os.path.isdir(path)
-            folder, name = (path, "") if is_folder else os.path.split(path)
-            cards = [folder, os.path.join(folder, "..")]
-            names = _parquet_in(path) if is_folder else [name]
-            files = [(os.path.join(folder, n), n, n) for n in names]
+            folder = path if is_folder else os.path.dirname(path) or "."
+            names = _parquet_in(path) if is_folder else [os.path.basename(path)]
+            cards = [folder, f"{folder}/.."]
+            files = [(f"{folder}/{n}", n, n) for n in names]
         for file, shown, name in files:
+            if not file.endswith(".parquet"):
+                continue
             with _naming(file):
                 parquet, audio, _ = _opened(file)
                 n_files += audio is not None
@@ -188,16 +177,15 @@ def _rows(parquet, audio, file, shown, name, cards):
     label = next((n for n in _NAMES["label"] if n in columns), None)
     if label is None:
         raise InputError(f"{file}: no column label; {_EXPECTED}")
-    classes = []
-    if pa.types.is_integer(schema.field(label).type):
-        classes = _class_names(schema, label, cards)
-        if not classes:
-            raise InputError(
-                f"{file}: its labels are numbers, and corpora do not agree on "
-                "which class 0 and 1 are. Expected their names in the file "
-                "(ClassLabel), or in README.md's dataset_info, beside it or "
-                "one folder above; add them there"
-            )
+    are_numbers = pa.types.is_integer(schema.field(label).type)
+    classes = _class_names(schema, label, cards) if are_numbers else []
+    if are_numbers and not classes:
+        raise InputError(
+            f"{file}: its labels are numbers, and corpora do not agree on "
+            "which class 0 and 1 are. Expected their names in the file "
+            "(ClassLabel), or in README.md's dataset_info, beside it or one "
+            "folder above; add them there"
+        )
     words = re.split("[^a-z]+", name.lower())
     found = [_SPLITS[word] for word in words if word in _SPLITS]
     columns.append(f"{audio}.path")
@@ -209,8 +197,7 @@ def _rows(parquet, audio, file, shown, name, cards):
                     cells[label] = classes[cells[label]]
                 cells |= _notes(cells.get("notes"))
                 cells = {
-                    key: "" if value is None else str(value)
-                    for key, value in cells.items()
+                    k: "" if v is None else str(v) for k, v in cells.items()
                 }
                 for key, names in _NAMES.items():
                     cells[key] = next(filter(None, map(cells.get, names)), "")

@@ -15,7 +15,7 @@ from speechbrain_bilevel.dataio import BONAFIDE, NO_ATTACK, SAMPLE_RATE
 from speechbrain_bilevel.dataio.audio import open_audio
 from speechbrain_bilevel.dataio.corpora import CORPORA, PARQUET
 from speechbrain_bilevel.dataio.decoding import empty
-from speechbrain_bilevel.dataio.parquet import HUB, exists, is_parquet
+from speechbrain_bilevel.dataio.parquet import HUB, file_version, is_parquet
 from speechbrain_bilevel.dataio.protocols import read_protocol, recognize
 from speechbrain_bilevel.utils.errors import InputError
 from speechbrain_bilevel.utils.files import (
@@ -236,12 +236,7 @@ def measure_durations(data_folder, paths, any_format=False):
     with ProcessPoolExecutor() as pool:
         results = pool.map(
             functools.partial(check_audio, any_format=any_format),
-            (
-                path
-                if path.startswith(HUB)
-                else os.path.join(data_folder, path)
-                for path in paths
-            ),
+            join_paths(pd.DataFrame({"path": paths}), data_folder).path,
             chunksize=64,
         )
         results = tqdm(
@@ -286,7 +281,7 @@ def check_audio(path, any_format=False):
     >>> check_audio("nowhere.flac")
     (0.0, [('missing', 'no such file')])
     """
-    if not exists(path):
+    if not file_version(path):
         return 0.0, [("missing", "no such file")]
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         return 0.0, [("empty", "0 bytes")]

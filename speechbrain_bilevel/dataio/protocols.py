@@ -205,12 +205,12 @@ def _read_parquet(path, columns):
 
     def parse(cells):
         try:
-            row = _parse_list_row(cells)
+            if missing := [name for name in others if name not in cells]:
+                raise InputError(f"no column {missing[0]}")
+            more = [cells[name] or "-" for name in others]
+            return *_parse_list_row(cells), *more
         except InputError as error:
             raise InputError(f"{cells['path']}: {error}") from None
-        if missing := [name for name in others if name not in cells]:
-            raise InputError(f"{cells['path']}: no column {missing[0]}")
-        return *row, *(cells[name] or "-" for name in others)
 
     bad = BadLines(path, _EXPECTED_PARQUET, "row")
     dtypes = DTYPES | dict.fromkeys(others, "category")

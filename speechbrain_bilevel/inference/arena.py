@@ -1,8 +1,7 @@
 """The Speech Anti-Spoofing Arena: its harness's model, and its files.
 
-The leaderboard of https://huggingface.co/SpeechAntiSpoofingBenchmarks, run by
-the package ``speech-spoof-bench``, which is not needed here. It may call any
-class that has the attributes of ``Detector``:
+The leaderboard of https://huggingface.co/SpeechAntiSpoofingBenchmarks; its
+package ``speech-spoof-bench``, which is not needed here, calls ``Detector``:
 
 > SPOOF_DETECTOR=user/name speech-spoof-bench run \\
 >     --model-module speechbrain_bilevel.inference.arena:Detector \\
@@ -36,14 +35,9 @@ META = "meta.yaml"
 class Detector:
     """Scores as the Arena's harness asks for them: those of ``score``.
 
-    Recordings without a sound, or with unusable samples, raise an
-    ``InputError``, and the harness counts them as skipped.
-
-    Attributes
-    ----------
-    source : str, optional
-        Pretrained folder or user/name of the hub, for subclasses; by default
-        what the environment variable SPOOF_DETECTOR says.
+    Recordings that cannot be scored raise an ``InputError``; the harness counts
+    them as skipped. ``source`` is a pretrained folder or user/name of the hub,
+    by default what the environment variable SPOOF_DETECTOR says.
 
     Example
     -------
@@ -96,25 +90,9 @@ class Detector:
 def arena_files(name, config, scores):
     """Return the texts of the files of a submission, by their names.
 
-    Arguments
-    ---------
-    name : str
-        Of the system.
-    config : DetectorConfig
-        Of the detector.
-    scores : dict of str to pandas.DataFrame
-        Its scores (see ``evaluation.score_files``) by ORGANIZATION/NAME of the
-        data set.
-
-    Returns
-    -------
-    dict of str to str
-        meta.yaml and .eval_results/ORGANIZATION/NAME/scores.txt.
-
-    Raises
-    ------
-    InputError
-        If the name of a data set is not of this form.
+    ``name`` and ``config`` are those of the detector; ``scores`` are its tables
+    of scores (see ``evaluation.score_files``) by data set, ORGANIZATION/NAME.
+    Raise an ``InputError`` if the name of a data set is not of this form.
     """
     with torch.device("meta"):
         weights = build(config.network, config.sizes).parameters()
