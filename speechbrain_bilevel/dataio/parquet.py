@@ -27,7 +27,7 @@ HUB = "hf://"
 #: The audio of a row group, which is read at once, may take so many bytes.
 LARGEST = 1 << 30
 
-_ROW = re.compile(r"(.+\.parquet)#(\d+)", re.DOTALL)
+_ROW = re.compile(r"(.+\.parquet)#(\d{1,15})", re.DOTALL)
 # Words in a file's name -> partition.
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -245,9 +245,10 @@ def _opened(file):
 def _open(file, version, pid):
     """Return a file, opened once in each process while it stays the same, its
     column of audio, and the rows where its row groups begin."""
-    # To read ahead would be to fetch audio that nobody asked for.
+    # To read ahead would be to fetch audio that nobody asked for; of what was
+    # asked for, columns beside one another are fetched at once.
     opened = _filesystem(file).open(file, "rb", cache_type="none")
-    parquet = pq.ParquetFile(opened)
+    parquet = pq.ParquetFile(opened, pre_buffer=True)
     found = [
         field.name
         for field in parquet.schema_arrow

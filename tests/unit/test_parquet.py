@@ -207,6 +207,7 @@ def test_rows_without_audio(tmp_path, run):
     assert code == 2 and "1 of 2 audio files" in errors
     assert "a.parquet#1 (without audio, at most with the name of" in errors
     assert "of 2; make the list" in refusal(hear, f"{path}#2", 16000)
+    assert "does not exist" in refusal(hear, f"{path}#{'9' * 5000}", 16000)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "header"])
