@@ -35,8 +35,8 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "eval"),
 }
 # What columns, and keys of the JSON in `notes`, are called; the first counts.
+_LABELS = "label", "key"
 _NAMES = {
-    "label": ("label", "key"),
     "utt": ("utterance_id", "utt_id", "audio_file_name", "path", "audio.path"),
     "speaker": ("speaker", "speaker_id"),
     "attack": ("attack", "attack_id", "system_id"),
@@ -148,6 +148,8 @@ def read_rows(path):
     path, n_files = os.fspath(path), 0
     with _naming(path):
         if path.startswith(HUB):
+            if not re.match("hf://datasets/[^/]+/[^/]", path):
+                raise InputError(f"{path}: expected hf://datasets/USER/NAME")
             # hf:, nothing, datasets, USER, NAME, and the name of a file.
             cards = ["/".join(path.split("/")[:5])]
             found = [HUB + n for n in sorted(HfFileSystem().find(path))]
@@ -174,7 +176,7 @@ def _rows(parquet, audio, file, shown, name, cards):
     schema, row = parquet.schema_arrow, 0
     unread = pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary
     columns = [f.name for f in schema if not any(is_(f.type) for is_ in unread)]
-    label = next((n for n in _NAMES["label"] if n in columns), None)
+    label = next((name for name in _LABELS if name in columns), None)
     if label is None:
         raise InputError(f"{file}: no column label; {_EXPECTED}")
     are_numbers = pa.types.is_integer(schema.field(label).type)
@@ -190,12 +192,13 @@ def _rows(parquet, audio, file, shown, name, cards):
     found = [_SPLITS[word] for word in words if word in _SPLITS]
     columns.append(f"{audio}.path")
     for group in range(parquet.num_row_groups):
-        for batch in parquet.iter_batches(1 << 14, [group], columns):
+        for batch in parquet.iter_batches(1 << 10, [group], columns):
             for cells in batch.to_pylist():
                 cells["audio.path"] = (cells.pop(audio, 0) or {}).get("path")
                 if cells[label] in range(len(classes)):
                     cells[label] = classes[cells[label]]
-                cells |= _notes(cells.get("notes"))
+                cells = _notes(cells.get("notes")) | cells
+                cells["label"] = cells[label]
                 cells = {
                     k: "" if v is None else str(v) for k, v in cells.items()
                 }
@@ -222,7 +225,9 @@ def _class_names(schema, label, cards):
     found = [feature["names"]] if "names" in feature else []
     for card in cards if not found else ():
         with contextlib.suppress(FileNotFoundError):
-            text = _filesystem(card).read_text(f"{card}/README.md")
+            text = _filesystem(card).read_text(
+                f"{card}/README.md", encoding="utf-8"
+            )
             info = DatasetCard(text).data.get("dataset_info") or []
             for part in [info] if isinstance(info, dict) else info:
                 for feature in part.get("features", []):

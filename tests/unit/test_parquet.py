@@ -1,6 +1,7 @@
 """Corpora in parquet files, as the datasets library writes them."""
 
 import io
+import json
 import os
 
 import pyarrow as pa
@@ -129,6 +130,24 @@ def test_other_columns_on_request(folder):
     trials = read_protocol(folder, ["utterance_id"])
     assert trials.utterance_id.tolist() == trials.utt.tolist()
     assert "#0: no column codec" in refusal(read_protocol, folder, codecs)
+
+
+def test_columns_count_before_notes(tmp_path):
+    plain = row(0, 0)
+    plain["notes"] = json.dumps({"label": "spoof", "key": "spoof", "path": "x"})
+    path = write(tmp_path / "a.parquet", [plain])
+    assert read_protocol(path).label.tolist() == ["bonafide"]
+    del plain["label"]
+    plain["key"] = "real"
+    path = write(tmp_path / "b.parquet", [plain], None)
+    assert read_protocol(path).label.tolist() == ["bonafide"]
+
+
+def test_hub_paths_are_of_data_sets(tmp_path, run):
+    for path in ("hf://someone/set", "hf://datasets/someone"):
+        code, _, errors = run("prepare", path, tmp_path / "out.csv")
+        assert code == 2
+        assert errors == f"error: {path}: expected hf://datasets/USER/NAME\n"
 
 
 def test_names_without_notes(tmp_path):
