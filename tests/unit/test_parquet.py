@@ -164,7 +164,7 @@ def test_a_row_is_heard_like_its_file(tmp_path, format, damage):
     if damage == "cut":
         contents = [content[: len(content) * 3 // 4] for content in contents]
     if damage == "more":
-        contents = [content + bytes(4000) for content in contents]
+        contents = [content + content for content in contents]
     rows = [row(n, 0, content) for n, content in enumerate(contents)]
     write(tmp_path / "a.parquet", rows)
     # Row groups of two: there and back, and the same one again.
@@ -175,6 +175,8 @@ def test_a_row_is_heard_like_its_file(tmp_path, format, damage):
         expected, heard = hear(file, 64600), hear(path, 64600)
         assert torch.equal(expected.wav, heard.wav)
         assert expected.notes == heard.notes
+        if (format, damage) == ("WAV", "more"):
+            assert "more bytes after the end" in heard.notes[0]
         found, wanted = (check_audio(p, any_format=True) for p in (path, file))
         assert found == wanted
 
@@ -247,7 +249,7 @@ def test_damaged_files(folder, damage):
         assert "expected intact parquet" in message
 
 
-def test_damaged_audio_is_of_its_rows(folder):
+def test_damaged_audio_is_of_its_rows(folder, monkeypatch):
     path = folder / "data" / "test-00000-of-00001.parquet"
     content = bytearray(path.read_bytes())
     audio = pq.ParquetFile(path).metadata.row_group(0).column(1)
@@ -256,6 +258,10 @@ def test_damaged_audio_is_of_its_rows(folder):
     path.write_bytes(content)
     assert len(read_protocol(folder)) == 5
     assert "cannot be read (" in refusal(hear, f"{path}#1", 16000)
+    monkeypatch.setattr(parquet, "LARGEST", 1000)
+    # Before any of it is read.
+    assert "more than 0 MiB" in refusal(hear, f"{path}#1", 16000)
+    monkeypatch.undo()
     assert len(hear(f"{path}#4", 16000).wav) == 9600
 
 
