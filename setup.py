@@ -38,6 +38,7 @@ setup(
         "pyarrow",
         "safetensors",
         "huggingface_hub",
+        "fsspec",
         "jinja2",
         # FFmpeg, for what soundfile does not read as it is.
         "av>=18,<19",

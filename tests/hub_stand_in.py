@@ -1,7 +1,8 @@
 """A hub of one repository on localhost: just what the real client asks for when
-it pushes small files and fetches them."""
+it pushes small files, fetches them, or reads parts of a data set's files."""
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -13,16 +14,20 @@ _COMMIT = "0123456789" * 4
 
 class HubStandIn:
     """Is there within a ``with`` block; ``files`` has what was pushed, by name,
-    ``endpoint`` says where it is. ``refusal``, a status and headers, is its
-    answer to all requests."""
+    ``endpoint`` says where it is, ``sent`` how many bytes of files it sent.
+    ``refusal``, a status and headers, is its answer to all requests."""
 
     def __init__(self):
         self.files = {}
         self.refusal = None
 
+    @property
+    def sent(self):
+        return self.server.sent
+
     def __enter__(self):
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self.server.hub = self
+        self.server.hub, self.server.sent = self, 0
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
         self.thread = threading.Thread(
             target=self.server.serve_forever, args=(0.01,)
@@ -76,15 +81,40 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         name = re.sub(".*/resolve/[^/]*/", "", self.path)
-        if name in self.server.hub.files:
-            self._send(self.server.hub.files[name])
+        files = self.server.hub.files
+        if self.path.startswith("/api/datasets/"):
+            answer = {"id": "someone/set", "sha": _COMMIT}
+            if "/tree/" in self.path:
+                answer = self._tree()
+            self._send(json.dumps(answer).encode())
+        elif name in files:
+            self._send(files[name])
         else:
             self._send(b"", 404)
 
     do_HEAD = do_GET  # noqa: N815
 
+    def _tree(self):
+        """What the hub says of its files."""
+        return [
+            {
+                "type": "file",
+                "path": name,
+                "size": len(content),
+                "oid": hashlib.sha1(content).hexdigest(),
+            }
+            for name, content in self.server.hub.files.items()
+        ]
+
     def _send(self, content, status=200):
         headers = {"X-Error-Code": "EntryNotFound"} if status == 404 else {}
+        found = re.fullmatch(
+            r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")
+        )
+        if found:
+            content = content[int(found[1]) : int(found[2]) + 1]
+            self.server.sent += len(content)
+            status = 206
         if self.server.hub.refusal is not None:
             content, (status, headers) = b"", self.server.hub.refusal
         self.send_response(status)

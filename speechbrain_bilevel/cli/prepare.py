@@ -12,14 +12,15 @@ def add_prepare(commands):
         "a CSV of it. Knows ASVspoof2019 LA and what is laid out like it, "
         "ASVspoof2021 LA and DF, ASVspoof5, In-the-Wild, MLAAD, SpoofCeleb, "
         "ADD, Codecfake, Kaldi's folders (wav.scp, utt2label), the Hugging "
-        "Face hub's AudioFolder, folders that say real or fake (FakeOrReal, "
-        "DFADD, WaveFake), and lists of one's own: with a header, at least "
-        "path and label (bonafide or spoof).",
+        "Face hub's AudioFolder and parquet files, folders that say real or "
+        "fake (FakeOrReal, DFADD, WaveFake), and lists of one's own: with a "
+        "header, at least path and label (bonafide or spoof).",
     )
     parser.add_argument(
         "data_folder",
         metavar="DATA_FOLDER",
-        help="the corpus' folder, or a list whose paths are relative to it",
+        help="the corpus' folder, a list whose paths are relative to it, or "
+        "hf://datasets/USER/NAME",
     )
     parser.add_argument(
         "manifest", metavar="MANIFEST.csv", help="what to write"

@@ -26,8 +26,8 @@ def add_score(commands):
     parser.add_argument(
         "trials",
         metavar="TRIALS",
-        help="protocol of a corpus, manifest, list with or without labels, or "
-        "the folder of a corpus",
+        help="protocol of a corpus, manifest, list with or without labels, the "
+        "folder of a corpus, or hf://datasets/USER/NAME on the hub",
     )
     parser.add_argument("scores", metavar="SCORES", help="score file to write")
     add_detector_arguments(parser)
@@ -123,10 +123,15 @@ def _start_process_group():
 
 def _read_trials(args):
     """Return the trials, with paths relative to the working directory."""
-    from speechbrain_bilevel.dataio.prepare import find_trials, join_paths
+    from speechbrain_bilevel.dataio.parquet import HUB, file_version
+    from speechbrain_bilevel.dataio.prepare import (
+        audio_root,
+        find_trials,
+        join_paths,
+    )
 
     path, folder, partition = args.trials, args.data_folder, args.partition
-    if os.path.isdir(path):
+    if os.path.isdir(path) or path.startswith(HUB):
         folder, protocol = path, None
     else:
         folder = folder or os.path.dirname(path) or "."
@@ -139,8 +144,8 @@ def _read_trials(args):
         bonafide=args.bonafide,
         need_labels=False,
     )
-    trials = join_paths(trials, folder)
-    if not any(map(os.path.exists, trials.path)):
+    trials = join_paths(trials, audio_root(folder))
+    if not any(map(file_version, trials.path)):
         raise InputError(
             f"{path}: none of its audio files exists, the first one would be "
             f"{trials.path[0]}; pass --data-folder, where paths start"

@@ -48,15 +48,35 @@ def add_export(commands):
     parser.add_argument(
         "--asv-scores", metavar="FILE", help="ASV scores of eval, for the t-DCF"
     )
+    parser.add_argument(
+        "--arena",
+        action="append",
+        default=[],
+        metavar="DATASET=SCORES",
+        help="add the files of a submission to the Speech Anti-Spoofing Arena: "
+        "EXPERIMENT's own scores on a data set of it, such as "
+        "SpeechAntiSpoofingBenchmarks/InTheWild=wild.txt; repeatable",
+    )
     parser.set_defaults(run=_export)
 
 
 def _export(args):
+    from speechbrain_bilevel.dataio import BONAFIDE, SPOOF
+    from speechbrain_bilevel.evaluation.score_files import read_cm_scores
     from speechbrain_bilevel.inference.export import export
+    from speechbrain_bilevel.metrics.eer import interpolated_eer
 
     arguments = {k: v for k, v in vars(args).items() if k != "run"}
     _refuse_existing(args.folder)
+    pairs = [text.partition("=")[::2] for text in args.arena]
+    if not all(map(all, pairs)):
+        raise InputError(f"--arena {args.arena[-1]}: expected DATASET=SCORES")
+    arguments["arena"] = {name: read_cm_scores(path) for name, path in pairs}
     config, _ = export(**arguments)
+    for name, table in arguments["arena"].items():
+        keys = [table.score[table.label == key] for key in (BONAFIDE, SPOOF)]
+        rate = 100 * interpolated_eer(*keys)[0]
+        print(f"{name}: eer_percent {rate!r}, n_trials {len(table)}")
     how = "calibrated" if config.calibration else "not calibrated"
     print(f"{args.folder}: {how}; see its README.md before you share it")
     return 0

@@ -105,7 +105,7 @@ def hear(path, num_samples, trim_silence=False, channel=None):
             notes = audio.notes
     with open_audio(path, channel) as audio:
         blocks = _part(audio.blocks(num_samples), start, stop)
-        wav, skipped = _from_first_sound(blocks, num_samples, audio)
+        wav, skipped = from_first_sound(blocks, num_samples, audio)
     start = (start + skipped) / SAMPLE_RATE
     notes = notes or audio.notes
     if skipped:
@@ -132,8 +132,9 @@ def _part(blocks, start, stop):
             return
 
 
-def _from_first_sound(blocks, num_samples, audio):
-    """Return what is heard, and how many samples before it were skipped."""
+def from_first_sound(blocks, num_samples, audio):
+    """Return what ``hear`` hears of an ``Audio``'s blocks, [time], and how many
+    samples before it were skipped."""
     wav, skipped = _more(None, blocks, num_samples), 0
     if not len(wav):
         raise empty(audio.path)

@@ -10,6 +10,15 @@ import dataclasses
 from speechbrain_bilevel.dataio import BONAFIDE, SPOOF
 
 PARTITIONS = ("train", "dev", "eval")
+#: Names of the partitions in folders and files, in lower case.
+PARTITION_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(
+        ("dev", "development", "val", "valid", "validation"), "dev"
+    ),
+    **dict.fromkeys(("eval", "evaluation", "test", "testing"), "eval"),
+}
+
 _SUBSETS = ("progress", "eval", "hidden")
 
 
@@ -297,6 +306,9 @@ KALDI = Corpus(name="Kaldi", layout="path,label", protocols={})
 
 #: Audio in folders whose names say what is in them.
 FOLDERS = Corpus(name="folders", layout="path,label", protocols={})
+
+#: Files of the ``datasets`` library; see ``dataio.parquet``.
+PARQUET = Corpus(name="parquet", layout="path,label", protocols={})
 
 #: Of two that fit a line, the first counts.
 CORPORA = (

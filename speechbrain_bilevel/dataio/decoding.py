@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 
 from speechbrain_bilevel.dataio import HIGHEST_RATE, LOWEST_RATE, NO_LENGTH
+from speechbrain_bilevel.dataio.parquet import open_binary, split_row
 from speechbrain_bilevel.utils.errors import InputError
 
 #: The demuxers that PyAV may use: those of recordings. FFmpeg's playlists and
@@ -131,7 +132,7 @@ class SoundFileSource(Source):
             self.stated *= int(sizes[1]) / max(1, int(sizes[2]))
             self._compare(frames / rate)
         if rest:
-            self._tell_rest(os.path.getsize(path) - int(rest[1]))
+            self._tell_rest(_size(path) - int(rest[1]))
 
     def _read(self, count):
         if self.rest is None:
@@ -146,6 +147,19 @@ class SoundFileSource(Source):
             for start in range(0, self.position, _STEP):
                 self.rest.read(min(_STEP, self.position - start))
         return self.rest._read(count)
+
+
+class ArraySource(Source):
+    """A mono waveform, [time], instead of a file; ``path`` names it."""
+
+    tolerance = 0.0
+
+    def __init__(self, path, wav, rate):
+        self.notes, self.frames = [], np.asarray(wav, np.float32)[:, None]
+        super().__init__(path, "array", rate, 1, None)
+
+    def _read(self, count):
+        return self.frames[self.position : self.position + count]
 
 
 class FfmpegSource(Source):
@@ -180,7 +194,7 @@ class FfmpegSource(Source):
         order = {b"RIFF": "little", b"FORM": "big"}.get(head[:4])
         size = int.from_bytes(head[4:8], order) + 8 if order else 0
         if 1000 < size < _UNKNOWN:
-            self._tell_rest(os.path.getsize(path) - size)
+            self._tell_rest(_size(path) - size)
         self.pending = np.empty((0, channels), np.float32)
 
     def _duration(self, of_stream):
@@ -274,13 +288,13 @@ def _stated_by_xing(head, rate):
 
 @contextlib.contextmanager
 def open_source(path):
-    """Open an audio file as a ``Source``.
+    """Open an audio file, or a row of a parquet file, as a ``Source``.
 
     Raise an ``InputError`` if the file is missing, not audio or has an
     impossible sample rate.
     """
     # Unlike Path's methods, these never raise, e.g. on a name too long.
-    if not os.path.isfile(path):
+    if split_row(path)[1] is None and not os.path.isfile(path):
         kind = "is no file, but a device or a pipe"
         if os.path.isdir(path):
             kind = "is a folder"
@@ -339,12 +353,17 @@ def _is_flac_or_wav(path):
     # Opening a file twice takes a while.
     if os.path.splitext(path)[1].lower() in (".flac", ".wav"):
         return True
-    with open(path, "rb") as file:
+    with open_binary(path) as file:
         return file.read(4) in _SOUNDFILE
 
 
+def _size(path):
+    with open_binary(path) as file:
+        return file.seek(0, os.SEEK_END)
+
+
 def _open_with_ffmpeg(path, stack):
-    file = stack.enter_context(open(path, "rb"))  # noqa: SIM115
+    file = stack.enter_context(open_binary(path))
     head = file.read(_HEAD)
     if not head:
         raise empty(path)
@@ -361,7 +380,8 @@ class _SoundFile(soundfile.SoundFile):
 
     def __init__(self, path):
         # Names need not be UTF-8.
-        super().__init__(os.fsencode(path))
+        is_file = split_row(path)[1] is None
+        super().__init__(os.fsencode(path) if is_file else open_binary(path))
 
     def seekable(self):
         """Return False: soundfile would seek to where it is after each part,

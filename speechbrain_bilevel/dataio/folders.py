@@ -8,9 +8,9 @@ import pandas as pd
 
 from speechbrain_bilevel.dataio import BONAFIDE, NO_ATTACK, SPOOF
 from speechbrain_bilevel.dataio.audio import find_audio
+from speechbrain_bilevel.dataio.corpora import PARTITION_WORDS
 from speechbrain_bilevel.dataio.protocols import (
     DTYPES,
-    PARTITION_WORDS,
     label_of,
     partition_of,
     read_label,

@@ -27,6 +27,7 @@ from speechbrain_bilevel.dataio.corpora import (
     FOLDERS,
     KALDI,
     LIST,
+    PARQUET,
     Corpus,
     is_nearly_official,
 )
@@ -35,6 +36,12 @@ from speechbrain_bilevel.dataio.folders import (
     read_bonafide_folder,
     read_folders,
     read_kaldi,
+)
+from speechbrain_bilevel.dataio.parquet import (
+    HUB,
+    file_version,
+    is_parquet,
+    split_row,
 )
 from speechbrain_bilevel.dataio.protocols import (
     DTYPES,
@@ -74,8 +81,9 @@ def find_trials(data_folder, partition=None, protocol=None, **options):
     Arguments
     ---------
     data_folder : str or Path
-        A corpus' folder; or a list of trials (see ``protocols.read_protocol``)
-        whose paths are relative to its own folder.
+        A corpus' folder; a list of trials (see ``protocols.read_protocol``)
+        whose paths are relative to its own folder; or a folder of parquet
+        files, one of them, or ``hf://datasets/USER/NAME`` on the hub.
     partition : str, optional
         "train", "dev", "eval" or another partition of the corpus, or "all" of
         a protocol; by default "eval", or the only one that there is.
@@ -123,11 +131,12 @@ def find(
 ):
     """Find trials like ``find_trials``; return a ``Found``."""
     root, inside = audio_root(data_folder), protocol is None
-    if inside and Path(data_folder).is_file():
+    on_hub = str(data_folder).startswith(HUB)
+    if inside and (on_hub or Path(data_folder).is_file()):
         protocol = data_folder
     if protocol is not None:
         corpus = LIST if columns else recognize(protocol, need_labels)
-        protocols = {None: [Path(protocol)]}
+        protocols = {None: [protocol if on_hub else Path(protocol)]}
     else:
         corpus, protocols = _protocols_of(root, partition)
     if corpus is KALDI:
@@ -148,9 +157,11 @@ def find(
                     need_labels=need_labels,
                     partition=part,
                 )
-                own = Path(os.path.relpath(path.parent, root)).as_posix()
-                folders = (own, ".") if inside else (".", own)
-                trials.append(_locate(read, root, corpus, folders))
+                if corpus is not PARQUET:
+                    own = Path(os.path.relpath(path.parent, root)).as_posix()
+                    folders = (own, ".") if inside else (".", own)
+                    read = _locate(read, root, corpus, folders)
+                trials.append(read)
         trials = pd.concat(trials, ignore_index=True).astype(DTYPES)
     files = [path for paths in protocols.values() for path in paths]
     trials = _of_partition(trials, partition, files[0])
@@ -188,16 +199,19 @@ def join_paths(trials, folder):
     """Return the trials with ``folder`` in front of every relative path."""
     paths = trials.path
     if str(folder) != ".":
-        paths = paths.where(paths.str.startswith("/"), f"{folder}/" + paths)
+        complete = paths.str.startswith(("/", HUB))
+        paths = paths.where(complete, f"{folder}/" + paths)
     return trials.assign(path=paths)
 
 
 def audio_root(data_folder):
     """Return the folder that the paths of ``find_trials`` are relative to.
 
-    It is ``data_folder``, or the folder of that file if it is a list. Raise an
-    ``InputError`` if there is neither.
+    It is ``data_folder``, or the folder of that file if it is a list. (Paths on
+    the hub are complete.) Raise an ``InputError`` if there is neither.
     """
+    if str(data_folder).startswith(HUB):
+        return Path()
     data_folder = Path(data_folder)
     if data_folder.is_dir():
         return data_folder
@@ -212,6 +226,8 @@ def audio_root(data_folder):
 def _protocols_of(folder, partition):
     """Return the corpus of a folder, and its protocols by partition."""
     found = _protocols_in(folder, partition)
+    if not found and is_parquet(folder):
+        return PARQUET, {None: [folder]}
     if not found:
         is_kaldi = (folder / "wav.scp").is_file()
         return (KALDI if is_kaldi else FOLDERS), {}
@@ -323,15 +339,17 @@ def locate_audio(trials, root, places, by_name=False):
         return listings[folder].get(name)
 
     def locate(path, part):
-        if path.startswith("/"):
+        if path.startswith(("/", HUB)):
             return path
-        head, name = os.path.split(path)
+        file, row = split_row(path)
+        head, name = os.path.split(file)
         for place in places[part]:
             folder = os.path.normpath(os.path.join(place, head))
-            if file := find_file(folder, name):
-                return file if folder == "." else f"{folder}/{file}"
+            if found := find_file(folder, name):
+                found = found if folder == "." else f"{folder}/{found}"
+                return found if row is None else f"{found}#{row}"
         usual = os.path.normpath(os.path.join(places[part][0], path))
-        has_ending = usual.lower().endswith(ENDINGS)
+        has_ending = row is not None or usual.lower().endswith(ENDINGS)
         return usual if has_ending else f"{usual}.flac"
 
     names = trials.utt if by_name else trials.path
@@ -368,7 +386,7 @@ def measure_durations(data_folder, paths, any_format=False):
     with ProcessPoolExecutor() as pool:
         results = pool.map(
             functools.partial(check_audio, any_format=any_format),
-            (os.path.join(data_folder, path) for path in paths),
+            join_paths(pd.DataFrame({"path": paths}), data_folder).path,
             chunksize=64,
         )
         results = tqdm(
@@ -413,9 +431,9 @@ def check_audio(path, any_format=False):
     >>> check_audio("nowhere.flac")
     (0.0, [('missing', 'no such file')])
     """
-    if not os.path.exists(path):
+    if not file_version(path):
         return 0.0, [("missing", "no such file")]
-    if os.path.getsize(path) == 0:
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
         return 0.0, [("empty", "0 bytes")]
     try:
         with open_audio(path) as audio:

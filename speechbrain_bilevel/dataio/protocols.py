@@ -27,13 +27,17 @@ from speechbrain_bilevel.dataio.corpora import (
     LIST,
     MLAAD,
     NAMES,
+    PARQUET,
+    PARTITION_WORDS,
     PARTITIONS,
 )
+from speechbrain_bilevel.dataio.parquet import is_parquet, read_rows
 from speechbrain_bilevel.utils.errors import InputError, shorten
 from speechbrain_bilevel.utils.tables import (
     SEPARATORS,
     BadLines,
     Layout,
+    build_table,
     read_lines,
     read_table,
     repeated,
@@ -58,13 +62,6 @@ NO_LABEL = "-"
 LABEL_WORDS = {
     **dict.fromkeys(("bonafide", "bona_fide", "genuine", "real"), BONAFIDE),
     **dict.fromkeys(("spoof", "spoofed", "fake", "deepfake"), SPOOF),
-}
-
-#: Names of the partitions in folders and files, in lower case.
-PARTITION_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("dev", "development", "valid", "validation"), "dev"),
-    **dict.fromkeys(("eval", "evaluation", "test", "testing"), "eval"),
 }
 
 #: Names of a list's columns in its header, in lower case and with "_" for "-";
@@ -92,6 +89,11 @@ _EXPECTED_FILE = (
     "Expected the protocol that the corpus ships, or another list of trials, "
     "in plain text, one trial a line; check the data folder or unpack the "
     "corpus again"
+)
+_EXPECTED_PARQUET = (
+    "Expected rows with a label (bonafide or spoof), a name that no other row "
+    "of the split has and, if they are known, a speaker and an attack; correct "
+    "them, or give the file or folder of one data set only"
 )
 _EXPECTED_ROW = (
     "Expected of every line as many columns as the first one has, a path "
@@ -129,7 +131,9 @@ def read_protocol(
 
     Others are ignored. SpeechBrain's manifests and In-the-Wild's ``meta.csv``
     are such lists. Whitespace in names becomes "_", because it separates the
-    columns of score files, and a backslash in a path becomes a slash.
+    columns of score files, and a backslash in a path becomes a slash. Parquet
+    files of the ``datasets`` library, and folders of them, here or on the hub,
+    are read too: see ``dataio.parquet``.
 
     Arguments
     ---------
@@ -174,8 +178,11 @@ def read_protocol(
     corpus = LIST if columns else recognize(path, need_labels)
     if corpus.official:
         return _read_columns(corpus, path, keep, partition)
-    partition = partition or partition_of(path)
+    if corpus is not PARQUET:
+        partition = partition or partition_of(path)
     parse = _list_parser(corpus, partition, bonafide, need_labels)
+    if corpus is PARQUET:
+        return _read_parquet(path, parse, keep, bonafide == "")
     if columns:
         return _read(
             path, lambda line: _as_said(line, columns), parse, keep=keep
@@ -227,14 +234,40 @@ def _read(path, layout, parse, expected=_EXPECTED_ROW, keep=()):
     return trials
 
 
+def _read_parquet(path, parse, keep, need_names):
+    others = [name for name in keep if name not in DTYPES]
+
+    def parse_with(cells):
+        try:
+            if missing := [name for name in others if name not in cells]:
+                raise InputError(f"no column {missing[0]}")
+            return *parse(cells), *(cells[name] or "-" for name in others)
+        except InputError as error:
+            raise InputError(f"{cells['path']}: {error}") from None
+
+    bad = BadLines(path, _EXPECTED_PARQUET, "row")
+    dtypes = DTYPES | dict.fromkeys(others, "category")
+    rows = enumerate(read_rows(path, need_names))
+    trials, numbers = build_table(rows, parse_with, dtypes, bad)
+    if trials is None:
+        raise InputError(f"{path}: no rows. {_EXPECTED_PARQUET}")
+    for _, part in trials.groupby("partition", observed=True):
+        for row, utt, first in repeated(part.utt, numbers[part.index]):
+            bad.add(row, f"{utt} is already in row {first}")
+    bad.raise_if_any(len(trials))
+    return trials
+
+
 def recognize(path, need_labels=True):
     """Recognize a corpus by the first line of its protocol.
 
     It is a header, or decides by the number of its columns and what is in them.
-    Return one of ``corpora.CORPORA``, ``corpora.LIST`` or, if labels are not
-    needed, ``corpora.NAMES``. Raise an ``InputError`` if the file is missing,
-    empty or no known protocol.
+    Return one of ``corpora.CORPORA``, ``corpora.LIST``, ``corpora.PARQUET`` or,
+    if labels are not needed, ``corpora.NAMES``. Raise an ``InputError`` if the
+    file is missing, empty or no known protocol.
     """
+    if is_parquet(path):
+        return PARQUET
     if os.path.exists(path) and not (
         os.path.isfile(path) or os.path.isdir(path)
     ):

@@ -19,6 +19,7 @@ from speechbrain_bilevel.evaluation.score_files import (
     read_asv_scores,
     read_cm_scores,
 )
+from speechbrain_bilevel.inference.arena import arena_files
 from speechbrain_bilevel.inference.pretrained import (
     CONFIG,
     TRAINING,
@@ -31,6 +32,7 @@ from speechbrain_bilevel.inference.pretrained import (
 )
 from speechbrain_bilevel.metrics.calibration import learn_fusion
 from speechbrain_bilevel.utils.errors import InputError, printable
+from speechbrain_bilevel.utils.files import write_atomically
 
 logger = get_logger(__name__)
 
@@ -49,6 +51,7 @@ def export(
     eval_scores=None,
     protocol=None,
     asv_scores=None,
+    arena=None,
 ):
     """Write a pretrained folder: the network, calibrated, and its model card.
 
@@ -70,6 +73,9 @@ def export(
         manifests.
     asv_scores : str or Path, optional
         For the t-DCF on eval; by default the training's.
+    arena : dict of str to pandas.DataFrame, optional
+        The source's own scores on data sets of the Speech Anti-Spoofing Arena,
+        to add the files of a submission; see ``inference.arena``.
 
     Returns
     -------
@@ -122,7 +128,16 @@ def export(
     card = model_card(
         name or folder.name, config, license, calibrated_on, report
     )
+    if fusion is not None:
+        arena = {
+            dataset: table.assign(score=fusion(table[["score"]]))
+            for dataset, table in (arena or {}).items()
+        }
+    files = arena_files(name or folder.name, config, arena) if arena else {}
     write_folder(folder, config, weights, card)
+    for path, text in files.items():
+        path = folder / path
+        write_atomically(path.parent, {path.name: text})
     return config, report
 
 

@@ -27,6 +27,7 @@ from speechbrain_bilevel.inference.pretrained import (
     CONFIG,
     EXPECTED,
     FILES,
+    META,
     WEIGHTS,
     load,
     naming,
@@ -159,7 +160,8 @@ def push(folder, repo_id, private=False):
     Arguments
     ---------
     folder : str or Path
-        It is first loaded as a check. Other files in it are not uploaded.
+        It is first loaded as a check. With what belongs to a detector, the
+        Arena's files are uploaded (see ``inference.arena``), and no others.
     repo_id : str
         "user/name"; created if it does not exist.
     private : bool
@@ -184,8 +186,11 @@ def push(folder, repo_id, private=False):
             if not path.is_file():
                 raise InputError(f"no {name} in it")
         load(folder / CONFIG, folder / WEIGHTS)
-        card = contents["README.md"].read_text(encoding="utf-8")
-    contents["README.md"] = card.replace("USER/NAME", repo_id).encode()
+        for path in [*folder.glob(META), *folder.glob(".eval_results/*/*/*")]:
+            contents[path.relative_to(folder).as_posix()] = path
+        for name in {"README.md", META} & set(contents):
+            text = contents[name].read_text(encoding="utf-8")
+            contents[name] = text.replace("USER/NAME", repo_id).encode()
     operations = [CommitOperationAdd(*item) for item in contents.items()]
     message = "A detector of speechbrain_bilevel"
     with naming(repo_id, "user/name, and a hub that can be reached"):

@@ -31,6 +31,8 @@ from speechbrain_bilevel.utils.errors import InputError, printable
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 #: What is in a pretrained folder; the last two are for SpeechBrain's loaders.
 FILES = ("README.md", CONFIG, WEIGHTS, "hyperparams.yaml", "custom.py")
+#: The description of a system for the Arena; see ``inference.arena``.
+META = "meta.yaml"
 #: What a source should be, for messages.
 EXPECTED = "a pretrained folder, or the user/name of a hub repository"
 #: Facts about the training; the last two are in its output folder only.

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from speechbrain_bilevel.dataio import SAMPLE_RATE
 from speechbrain_bilevel.dataio.audio import fit_length, hear
 from speechbrain_bilevel.dataio.decoding import SoundFileSource, open_source
+from speechbrain_bilevel.dataio.parquet import file_version
 from speechbrain_bilevel.dataio.protocols import NO_LABEL
 from speechbrain_bilevel.evaluation.score_files import WRITTEN, score_lines
 from speechbrain_bilevel.inference.verdicts import nonfinite_score_message
@@ -267,7 +268,7 @@ class ResumableScoreFile:
                 "asvspoof2021 or asvspoof5"
             )
         self.fingerprint = _fingerprint(trials, network, settings)
-        self.versions = np.fromiter(map(_version, trials.path), np.int64)
+        self.versions = np.fromiter(map(file_version, trials.path), np.int64)
         self.stamp = self.path.with_name(self.path.name + ".json")
         self.part = self.path.with_name(
             f"{self.path.name}.{self.fingerprint}.part{rank()}"
@@ -386,15 +387,6 @@ def _read_part(part):
                 scores.append(score)
                 versions.append(version)
     return utts, np.array(scores), np.array(versions, np.int64)
-
-
-def _version(path):
-    """Return a number for the size and time of a file, 0 without one."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return 0
-    return (found.st_mtime_ns ^ found.st_size << 20) & 0x7FFF_FFFF_FFFF_FFFF
 
 
 def _truncate_last_line(part):

@@ -61,7 +61,7 @@ class BadLines:
     """Counts the unusable lines of a file and shows the first five.
 
     ``path`` and ``expected``, what a line should be and what to do, are for the
-    message.
+    message, and so is ``unit``, what a line is.
 
     Example
     -------
@@ -76,8 +76,8 @@ cannot be used:
     Expected a score.
     """
 
-    def __init__(self, path, expected):
-        self.path, self.expected = path, expected
+    def __init__(self, path, expected, unit="line"):
+        self.path, self.expected, self.unit = path, expected, unit
         self.count, self.shown = 0, []
 
     def add(self, number, reason):
@@ -89,12 +89,12 @@ cannot be used:
         """Raise an ``InputError`` that counts and shows the bad lines."""
         if not self.count:
             return
-        lines = [f"  line {number}: {reason}" for number, reason in self.shown]
+        lines = [f"  {self.unit} {n}: {reason}" for n, reason in self.shown]
         if self.count > _SHOWN:
             lines.append(f"  and {self.count - _SHOWN} more")
         raise InputError(
-            f"{self.path}: {self.count} of {n_lines} lines cannot be used:\n"
-            + "\n".join([*lines, self.expected])
+            f"{self.path}: {self.count} of {n_lines} {self.unit}s cannot be "
+            "used:\n" + "\n".join([*lines, self.expected])
         )
 
 
@@ -139,19 +139,35 @@ def read_table(path, layout, parse, dtypes, expected):
         raise InputError(f"{path}, line {number}: {error}") from None
     if not layout.has_header:
         lines = itertools.chain([(number, line)], lines)
+
+    def parse_line(line):
+        return parse(dict(zip(layout.columns, layout.split(line))))
+
     bad = BadLines(path, expected)
+    table, numbers = build_table(lines, parse_line, dtypes, bad)
+    if not len(numbers):
+        raise InputError(f"{path}: nothing below its header. {expected}")
+    return table, numbers
+
+
+def build_table(rows, parse, dtypes, bad):
+    """Build a table of many rows; count all bad ones before refusing any.
+
+    ``rows`` yields (number, row), and ``parse`` takes a row; ``bad`` is the
+    ``BadLines`` to count in. See ``read_table`` for all else.
+    """
     chunks, numbers = {name: [] for name in dtypes}, []
-    while chunk := list(itertools.islice(lines, _CHUNK)):
-        rows, good = [], []
-        for number, line in chunk:
+    rows = iter(rows)
+    while chunk := list(itertools.islice(rows, _CHUNK)):
+        found, good = [], []
+        for number, row in chunk:
             try:
-                cells = dict(zip(layout.columns, layout.split(line)))
-                rows.append(parse(cells))
+                found.append(parse(row))
                 good.append(number)
             except InputError as error:
                 bad.add(number, error)
         numbers.append(np.array(good, dtype=np.int64))
-        for (name, dtype), values in zip(dtypes.items(), zip(*rows)):
+        for (name, dtype), values in zip(dtypes.items(), zip(*found)):
             if dtype == "str":
                 chunks[name].append(pa.array(values, pa.large_string()))
             else:
@@ -159,7 +175,7 @@ def read_table(path, layout, parse, dtypes, expected):
     numbers = np.concatenate([[], *numbers]).astype(np.int64)
     bad.raise_if_any(len(numbers) + bad.count)
     if not len(numbers):
-        raise InputError(f"{path}: nothing below its header. {expected}")
+        return None, numbers
     columns = {name: _concat(chunks.pop(name)) for name in dtypes}
     return pd.DataFrame(columns), numbers
 

@@ -5,9 +5,15 @@ import json
 import numpy as np
 import pytest
 import soundfile
+import torch
+from parquet_sets import ARENA
+from parquet_sets import write as write_parquet
 from protocol_texts import ASV5, DF2021, LA2019, LA2021, WILD, write
+from recipe_runs import final_weights
+from recipe_runs import run as train
 from tiny_detector import export, tiny_network
 
+from speechbrain_bilevel.dataio.prepare import find_trials
 from speechbrain_bilevel.dataio.protocols import read_protocol
 
 OWN = "path,label,speaker\ncalls/1.wav,real,Ann\ncalls/2.wav,fake,\n"
@@ -69,3 +75,34 @@ def test_from_the_folder_to_the_figures(run, tmp_path, source, name):
     (system,) = figures[0]["systems"]
     assert system["trials"] == {"bonafide": 1, "spoof": 1}
     assert list(system["attacks"]) == [attack]
+
+
+def test_the_recipe_trains_on_parquet(run, tmp_path, corpus):
+    for split, partition in (
+        ("train", "train"),
+        ("val", "dev"),
+        ("test", "eval"),
+    ):
+        rows = [
+            {
+                "audio": {"bytes": (corpus / trial.path).read_bytes()},
+                "label": ARENA.index(trial.label),
+                "notes": json.dumps(
+                    {"utterance_id": trial.utt, "attack_id": trial.attack}
+                ),
+            }
+            for trial in find_trials(corpus, partition).itertuples()
+        ]
+        data = tmp_path / "set" / "data" / f"{split}-00000-of-00001.parquet"
+        write_parquet(data, rows, row_group_size=10)
+        manifest = tmp_path / "manifests" / f"{partition}.csv"
+        words = "prepare", tmp_path / "set", manifest, "--partition", partition
+        assert run(*words)[0] == 0
+    own = {"manifest_folder": tmp_path / "manifests", "skip_prep": True}
+    train("train_mel_cnn", tmp_path / "none", tmp_path / "parquet", **own)
+    train("train_mel_cnn", corpus, tmp_path / "files")
+    expected = final_weights(tmp_path / "files")
+    for name, weights in final_weights(tmp_path / "parquet").items():
+        assert torch.equal(weights, expected[name]), name
+    scores = [tmp_path / n / "eval_scores.txt" for n in ("parquet", "files")]
+    assert scores[0].read_text() == scores[1].read_text()

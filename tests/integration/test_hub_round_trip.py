@@ -1,4 +1,5 @@
-"""A detector goes to the hub and comes back, over HTTP, by the real client."""
+"""A detector goes to the hub and comes back, and a data set is read there, over
+HTTP, by the real client."""
 
 import json
 import subprocess
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from hub_stand_in import HubStandIn
+from parquet_sets import CARD, row, write
 from tiny_detector import export, tiny_network
 
 from speechbrain_bilevel.inference.detector import SpoofDetector
@@ -40,8 +42,11 @@ def hub():
         yield hub
 
 
-def test_there_and_back(hub, tmp_path):
-    def shell(*words):
+@pytest.fixture
+def shell(hub, tmp_path):
+    """Run a command that uses the hub, and return its output."""
+
+    def shell(*words, code=0):
         done = subprocess.run(
             [str(word) for word in words],
             env=hub.environment(tmp_path / "home"),
@@ -50,9 +55,13 @@ def test_there_and_back(hub, tmp_path):
             text=True,
             timeout=120,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr
 
+    return shell
+
+
+def test_there_and_back(hub, shell, tmp_path):
     folder, audio = tmp_path / "tiny", tmp_path / "a.wav"
     export(folder, tiny_network(), calibration={"weight": 2.0, "bias": 0.5})
     (folder / "__pycache__").mkdir()
@@ -74,3 +83,36 @@ def test_there_and_back(hub, tmp_path):
         np.testing.assert_allclose(found, expected[0], atol=1e-6)
     line = f"{expected[3][0]:8} {expected[1].item():+10.4f}    0.1 s  {audio}\n"
     assert shell(COMMAND, "classify", "--source", NAME, audio) == line
+
+
+def test_a_data_set_is_read_on_the_hub(hub, shell, tmp_path):
+    rows = [row(n, n % 2, utterance_id=f"u{n}") for n in range(40)]
+    file = write(tmp_path / "test-0.parquet", rows, None, row_group_size=10)
+    (tmp_path / "README.md").write_text(CARD.format("a", "bonafide", "spoof"))
+    hub.files["data/test-0.parquet"] = file.read_bytes()
+    hub.files["README.md"] = (tmp_path / "README.md").read_bytes()
+    detector = export(tmp_path / "tiny", tiny_network())
+    source, place = ("--source", detector), "hf://datasets/someone/set"
+
+    shell(COMMAND, "score", file, "here.txt", *source)
+    shell(COMMAND, "score", place, "there.txt", *source)
+    expected = (tmp_path / "here.txt").read_text()
+    assert len(expected.splitlines()) == 40
+    assert (tmp_path / "there.txt").read_text() == expected
+    # Each range once, and nothing is kept.
+    assert hub.sent < 1.1 * file.stat().st_size
+    assert not list((tmp_path / "home").rglob("*.parquet"))
+
+    shell(COMMAND, "prepare", f"{place}@main/data", "there.csv")
+    listed = (tmp_path / "there.csv").read_text().splitlines()[40]
+    assert listed.split(",")[2] == f"{place}@main/data/test-0.parquet#39"
+    workers = "--num-workers", 2
+    shell(COMMAND, "score", "there.csv", "listed.txt", *source, *workers)
+    assert (tmp_path / "listed.txt").read_text() == expected
+
+    hub.files["data/test-0.parquet"] = file.read_bytes()[:-9]
+    errors = shell(COMMAND, "score", place, "x.txt", *source, code=2)
+    assert f"error: {place}/data/test-0.parquet: cannot be read (" in errors
+    del hub.files["data/test-0.parquet"]
+    errors = shell(COMMAND, "score", place, "x.txt", *source, code=2)
+    assert f"error: {place}: no parquet with audio" in errors

@@ -88,9 +88,10 @@ def test_size():
         path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".jinja")
     ]
     lines = sum(len(p.read_text("utf-8").splitlines()) for p in files)
-    # Raised from 75 and 15,000 for what was added since: containers, channels.
-    assert len(files) <= 80
-    assert lines <= 16_000
+    # Raised from 75 and 15,000 for what was added since: containers, channels,
+    # layouts of lists and scores, parquet, the Arena, SSL + AASIST's weights.
+    assert len(files) <= 85
+    assert lines <= 18_000
 
 
 def test_the_top_offers_its_classes_lazily():

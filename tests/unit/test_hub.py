@@ -53,6 +53,21 @@ def test_one_commit_of_what_belongs_to_a_detector(client, folder):
     assert repo_id == NAME and set(files) == set(FILES)
 
 
+def test_the_files_of_a_submission_go_with_it(client, folder, tmp_path):
+    tiny = export(tmp_path / "tiny", tiny_network())
+    scores = tiny / ".eval_results" / "Org" / "set" / "scores.txt"
+    scores.parent.mkdir(parents=True)
+    scores.write_text("u1 0.5\n")
+    (tiny / "meta.yaml").write_text("code: https://huggingface.co/USER/NAME\n")
+    (tiny / "secret.yaml").write_text("")
+    hub.push(tiny, NAME)
+    ((_, files),) = client.commits
+    own = "meta.yaml", ".eval_results/Org/set/scores.txt"
+    assert set(files) == {*FILES, *own}
+    expected = f"code: https://huggingface.co/{NAME}\n"
+    assert files["meta.yaml"].decode() == expected
+
+
 def test_nothing_private_goes_to_a_public_repository(client, folder):
     with pytest.raises(InputError, match=f"^{NAME}: exists and is public"):
         hub.push(folder, NAME, private=True)

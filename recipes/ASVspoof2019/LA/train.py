@@ -223,7 +223,7 @@ def main():
     hparams = load_hparams(hparams_file, overrides)
     sb.create_experiment_directory(hparams["output_folder"])
     folders = hparams["data_folder"], hparams["manifest_folder"]
-    run_on_main(prepare_asvspoof2019, folders)
+    run_on_main(prepare_asvspoof2019, (*folders, hparams["skip_prep"]))
     files = {"config.json": describe(hparams)}
     run_on_main(write_atomically, (hparams["output_folder"], files))
     sets, train_loader_kwargs = dataio_prep(hparams)
