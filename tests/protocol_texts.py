@@ -40,10 +40,10 @@ def write(path, content):
     return path
 
 
-def refusal(function, *arguments):
+def refusal(function, *arguments, **options):
     """The message with which a function refuses its arguments."""
     with pytest.raises(InputError) as caught:
-        function(*arguments)
+        function(*arguments, **options)
     return str(caught.value)
 
 

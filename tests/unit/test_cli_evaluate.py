@@ -92,7 +92,10 @@ def test_a_protocol_brings_keys_and_speakers(evaluate):
     _, bare, _ = evaluate(
         "good_bare.txt", "--protocol", "eval.trl.txt", "--resamples", 0
     )
-    assert bare.splitlines()[1:] == with_keys.splitlines()[1:]
+    read_as = "good: read as ASVspoof 2019: utt source key score"
+    bare = bare.replace("good_bare", "good")
+    bare = bare.replace("good: read as ASVspoof 2021: utt score", read_as)
+    assert bare == with_keys
 
 
 def test_what_the_intervals_are_over_can_be_chosen(evaluate):

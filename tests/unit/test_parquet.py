@@ -126,10 +126,10 @@ def test_bad_rows_are_counted(tmp_path):
 
 
 def test_other_columns_on_request(folder):
-    codecs = ["utterance_id", "codec"]
+    codecs = {"keep": ["utterance_id", "codec"]}
     trials = read_protocol(folder, keep=["utterance_id"])
     assert trials.utterance_id.tolist() == trials.utt.tolist()
-    assert "#0: no column codec" in refusal(read_protocol, folder, codecs)
+    assert "#0: no column codec" in refusal(read_protocol, folder, **codecs)
 
 
 def test_columns_count_before_notes(tmp_path):
