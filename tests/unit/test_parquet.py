@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from parquet_sets import ARENA, AUDIO, CARD, row, sound, write
+from protocol_texts import refusal
 from speechbrain.dataio.dataset import DynamicItemDataset
 from tiny_detector import export, tiny_network
 
@@ -17,7 +18,6 @@ from speechbrain_bilevel.dataio import parquet
 from speechbrain_bilevel.dataio.audio import hear
 from speechbrain_bilevel.dataio.prepare import check_audio, find_trials
 from speechbrain_bilevel.dataio.protocols import read_protocol
-from speechbrain_bilevel.utils.errors import InputError
 
 COLUMNS = ["utt", "path", "speaker", "attack", "label", "partition"]
 
@@ -41,12 +41,6 @@ def folder(tmp_path):
 
 def rows_of(trials):
     return [tuple(trial) for trial in trials[COLUMNS].itertuples(index=False)]
-
-
-def refusal(call, *arguments):
-    with pytest.raises(InputError) as caught:
-        call(*arguments)
-    return str(caught.value)
 
 
 def test_trials(folder):
