@@ -42,9 +42,6 @@ class Corpus:
         The column that holds the kind of spoof, and a typical value.
     prefixes : dict of str to str
         Partition by the prefix of an utterance's name, if it shows it.
-    bonafide : str, optional
-        Of lists without labels: the attack that is bona fide; "" if all trials
-        are spoofs.
     official : bool
         Whether names, attacks and audio are as strict as ASVspoof's: plain
         names, an attack for every spoof, mono FLAC at 16 kHz.
@@ -68,7 +65,6 @@ class Corpus:
     attack: str = "attack"
     example: str = "A01"
     prefixes: dict = dataclasses.field(default_factory=dict)
-    bonafide: str | None = None
     official: bool = False
 
     @property
@@ -225,7 +221,6 @@ SPOOFCELEB = Corpus(
             PARTITIONS, ("train", "development", "evaluation")
         )
     },
-    bonafide="a00",
 )
 
 #: Müller et al., "MLAAD: The multi-language audio anti-spoofing dataset",
@@ -234,7 +229,6 @@ MLAAD = Corpus(
     name="MLAAD",
     layout="path,original_file,model_name",
     protocols={"eval": ("fake/*/*/meta.csv", "*/fake/*/*/meta.csv")},
-    bonafide="",
 )
 
 #: A folder of the Hugging Face hub's ``datasets``, see its "AudioFolder".

@@ -6,17 +6,27 @@ from pathlib import Path
 
 import pandas as pd
 
-from speechbrain_bilevel.dataio import BONAFIDE, NO_ATTACK, SPOOF
+from speechbrain_bilevel.dataio import BONAFIDE, SPOOF
 from speechbrain_bilevel.dataio.audio import find_audio
-from speechbrain_bilevel.dataio.corpora import PARTITION_WORDS
+from speechbrain_bilevel.dataio.corpora import (
+    FOLDERS,
+    KALDI,
+    PARTITION_WORDS,
+)
 from speechbrain_bilevel.dataio.protocols import (
     DTYPES,
     label_of,
+    list_parser,
     partition_of,
-    read_label,
 )
 from speechbrain_bilevel.utils.errors import InputError, listed, shorten
-from speechbrain_bilevel.utils.tables import Layout, read_table
+from speechbrain_bilevel.utils.tables import (
+    BadLines,
+    Layout,
+    build_table,
+    read_table,
+    refuse_repeated,
+)
 
 
 def read_folders(root, only_spoofs=False):
@@ -60,7 +70,7 @@ def read_folders(root, only_spoofs=False):
     found, unknown = [], []
     for path in _audio_below(root):
         parts = path.split("/")[:-1]
-        # "fake/real_time_cloning" is a spoof, and so is "my_fake_clips".
+        # "fake/real_voices" is a spoof.
         says = label_of if any(map(label_of, parts)) else _says_label
         labels = {*map(says, parts)} - {None}
         if not labels and only_spoofs:
@@ -75,11 +85,10 @@ def read_folders(root, only_spoofs=False):
             continue
         (label,) = labels
         others = [p for p in parts if not says(p) and not _part_of(p)]
-        attack = "_".join(others[-1].split()) if others else SPOOF
-        if label == BONAFIDE:
-            attack = NO_ATTACK
+        attack = others[-1] if others and label == SPOOF else ""
         partition = next(filter(None, map(_part_of, parts)), "eval")
-        found.append((path, path, "-", attack, label, partition))
+        cells = {"path": path, "label": label, "attack": attack}
+        found.append({**cells, "partition": partition})
     if unknown:
         raise InputError(
             f"{root}: no protocol of a known corpus, and audio in no folder "
@@ -87,7 +96,7 @@ def read_folders(root, only_spoofs=False):
             f"{listed(unknown)}. Name the folders so, or give a list; if all "
             "are spoofs, give the bona fide ones by --bonafide-folder"
         )
-    return _table(found)
+    return _table(root, FOLDERS, found)
 
 
 def read_bonafide_folder(folder, partition):
@@ -102,28 +111,36 @@ def read_bonafide_folder(folder, partition):
             "speech for --bonafide-folder"
         )
     parent = os.path.abspath(folder)
-    same = "-", NO_ATTACK, BONAFIDE, partition
-    return _table(
-        (f"{name}/{path}", f"{parent}/{path}", *same) for path in found
-    )
+    same = {"label": BONAFIDE, "partition": partition}
+    rows = [
+        {"utt": f"{name}/{path}", "path": f"{parent}/{path}", **same}
+        for path in found
+    ]
+    return _table(folder, FOLDERS, rows)
 
 
-def read_kaldi(folder, bonafide=""):
+def read_kaldi(folder, bonafide="", need_labels=True):
     """Read a data folder of Kaldi: wav.scp, utt2label and, if there, utt2spk.
 
     See https://kaldi-asr.org/doc/data_prep.html; ``utt2label`` has lines ``utt
     label``. ``bonafide`` is the digit that is bona fide as a label. Raise an
     ``InputError`` if a file cannot be read, wav.scp has commands, which are not
-    run, or an utterance lacks a label.
+    run, the utterances are parts of recordings, or one lacks a label.
     """
     folder = Path(folder)
+    if (folder / "segments").exists():
+        raise InputError(
+            f"{folder / 'segments'}: utterances that are parts of recordings "
+            "cannot be read; write each to a file, as extract-segments does"
+        )
     columns = {
         name: _read_pairs(folder / name)
         for name in ("wav.scp", "utt2label", "utt2spk")
-        if name != "utt2spk" or (folder / name).exists()
+        if name == "wav.scp" or (folder / name).exists()
     }
-    audio, labels = columns["wav.scp"], columns["utt2label"]
-    if missing := [utt for utt in audio if utt not in labels]:
+    audio, labels = columns["wav.scp"], columns.get("utt2label", {})
+    missing = [utt for utt in audio if utt not in labels]
+    if missing and (need_labels or labels):
         raise InputError(
             f"{folder / 'utt2label'}: utterances of wav.scp without a label: "
             f"{listed(missing)}. Expected a line `utt label` for each"
@@ -133,14 +150,16 @@ def read_kaldi(folder, bonafide=""):
             f"{folder / 'wav.scp'}: commands instead of files, which are not "
             f"run: {listed(commands)}. Write the audio to files first"
         )
-    speakers, partition = columns.get("utt2spk", {}), partition_of(folder / "x")
-    rows = []
-    for utt, path in audio.items():
-        label = read_label(labels[utt], bonafide)
-        attack = NO_ATTACK if label == BONAFIDE else SPOOF
-        speaker = speakers.get(utt, "-")
-        rows.append((utt, path, speaker, attack, label, partition))
-    return _table(rows)
+    speakers = columns.get("utt2spk", {})
+    rows = [
+        {"utt": utt, "path": path, "speaker": speakers.get(utt, "")}
+        | ({"label": labels[utt]} if labels else {})
+        for utt, path in audio.items()
+    ]
+    return _table(
+        folder / "wav.scp",
+        *(KALDI, rows, partition_of(folder / "x"), bonafide, need_labels),
+    )
 
 
 def _read_pairs(path):
@@ -152,15 +171,25 @@ def _read_pairs(path):
             raise InputError(f"{shorten(cells['line'])} is no pair `utt value`")
         return tuple(pair)
 
+    expected = "Expected a line `utt value` for each utterance, as in Kaldi"
     # A value may have spaces, so that the whole line is one cell.
-    table, _ = read_table(
+    table, numbers = read_table(
         path,
         lambda line: Layout(("line",), separator="\n"),
         parse,
         {"utt": "str", "value": "str"},
-        "Expected a file of Kaldi with a line `utt value` for each utterance",
+        expected,
     )
+    refuse_repeated(table.utt, numbers, BadLines(path, expected))
     return dict(zip(table.utt, table.value))
+
+
+def _table(path, corpus, rows, partition="eval", *options):
+    """Return a table of trials from the cells of rows, each a dict."""
+    bad = BadLines(path, "Expected plain names; rename these files", "file")
+    parse = list_parser(corpus, partition, *options)
+    trials, _ = build_table(enumerate(rows, 1), parse, DTYPES, bad)
+    return pd.DataFrame(columns=list(DTYPES)) if trials is None else trials
 
 
 def _audio_below(folder):
@@ -170,14 +199,15 @@ def _audio_below(folder):
 
 
 def _says_label(name):
-    words = [name, *re.split(r"[\W_]+", name)]
-    return next(filter(None, map(label_of, words)), None)
+    """Return the label that a word in a name states, or None.
+
+    "real" and "fake" are too common in other names, as in "real-time".
+    """
+    words = re.split(r"[\W_]+", name.lower())
+    found = {label_of(w) for w in words if w not in ("real", "fake")} - {None}
+    is_clear = len(found) == 1 and not {"no", "non", "not"} & {*words}
+    return found.pop() if is_clear else None
 
 
 def _part_of(name):
     return PARTITION_WORDS.get(name.lower())
-
-
-def _table(rows):
-    rows = pd.DataFrame(list(rows), columns=list(DTYPES))
-    return rows.astype(DTYPES)

@@ -48,7 +48,7 @@ from speechbrain_bilevel.dataio.protocols import (
     read_protocol,
     recognize,
 )
-from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError, listed
 from speechbrain_bilevel.utils.files import (
     check_target,
     refuse_overwriting,
@@ -135,12 +135,19 @@ def find(
     if inside and (on_hub or Path(data_folder).is_file()):
         protocol = data_folder
     if protocol is not None:
-        corpus = LIST if columns else recognize(protocol, need_labels)
         protocols = {None: [protocol if on_hub else Path(protocol)]}
+        if os.path.isfile(Path(protocol, "wav.scp")):
+            corpus = KALDI
+        else:
+            corpus = LIST if columns else recognize(protocol, need_labels)
     else:
         corpus, protocols = _protocols_of(root, partition)
     if corpus is KALDI:
-        trials, protocols = read_kaldi(root, bonafide), {None: [root]}
+        (folder,) = protocols[None] if protocols else [root]
+        trials = read_kaldi(folder, bonafide, need_labels)
+        own = Path(os.path.relpath(folder, root)).as_posix()
+        trials = _locate(trials, root, corpus, (own, "."))
+        protocols = {None: [folder / "wav.scp"]}
     elif corpus is FOLDERS:
         only_spoofs = bonafide_folder is not None
         trials, protocols = read_folders(root, only_spoofs), {None: [root]}
@@ -164,6 +171,7 @@ def find(
                 trials.append(read)
         trials = pd.concat(trials, ignore_index=True).astype(DTYPES)
     files = [path for paths in protocols.values() for path in paths]
+    _refuse_contradictions(trials, files[0])
     trials = _of_partition(trials, partition, files[0])
     if bonafide_folder is not None:
         if (trials.label == BONAFIDE).any():
@@ -174,6 +182,18 @@ def find(
         more = read_bonafide_folder(bonafide_folder, trials.partition[0])
         trials = pd.concat([trials, more], ignore_index=True).astype(DTYPES)
     return Found(trials, corpus, files)
+
+
+def _refuse_contradictions(trials, source):
+    """Raise an ``InputError`` if a file is there with two labels."""
+    again = trials[trials.path.duplicated(keep=False)]
+    labels = again.groupby("path").label.nunique()
+    if twice := labels.index[labels > 1].tolist():
+        raise InputError(
+            f"{source}: files that are both bona fide and spoof: "
+            f"{listed(twice)}. Expected one label for each; find out which is "
+            "right"
+        )
 
 
 def _of_partition(trials, partition, source):
@@ -365,12 +385,10 @@ def _audio_by_name(folder):
         return {}
     # FLAC and WAV first, if a name is there twice.
     files.sort(key=lambda file: file.endswith((".flac", ".wav")))
-    by_stem = {
-        os.path.splitext(file)[0]: file
-        for file in files
-        if file.lower().endswith(ENDINGS)
-    }
-    return by_stem | {file: file for file in files}
+    audio = [file for file in files if file.lower().endswith(ENDINGS)]
+    by_stem = {os.path.splitext(file)[0]: file for file in audio}
+    # A folder, or a text, may have the name of a trial without ending.
+    return {f: f for f in files} | by_stem | {f: f for f in audio}
 
 
 # ------------------------------------------------------------- check the audio

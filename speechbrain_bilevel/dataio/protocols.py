@@ -15,11 +15,19 @@ The first two are text (kept by pyarrow), the others categories. Code that uses
 a table does not need to know which corpus a trial is from.
 """
 
+import functools
 import os
 import re
 from pathlib import Path
 
 from speechbrain_bilevel.dataio import BONAFIDE, ENDINGS, NO_ATTACK, SPOOF
+from speechbrain_bilevel.dataio.columns import (
+    layout_as_said,
+    plain,
+    role_of,
+    roles_in_header,
+    ways_to_split,
+)
 from speechbrain_bilevel.dataio.corpora import (
     ASVSPOOF2019_LA,
     AUDIOFOLDER,
@@ -30,18 +38,17 @@ from speechbrain_bilevel.dataio.corpora import (
     PARQUET,
     PARTITION_WORDS,
     PARTITIONS,
+    SPOOFCELEB,
 )
 from speechbrain_bilevel.dataio.parquet import is_parquet, read_rows
-from speechbrain_bilevel.utils.errors import InputError, shorten
+from speechbrain_bilevel.utils.errors import InputError, printable, shorten
 from speechbrain_bilevel.utils.tables import (
-    SEPARATORS,
     BadLines,
     Layout,
     build_table,
     read_lines,
     read_table,
-    repeated,
-    split_line,
+    refuse_repeated,
 )
 
 #: The columns of a table of trials and their dtypes.
@@ -62,20 +69,6 @@ NO_LABEL = "-"
 LABEL_WORDS = {
     **dict.fromkeys(("bonafide", "bona_fide", "genuine", "real"), BONAFIDE),
     **dict.fromkeys(("spoof", "spoofed", "fake", "deepfake"), SPOOF),
-}
-
-#: Names of a list's columns in its header, in lower case and with "_" for "-";
-#: in MLAAD, the attack is the ``model_name``.
-LIST_COLUMNS = {
-    "path": (
-        *("path", "wav", "file", "filename", "file_name", "filepath"),
-        *("file_path", "audio", "audio_path"),
-    ),
-    "utt": ("id", "utt", "utterance", "utterance_id"),
-    "label": ("label", "key", "cm_label"),
-    "speaker": ("speaker", "speaker_id", "spk", "spk_id"),
-    "attack": ("attack", "model_name"),
-    "partition": ("partition", "split", "proportion"),
 }
 
 #: What a list must have, for messages.
@@ -104,6 +97,7 @@ _EXPECTED_ROW = (
 # Names become parts of a path and fields of a CSV in which SpeechBrain
 # replaces $words, so no other characters are accepted.
 _NAME = re.compile(r"[\w.-]+")
+_DIGITS = {"1.0": "1", "true": "1", "0.0": "0", "false": "0"}
 # What lists write for the attack of bona fide speech.
 _NO_ATTACK = "", NO_ATTACK, "a00", "0"
 
@@ -119,7 +113,8 @@ def read_protocol(
     """Read the trials of any known corpus, or of your own list.
 
     The first line identifies the corpus, see ``recognize``. The columns of a
-    list may be in any order; their names are those of ``LIST_COLUMNS``:
+    list may be in any order; their names are those of
+    ``dataio.columns.COLUMN_NAMES``:
 
     * ``path``: the audio, by default the ``id``;
     * ``label``: see ``LABEL_WORDS``;
@@ -141,8 +136,8 @@ def read_protocol(
         The protocol. ASVspoof2019 LA's partition follows from its name, else
         from the name of its first utterance (LA_T_, LA_D_ or LA_E_).
     columns : str, optional
-        What the columns are, if this cannot be recognized: for each one a key
-        of ``LIST_COLUMNS``, or "-" to ignore it.
+        What the columns are, if this cannot be recognized: for each one a name
+        of ``COLUMN_NAMES``, or "-" to ignore it.
     bonafide : str
         The digit, 0 or 1, that is bona fide as a label.
     keep : iterable of str
@@ -180,13 +175,13 @@ def read_protocol(
         return _read_columns(corpus, path, keep, partition)
     if corpus is not PARQUET:
         partition = partition or partition_of(path)
-    parse = _list_parser(corpus, partition, bonafide, need_labels)
+    parse = list_parser(corpus, partition, bonafide, need_labels)
     if corpus is PARQUET:
-        return _read_parquet(path, parse, keep, bonafide == "")
+        need_names = need_labels and bonafide == ""
+        return _read_parquet(path, parse, keep, need_names)
     if columns:
-        return _read(
-            path, lambda line: _as_said(line, columns), parse, keep=keep
-        )
+        said = functools.partial(_as_said, columns=columns)
+        return _read(path, said, parse, keep=keep)
     if corpus.is_list:
         return _read(path, _list_layout, parse, keep=keep)
     names = {"utterance": "utt", corpus.attack: "attack"}
@@ -209,28 +204,27 @@ def _read_columns(corpus, path, keep=(), partition=None):
 
 
 def _read(path, layout, parse, expected=_EXPECTED_ROW, keep=()):
-    others = [name for name in keep if name not in DTYPES]
+    others = {name: name for name in keep if name not in DTYPES}
 
     def layout_with(line):
         found = layout(line)
-        known = sorted(filter(None, {*found.columns, *DTYPES}))
-        if missing := [name for name in others if name not in known]:
-            raise InputError(
-                f"no column {missing[0]}. Expected one of {', '.join(known)}"
-            )
+        known = {plain(name): name for name in (*found.columns, *DTYPES)}
+        for name in others:
+            if plain(name) not in known:
+                shown = ", ".join(sorted(filter(None, known.values())))
+                raise InputError(f"no column {name}. Expected one of {shown}")
+            others[name] = known[plain(name)]
         return found
 
     def parse_with(cells):
-        return *parse(cells), *(cells[name] or "-" for name in others)
+        more = (cells[column] or "-" for column in others.values())
+        return *parse(cells), *more
 
     dtypes = DTYPES | dict.fromkeys(others, "category")
     trials, numbers = read_table(
         path, layout_with, parse_with, dtypes, expected
     )
-    bad = BadLines(path, expected)
-    for line, utt, first in repeated(trials.utt, numbers):
-        bad.add(line, f"{utt} is already on line {first}")
-    bad.raise_if_any(len(trials))
+    refuse_repeated(trials.utt, numbers, BadLines(path, expected))
     return trials
 
 
@@ -252,9 +246,7 @@ def _read_parquet(path, parse, keep, need_names):
     if trials is None:
         raise InputError(f"{path}: no rows. {_EXPECTED_PARQUET}")
     for _, part in trials.groupby("partition", observed=True):
-        for row, utt, first in repeated(part.utt, numbers[part.index]):
-            bad.add(row, f"{utt} is already in row {first}")
-    bad.raise_if_any(len(trials))
+        refuse_repeated(part.utt, numbers[part.index], bad, "in row")
     return trials
 
 
@@ -276,13 +268,11 @@ def recognize(path, need_labels=True):
             "more than once"
         )
     first = _first_line(path)
-    names = _header(first)[0]
-    if names is not None:
+    for _, names in ways_to_split(first):
         for corpus in CORPORA:
             if corpus.is_list and _is_header_of(corpus, names):
                 return corpus
-        roles = _list_roles(names)
-        if {"path", "utt"} & {*roles} and ("label" in roles or not need_labels):
+        if _is_header(names) and (_has_label(names) or not need_labels):
             return LIST
     cells = first.split()
     columns = [corpus for corpus in CORPORA if not corpus.is_list]
@@ -298,13 +288,23 @@ def recognize(path, need_labels=True):
     known = "".join(
         f"\n  {len(corpus.columns)} columns: {corpus.layout} ({corpus.name})"
         for corpus in sorted(columns, key=lambda each: len(each.columns))
+        if len(corpus.columns) < 9
     )
     raise InputError(
         f"{path}: the first line, {shorten(first)}, is of no known protocol. "
         f"Expected {LIST_HEADER}, or without header, separated by whitespace:"
-        f"{known}\nGive such a file, or say what its columns are, as in "
-        '--columns "path - label"; `score` takes lists without labels too'
+        f"{known}\nGive such a file; `prepare` and `score` can be told what "
+        'its columns are, as in --columns "path - label", and `score` takes '
+        "lists without labels"
     )
+
+
+def _is_header(names):
+    return any(role_of(name) in ("path", "utt", "id") for name in names)
+
+
+def _has_label(names):
+    return any(role_of(name) == "label" for name in names)
 
 
 def _fits(corpus, cells):
@@ -319,12 +319,12 @@ def _fits(corpus, cells):
 
 
 def _is_header_of(corpus, names):
-    plain, roles = {_plain(name) for name in names}, _list_roles(names)
+    known = [plain(name) for name in names]
     if corpus is MLAAD:
-        return {*corpus.columns} <= plain and "label" not in roles
+        return {*corpus.columns} <= {*known} and not _has_label(names)
     if corpus is AUDIOFOLDER:
-        return "file_name" in plain and "label" in roles
-    return [_plain(name) for name in names] == [*corpus.columns]
+        return "file_name" in known and _has_label(names)
+    return known == [*corpus.columns]
 
 
 def _first_line(path):
@@ -431,80 +431,37 @@ def _check_name(name):
 
 
 # ----------------------------------------------------------------------- lists
-def _header(line):
-    """Return the names of a list's columns and their separator, else None."""
-    for separator in (*SEPARATORS[1:], None):
-        try:
-            names = split_line(line, separator)
-        except InputError:
-            continue
-        if len(names) > 1 or separator is None:
-            roles = {*_list_roles(names)}
-            if {"path", "utt"} & roles:
-                return names, separator
-    return None, None
-
-
-def _plain(name):
-    return name.lower().replace("-", "_")
-
-
-def _list_roles(names):
-    """Return what each column of a header is; its own name if unknown."""
-    roles, plain = list(names), [_plain(name) for name in names]
-    for role, synonyms in LIST_COLUMNS.items():
-        for name in synonyms:
-            if name in plain:
-                roles[plain.index(name)] = role
-                break
-    return roles
-
-
 def _list_layout(header):
     """Return the layout of a list, by its header."""
-    names, separator = _header(header)
-    for role in LIST_COLUMNS:
-        plain = [_plain(name) for name in names]
-        same = [n for n, p in zip(names, plain) if p in LIST_COLUMNS[role]]
-        if len(same) > 1 and (role in ("path", "label") or len({*same}) == 1):
-            raise InputError(
-                f"{shorten(same[0])} and {shorten(same[1])} mean the same. "
-                f"Expected {LIST_HEADER}; rename one of the two, or say what "
-                "the columns are by --columns"
-            )
-    return Layout(tuple(_list_roles(names)), separator, has_header=True)
+    for separator, names in ways_to_split(header):
+        if _is_header(names):
+            roles = roles_in_header(names, ("score", "spoof", "bonafide"))
+            return Layout(tuple(roles), separator, has_header=True)
+    raise AssertionError("a header that was recognized")
 
 
 def _as_said(line, columns):
     """Return the layout that the user states; a header may be above."""
-    roles = columns.split()
-    if not {"path", "utt"} & {*roles}:
-        raise InputError(
-            f"--columns {shorten(columns)}: expected a word for each column, "
-            f"one of {', '.join(LIST_COLUMNS)}, or - to ignore it, and path or "
-            "utt among them"
-        )
-    for separator in (*SEPARATORS[1:], None):
-        cells = split_line(line, separator)
-        if len(cells) == len(roles):
-            label = dict(zip(roles, cells)).get("label", "0")
-            has_header = label not in ("0", "1") and label_of(label) is None
-            has_header |= any(
-                role == cell.lower() != "-" for role, cell in zip(roles, cells)
-            )
-            named = tuple("" if each == "-" else each for each in roles)
-            return Layout(named, separator, has_header)
-    raise InputError(
-        f"--columns has {len(roles)} words, but {shorten(line)} has another "
-        "number of columns"
-    )
+    values = {
+        "label": lambda cell: cell in ("0", "1") or label_of(cell) is not None
+    }
+    kinds = ("path", "utt", "id", "label", "speaker", "attack", "partition")
+    layout = layout_as_said(line, columns, dict.fromkeys(kinds) | values)
+    if {"path", "utt", "id"}.isdisjoint(layout.columns):
+        raise InputError(f"--columns {shorten(columns)}: expected path or utt")
+    return layout
 
 
-def _list_parser(corpus, partition, bonafide, need_labels):
-    """Return a function that makes a row of trials from the cells of a line."""
+def list_parser(corpus, partition, bonafide="", need_labels=True):
+    """Return a function that makes a row of trials from the cells of a line.
+
+    These are a dict by the keys of ``COLUMN_NAMES``; the row is a tuple of
+    ``DTYPES``. It raises an ``InputError`` for what cannot be used.
+    """
 
     def parse(cells):
-        path = cells.get("path") or cells.get("utt", "")
+        name = cells.get("utt") or cells.get("id")
+        path = cells.get("path") or name or ""
         # SpeechBrain's and others' manifests start with a name for the data
         # folder; a backslash separates folders on Windows.
         path = re.sub(r"^\$(data_root|ROOT)/", "", path.replace("\\", "/"))
@@ -515,8 +472,15 @@ def _list_parser(corpus, partition, bonafide, need_labels):
         attack = cells.get("attack", "")
         if "label" in cells:
             label = read_label(cells["label"], bonafide)
-        elif corpus.bonafide is not None:
-            label = BONAFIDE if attack == corpus.bonafide != "" else SPOOF
+        elif corpus is SPOOFCELEB:
+            if not re.fullmatch(r"a\d+", attack):
+                raise InputError(
+                    f"the attack {shorten(attack)} is none of SpoofCeleb's, "
+                    "a00 (bona fide) and so on; in a list, add a column label"
+                )
+            label = BONAFIDE if attack == "a00" else SPOOF
+        elif corpus is MLAAD:
+            label = SPOOF
         elif need_labels:
             raise InputError("no label")
         else:
@@ -525,7 +489,7 @@ def _list_parser(corpus, partition, bonafide, need_labels):
             raise InputError(
                 f"{shorten(cells['-'])} in a column that is - in {corpus.name}"
             )
-        utt = _join(cells.get("utt") or path)
+        utt = _join(name or path)
         speaker = _join(cells.get("speaker") or "-")
         attack = _list_attack(utt, attack, label)
         part = cells.get("partition") or partition
@@ -573,14 +537,14 @@ def read_label(text, bonafide=""):
     >>> read_label("Bona-fide"), read_label("0", bonafide="1")
     ('bonafide', 'spoof')
     """
+    # Of tables that hold them as numbers, or as answers to "is it real?".
+    text = _DIGITS.get(text.lower(), text)
     if text in ("0", "1"):
         if bonafide:
             return BONAFIDE if text == bonafide else SPOOF
         raise InputError(
-            f"label {text}: corpora do not agree on which class 0 and 1 are "
-            "(copies of ASVspoof 2019 on the Hugging Face hub have 0 for bona "
-            "fide); write bonafide and spoof, or say which digit is bona fide "
-            "by --bonafide 0 or --bonafide 1"
+            f"label {text}: corpora do not agree on which class 0 and 1 are; "
+            "say which is bona fide by --bonafide 0 or --bonafide 1"
         )
     label = label_of(text)
     if label is None:
@@ -591,6 +555,7 @@ def read_label(text, bonafide=""):
 
 
 def _list_attack(utt, attack, label):
+    utt = printable(utt, 60)
     word = label_of(attack)
     if label != NO_LABEL and word not in (None, label):
         raise InputError(f"{utt} is {label} but has the attack {attack}")

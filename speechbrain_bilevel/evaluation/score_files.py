@@ -27,7 +27,7 @@ from speechbrain_bilevel.utils.tables import (
     BadLines,
     Layout,
     read_table,
-    repeated,
+    refuse_repeated,
 )
 
 ASV_KEYS = "target", "nontarget", "spoof"
@@ -89,7 +89,7 @@ def read_cm_scores(
     ---------
     path : str or Path
         Of one of ``score_layouts.LAYOUTS``, or a table with a header, see
-        ``score_layouts.HEADER_NAMES``.
+        ``dataio.columns.COLUMN_NAMES``.
     trials : pandas.DataFrame, optional
         From ``dataio.protocols.read_protocol``: exactly these trials must have
         scores. Adds their labels, attacks and speakers. Names may have folders
@@ -330,25 +330,27 @@ def _path(scores):
 def _read(path, layout, parse, dtypes, expected):
     """Read a table in which no trial may occur twice."""
     table, numbers = read_table(path, layout, parse, dtypes, expected)
-    bad = BadLines(path, "Expected one line for each trial; remove the others")
-    for line, utt, first in repeated(table.utt, numbers):
-        bad.add(line, f"{shorten(utt)} is already on line {first}")
-    bad.raise_if_any(len(table))
+    expected = (
+        "Expected one line for each trial; remove the others, or, if this is "
+        "not its name, say what the columns are by --columns"
+    )
+    refuse_repeated(table.utt, numbers, BadLines(path, expected))
     return table
 
 
 def _parse_cm_row(cells, bonafide):
     # As in a protocol: whitespace separates the columns of score files.
-    utt = "_".join(cells["utt"].split())
+    names = (cells.get(key) for key in ("utt", "path", "id"))
+    utt = "_".join(next(filter(None, names), "").split())
     if not utt:
         raise InputError("the trial has no name")
     speaker = "_".join(cells.get("speaker", "").split())
     score, is_pair = _score_of(cells)
-    if "key" not in cells:
+    if "label" not in cells:
         return utt, score, "", "", speaker
     # Where both logits are given, 1 is bona fide, as the second logit is.
-    label = read_label(cells["key"], bonafide or "1" * is_pair)
-    attack = "_".join(cells.get("source", "").split())
+    label = read_label(cells["label"], bonafide or "1" * is_pair)
+    attack = "_".join(cells.get("attack", "").split())
     if label == BONAFIDE:
         # Files call it -, bonafide or A00.
         attack = NO_ATTACK
@@ -402,6 +404,7 @@ def _with_trials(scores, trials, partition):
     """Return the scores of a partition, with the protocol's columns."""
     if partition is None and (trials.partition == "eval").any():
         partition = "eval"
+    names = pd.Series(trials.utt.drop_duplicates().array)
     if partition is not None:
         is_wanted = trials.partition == partition
         if not is_wanted.any():
@@ -410,10 +413,14 @@ def _with_trials(scores, trials, partition):
                 f"{_path(scores)}: the protocol has no trial of partition "
                 f"{partition!r}; expected one of {known}"
             )
-        others = pd.Index(trials.utt[~is_wanted])
-        scores = scores[others.get_indexer(scores.utt) < 0]
-        scores, trials = scores.reset_index(drop=True), trials[is_wanted]
-    scores = _with_the_names_of(scores, trials)
+        trials = trials[is_wanted]
+    scores = _with_the_names_of(scores, names)
+    # Scores of the other partitions are skipped.
+    wanted, known = (
+        pd.Index(each).get_indexer(scores.utt) >= 0
+        for each in (trials.utt, names)
+    )
+    scores = scores[wanted | ~known].reset_index(drop=True)
     rows = _match(_path(scores), scores.utt, trials.utt)
     trials = trials.take(rows).reset_index(drop=True)
     if "label" in scores:
@@ -421,21 +428,21 @@ def _with_trials(scores, trials, partition):
     return scores.assign(**trials.drop(columns=["utt", "path", "partition"]))
 
 
-def _with_the_names_of(scores, trials):
-    """Return the scores with the names that the trials have.
+def _with_the_names_of(scores, names):
+    """Return the scores with the names that trials have.
 
-    Where the names differ by folders and the endings of audio files alone, this
-    is said in ``read_as``.
+    Where these differ by folders and the endings of audio files alone, this is
+    said in ``read_as``.
     """
-    if scores.empty or scores.utt.isin(trials.utt).any():
+    if (pd.Index(names).get_indexer(scores.utt) >= 0).any():
         return scores
-    ours, theirs = (without_place(each.utt) for each in (scores, trials))
-    if ours.duplicated().any() or theirs.duplicated().any():
+    ours, theirs = map(without_place, (scores.utt, names))
+    if scores.empty or ours.duplicated().any() or theirs.duplicated().any():
         return scores
     rows = pd.Index(theirs).get_indexer(ours)
     if (rows < 0).any():
         return scores
-    found = scores.assign(utt=trials.utt.array[rows])
+    found = scores.assign(utt=names.array[rows])
     found.attrs["read_as"] += (
         f"; names matched without folders and endings ({scores.utt[0]} is "
         f"{found.utt[0]})"

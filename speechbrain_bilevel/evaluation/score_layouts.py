@@ -1,18 +1,21 @@
 """How score files are laid out: one small description for each toolkit.
 
 To read another layout, describe it by a ``ScoreLayout`` in ``LAYOUTS``, or, if
-it has a header, add its names to ``HEADER_NAMES``.
+it has a header, add its names to ``dataio.columns.COLUMN_NAMES``.
 """
 
 from dataclasses import dataclass
 
+from speechbrain_bilevel.dataio.columns import (
+    layout_as_said,
+    plain,
+    role_of,
+    roles_in_header,
+    ways_to_split,
+)
 from speechbrain_bilevel.dataio.protocols import label_of
 from speechbrain_bilevel.utils.errors import InputError, shorten
-from speechbrain_bilevel.utils.tables import SEPARATORS, Layout, split_line
-
-#: What a column may be. ``spoof`` and ``bonafide`` are a logit of each class:
-#: the score is the second minus the first.
-ROLES = ("utt", "speaker", "source", "key", "score", "spoof", "bonafide")
+from speechbrain_bilevel.utils.tables import Layout
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,10 @@ class ScoreLayout:
     name : str
         Whose it is.
     columns : str
-        What each column is, one of ``ROLES``, or "-" if it is not read.
-    first : str
-        The first cell of the first line, if it is always the same.
+        What each column is, a name of ``COLUMN_NAMES``, or "-" if it is not
+        read.
+    first : tuple of str
+        What the first cell of the first line may be, if not just anything.
     bonafide : str
         The digit, 0 or 1, that is bona fide as a key, if its source says so.
 
@@ -44,45 +48,34 @@ class ScoreLayout:
     def fits(self, cells, bonafide=""):
         """Whether the cells of a line may be those of this layout."""
         columns = self.columns.split()
-        if len(cells) != len(columns) or self.first not in ("", cells[0]):
+        if len(cells) != len(columns):
             return False
-        return all(
-            _may_be(column, cell, bonafide or self.bonafide)
+        return (not self.first or cells[0] in self.first) and all(
+            _may_be(role_of(column), cell, bonafide or self.bonafide)
             for column, cell in zip(columns, cells)
         )
 
 
-#: ASVspoof 2019: evaluation plan; the 2021 baselines write the second.
 LAYOUTS = (
+    # Of the evaluation plan; 2021's baselines write the second.
     ScoreLayout("ASVspoof 2019", "utt source key score"),
     ScoreLayout("ASVspoof 2021", "utt score"),
     # github.com/asvspoof-challenge/asvspoof5, Baseline-AASIST/main.py.
     ScoreLayout("ASVspoof 5's baselines", "speaker utt score key"),
     ScoreLayout("key and score", "utt key score"),
-    # The index that pandas writes, which begins with 0, if the header is gone.
-    ScoreLayout("pandas' index", "- utt key score", "0"),
-    ScoreLayout("pandas' index", "- utt score", "0"),
+    ScoreLayout("score and key", "utt score key"),
+    # The index that pandas writes, if the header is gone.
+    ScoreLayout("pandas' index", "- utt key score", ("0", "1")),
+    ScoreLayout("pandas' index", "- utt score", ("0", "1")),
     # github.com/nii-yamagishilab/project-NN-Pytorch-scripts, model.py of its
     # countermeasures: what these print, where 1 is bona fide.
-    ScoreLayout("NII's toolkit", "- utt key score", "Output", "1"),
+    ScoreLayout("NII's toolkit", "- utt key score", ("Output",), "1"),
 )
-
-#: Names of a column in a header, in lower case and with "_" for "-".
-HEADER_NAMES = {
-    "utt": (
-        *("utt", "utterance", "utterance_id", "id", "id_audio", "trial"),
-        *("file", "filename", "file_name", "path"),
-    ),
-    "speaker": ("speaker", "speaker_id", "spk"),
-    "source": ("source", "attack"),
-    "key": ("key", "label", "cm_label"),
-    "score": ("score", "cm_score", "llr"),
-    "spoof": ("score_class0",),
-    "bonafide": ("score_class1",),
-}
 # Tables in which 1 is bona fide. DeepFense's predictions: its repository,
 # github.com/Yaselley/deepfense-framework, deepfense/cli/commands/test.py.
 _ONE_IS_BONAFIDE = "score_class1"
+# Tables in which the label is a verdict, not a key: those of `classify`.
+_VERDICTS = "calibrated"
 
 _EXPECTED = (
     "Expected a score file in plain text, one trial a line: `utt score`, `utt "
@@ -99,8 +92,9 @@ def recognize_scores(line, columns=None, bonafide=""):
     ---------
     line : str
     columns : str, optional
-        What the columns are, if the user says so: one of ``ROLES`` for each, or
-        "-" for one to ignore.
+        What the columns are, if the user says so: a name of ``COLUMN_NAMES``
+        for each, or "-" for one to ignore. ``spoof`` and ``bonafide`` are a
+        logit of each class: the score is the second minus the first.
     bonafide : str
         The digit that is bona fide as a key, if the user says so.
 
@@ -124,58 +118,69 @@ def recognize_scores(line, columns=None, bonafide=""):
     "ASVspoof 5's baselines: speaker utt score key"
     """
     if columns:
-        return _as_the_user_says(line, columns.split(), bonafide)
-    for separator in SEPARATORS:
-        cells = split_line(line, separator)
-        roles = _header_roles(cells)
-        if "utt" in roles and _has_score(roles):
-            if _ONE_IS_BONAFIDE in map(_plain, cells):
-                bonafide = bonafide or "1"
-            layout = Layout(roles, separator, has_header=True)
-            return layout, bonafide, f"a table: {_shown(roles)}"
-        if {"utt", "key"} <= set(roles):
-            raise InputError(
-                f"{shorten(line)} are the names of a key, which has no scores: "
-                "give it as --protocol, beside a score file"
-            )
-        fits = [each for each in LAYOUTS if each.fits(cells, bonafide)]
-        if len(fits) > 1:
-            raise _ambiguous(line, [each.columns for each in fits])
-        if fits:
-            return _described(fits[0], separator, bonafide)
+        return _as_the_user_says(line, columns, bonafide)
+    ways = list(ways_to_split(line))
+    for separator, cells in ways:
+        names = [plain(cell) for cell in cells]
+        is_known = [role_of(cell) for cell in cells]
+        if not _has_name(is_known):
+            continue
+        if not _has_score(is_known):
+            if "label" in is_known:
+                raise InputError(
+                    f"{shorten(line)} are the names of a key, which has no "
+                    "scores: give it as --protocol, beside a score file"
+                )
+            continue
+        unused = ("label",) if _VERDICTS in names else ()
+        roles = roles_in_header(cells, unused)
+        if _ONE_IS_BONAFIDE in names:
+            bonafide = bonafide or "1"
+        layout = Layout(tuple(roles), separator, has_header=True)
+        used = (
+            name if role_of(name) == role else "-"
+            for name, role in zip(cells, roles)
+        )
+        shown = " ".join(used)
+        return layout, bonafide, f"a table: {shown}"
+    fits = {}
+    for separator, cells in ways:
+        for layout in LAYOUTS:
+            if layout.fits(cells, bonafide):
+                fits.setdefault(layout, separator)
+    if len(fits) > 1:
+        raise _ambiguous(line, [layout.columns for layout in fits])
+    for layout, separator in fits.items():
+        return _described(layout, separator, bonafide)
     return _by_number_of_columns(line, bonafide)
 
 
-def _as_the_user_says(line, roles, bonafide):
-    if unknown := [role for role in roles if role not in (*ROLES, "-")]:
+def _as_the_user_says(line, columns, bonafide):
+    allowed = {
+        **dict.fromkeys(("utt", "id", "path", "speaker", "attack")),
+        "label": lambda cell: _may_be("label", cell, "any"),
+        **dict.fromkeys(("score", "spoof", "bonafide"), _is_score),
+    }
+    layout = layout_as_said(line, columns, allowed)
+    if not (_has_name(layout.columns) and _has_score(layout.columns)):
         raise InputError(
-            f"--columns: {shorten(unknown[0])} is no kind of column; expected "
-            f"for each column one of {', '.join(ROLES)}, or - to ignore it"
+            f"--columns {shorten(columns)}: expected utt, and score or both "
+            "spoof and bonafide"
         )
-    if "utt" not in roles or not _has_score(roles):
-        raise InputError(
-            "--columns: expected utt, and score or both spoof and bonafide"
-        )
-    for separator in SEPARATORS:
-        cells = split_line(line, separator)
-        if len(cells) == len(roles):
-            rows = zip(roles, cells)
-            has_header = not all(_may_be(*row, "any") for row in rows)
-            text = "--columns says" + ", below a header" * has_header
-            columns = tuple("" if each == "-" else each for each in roles)
-            return Layout(columns, separator, has_header), bonafide, text
-    raise InputError(
-        f"--columns names {len(roles)} columns, but {shorten(line)} has "
-        "another number of them"
-    )
+    text = "--columns says" + ", below a header" * layout.has_header
+    return layout, bonafide, text
 
 
 def _by_number_of_columns(line, bonafide):
     """So that each bad line of a usual layout is told, or say what is wrong."""
     cells = line.split()
-    if len(cells) == 3 and all(_may_be("score", cell) for cell in cells[1:]):
+    if len(cells) == 3 and all(map(_is_score, cells[1:])):
         raise _ambiguous(
-            line, ["utt spoof bonafide", "utt bonafide spoof", "utt key score"]
+            line,
+            [
+                *("utt spoof bonafide", "utt bonafide spoof"),
+                *("utt key score", "utt score key"),
+            ],
         )
     for each in LAYOUTS[:2]:
         if len(cells) == len(each.columns.split()):
@@ -187,7 +192,7 @@ def _by_number_of_columns(line, bonafide):
 
 
 def _described(layout, separator, bonafide):
-    columns = tuple(c if c != "-" else "" for c in layout.columns.split())
+    columns = tuple(role_of(word) or "" for word in layout.columns.split())
     text = f"{layout.name}: {layout.columns}"
     return Layout(columns, separator), bonafide or layout.bonafide, text
 
@@ -201,49 +206,29 @@ def _ambiguous(line, readings):
     )
 
 
-def _may_be(column, cell, bonafide=""):
-    if column == "key":
-        return label_of(cell) is not None or (
-            bonafide != "" and cell in ("0", "1")
-        )
-    if column in ("score", "spoof", "bonafide"):
-        try:
-            return float(cell) is not None
-        except ValueError:
-            return False
-    if column in ("utt", "speaker") and cell in ("", "-"):
+def _may_be(role, cell, bonafide=""):
+    if role == "label":
+        is_digit = bonafide != "" and cell in ("0", "1")
+        return label_of(cell) is not None or is_digit
+    if role in ("score", "spoof", "bonafide"):
+        return _is_score(cell)
+    if role in ("utt", "speaker") and cell in ("", "-"):
         return False
-    # A decimal comma does not make two columns.
-    return not any(map(str.isspace, cell))
+    # A decimal comma, or another separator, does not make two columns.
+    return role is None or not any(c.isspace() or c in ",;|" for c in cell)
+
+
+def _is_score(cell):
+    try:
+        return float(cell) is not None
+    except ValueError:
+        # A pair of logits.
+        return cell.startswith("[") and cell.endswith("]")
+
+
+def _has_name(roles):
+    return not {"utt", "path", "id"}.isdisjoint(roles)
 
 
 def _has_score(roles):
-    return "score" in roles or {"spoof", "bonafide"} <= set(roles)
-
-
-def _plain(name):
-    return name.lower().replace("-", "_")
-
-
-def _header_roles(names):
-    """Return the content of each column of a header; "" if it is not read."""
-    plain = [_plain(name) for name in names]
-    roles = [""] * len(names)
-    for role, synonyms in HEADER_NAMES.items():
-        found = [each for each in synonyms if each in plain]
-        if any(plain.count(each) > 1 for each in found):
-            raise InputError(
-                f"{shorten(found[0])} names two columns; rename one"
-            )
-        if len(found) > 1 and role != "utt":
-            raise InputError(
-                f"{found[0]} and {found[1]} may both be the {role}; say which "
-                'by --columns, with a word for each column, as in "utt - score"'
-            )
-        if found:
-            roles[plain.index(found[0])] = role
-    return tuple(roles)
-
-
-def _shown(roles):
-    return " ".join(role or "-" for role in roles)
+    return "score" in roles or {"spoof", "bonafide"} <= {*roles}

@@ -328,10 +328,11 @@ def _read(path):
     try:
         with torch.serialization.safe_globals(numbers):
             return torch.load(path, map_location="cpu", **options)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, EOFError, KeyError) as error:
         # torch's own message says how to run the code anyway.
         raise InputError(
-            "is damaged, or holds code or objects, of which nothing was run; "
+            "is damaged, no file of torch or safetensors, or holds code or "
+            "objects, of which nothing was run; "
             "whoever made it can save its state dict alone"
         ) from error
 

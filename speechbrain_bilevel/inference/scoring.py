@@ -23,7 +23,7 @@ from speechbrain_bilevel.dataio.protocols import NO_LABEL
 from speechbrain_bilevel.evaluation.score_files import WRITTEN, score_lines
 from speechbrain_bilevel.inference.verdicts import nonfinite_score_message
 from speechbrain_bilevel.utils.distributed import all_gather, rank, world_size
-from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError, printable
 from speechbrain_bilevel.utils.files import check_target, write_atomically
 from speechbrain_bilevel.utils.tables import repeated
 
@@ -101,7 +101,7 @@ def score_trials(
         **detector.settings,
         "trim_silence": trim_silence,
         "full_length": full_length,
-        **({} if layout is None else {"layout": layout}),
+        "layout": layout,
     }
     scores = ResumableScoreFile(path, trials, detector.mods.network, settings)
     missing, lengths = scores.missing, None
@@ -256,17 +256,19 @@ class ResumableScoreFile:
         if names := [n for _, n, _ in repeated(trials.utt, trials.index)]:
             raise InputError(
                 f"{len(set(names))} names stand for more than one trial, "
-                f"first of all {names[0]}; score lists with the same names one "
+                f"first of all {printable(names[0], 60)}; score lists with the same names one "
                 "by one"
             )
         has_labels = not (trials.label == NO_LABEL).any()
         usual = "asvspoof2019" if has_labels else "asvspoof2021"
-        self.layout = settings.get("layout", usual)
+        self.layout = settings.get("layout") or usual
         if "label" in WRITTEN[self.layout][0] and not has_labels:
             raise InputError(
                 f"layout {self.layout}: has labels, which are unknown; choose "
                 "asvspoof2021 or asvspoof5"
             )
+        if self.layout == usual:
+            settings = {**settings, "layout": None}
         self.fingerprint = _fingerprint(trials, network, settings)
         self.versions = np.fromiter(map(file_version, trials.path), np.int64)
         self.stamp = self.path.with_name(self.path.name + ".json")

@@ -9,10 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from speechbrain_bilevel.utils.errors import InputError, shorten
-
-#: What may separate columns; None is whitespace, tried first.
-SEPARATORS = (None, "\t", ",", ";", "|")
+from speechbrain_bilevel.utils.errors import InputError, printable, shorten
 
 # A file without line ends (audio, an archive) must not fill the memory.
 _MAX_LINE_BYTES = 1 << 16
@@ -30,7 +27,7 @@ class Layout:
     columns : tuple of str
         A name for each column; "" for one to ignore.
     separator : str, optional
-        One of ``SEPARATORS``; quotes are those of CSV, but for whitespace.
+        One character, with quotes as in CSV; None for whitespace.
     has_header : bool
         Whether the first line names the columns.
     """
@@ -242,9 +239,9 @@ def _decode(line):
 def split_line(line, separator=None):
     """Return the cells of a line, stripped.
 
-    The separator is one of ``SEPARATORS``; quotes are those of CSV, but for
+    The separator is one character, with quotes as in CSV, or None for
     whitespace. Raise an ``InputError`` if a quote is not closed on the line, or
-    text follows a closing one.
+    text follows a closing one; but "|" is used by lists that do not quote.
 
     Example
     -------
@@ -261,10 +258,19 @@ def split_line(line, separator=None):
     try:
         return [cell.strip() for cell in next(reader)]
     except csv.Error as error:
+        if separator == "|":
+            return [cell.strip() for cell in line.split(separator)]
         raise InputError(
             f'the quotes (") of {shorten(line)} do not pair ({error}); '
             "expected each cell on one line, and none or two around it"
         ) from None
+
+
+def refuse_repeated(column, numbers, bad, where="on line"):
+    """Raise an ``InputError``, by ``BadLines``, if a name is there twice."""
+    for number, name, first in repeated(column, numbers):
+        bad.add(number, f"{printable(name, 60)} is already {where} {first}")
+    bad.raise_if_any(len(column))
 
 
 def repeated(column, numbers):

@@ -54,29 +54,29 @@ GOOD = {
     "NII": (lines("Output, {utt}, {digit}, {score}"), "NII's toolkit"),
     "official with key": (
         lines("{utt}\t{score}\t{key}", "filename\tcm-score\tcm-label"),
-        "a table: utt score key",
+        "a table: filename cm-score cm-label",
     ),
     "sasv": (
         lines(
             "spk\t{utt}\t{score}\t9\t9\t{key}",
             "spk\tfilename\tcm-score\tasv-score\tsasv-score\tcm-label",
         ),
-        "a table: speaker utt score - - key",
+        "a table: spk filename cm-score - - cm-label",
     ),
     "DeepFense": (
         lines(
             "{utt},{digit},{minus},{half}",
             "ID_audio,label,score_class0,score_class1",
         ),
-        "a table: utt key spoof bonafide",
+        "a table: ID_audio label score_class0 score_class1",
     ),
     "AntiDeepfake": (
         lines('{utt},"[{minus}, {half}]",{digit}', "ID,Score,Label"),
-        "a table: utt score key",
+        "a table: ID Score Label",
     ),
     "pandas with index": (
         lines("{i},{utt},{key},{score}", ",utt,label,score"),
-        "a table: - utt key score",
+        "a table: - utt label score",
     ),
     "whitespace and header": (
         lines("{utt} {key} {score}", "utt label score"),
@@ -174,9 +174,13 @@ def test_score_files_that_cannot_be_read(tmp_path, text, message):
 @pytest.mark.parametrize(
     "columns, message",
     [
-        ("utt points", "'points' is no kind of column; expected .* score"),
+        (
+            "utt points",
+            "'points' is no kind of column; expected .* score",
+        ),
+        ("utt utt score", "'utt' is there twice"),
         ("utt key", "expected utt, and score"),
-        ("utt - - score", "names 4 columns, but 'B1 2.5' has another number"),
+        ("utt - - score", "4 words, but 'B1 2.5' has another number"),
     ],
 )
 def test_columns_that_do_not_fit(tmp_path, columns, message):
@@ -205,6 +209,69 @@ def test_names_with_folders_and_endings(tmp_path, place):
     text = text.replace("S2", "S3")
     with pytest.raises(InputError, match="missing trials: 4"):
         read_cm_scores(write(tmp_path, text), read_protocol(key))
+
+
+COMMAS = "utt - score"
+
+
+@pytest.mark.parametrize(
+    "text, options",
+    [
+        # The first line is a trial, not a header.
+        ("my B1,x,2.5\nS1,y,-1\n", {"columns": COMMAS}),
+        ('"my B1","x","2.5"\n"S1","y","-1"\n', {"columns": COMMAS}),
+        ('my B1,"[0, 2.5]",1\nS1,"[0, -1]",0\n', {"columns": "utt score -"}),
+        # Quotes, blanks after separators, indices without a name.
+        ('"utt","score"\n"my B1","2.5"\n"S1","-1"\n', {}),
+        ("my_B1, 2.5\nS1, -1\n", {}),
+        ("my_B1; 2.5\nS1; -1\n", {}),
+        ("\tutt\tscore\n0\tmy B1\t2.5\n1\tS1\t-1\n", {}),
+        (" utt score\n0 my_B1 2.5\n1 S1 -1\n", {}),
+        ("id,filename,score\n0,my B1,2.5\n1,S1,-1\n", {}),
+        ("audio_path,llr\nmy B1,2.5\nS1,-1\n", {}),
+        ("my_B1 2.5 bonafide\nS1 -1 spoof\n", {}),
+        # What `classify` says is no key.
+        (
+            "path,label,score,calibrated\nmy B1,spoof,2.5,True\n"
+            "S1,spoof,-1,True\n",
+            {},
+        ),
+    ],
+)
+def test_tables_of_other_programs(tmp_path, text, options):
+    path = write(tmp_path, text)
+    scores = read_cm_scores(path, need_keys=False, **options)
+    assert scores.utt.tolist() == ["my_B1", "S1"]
+    assert scores.score.tolist() == [2.5, -1.0]
+    if "label" in scores:
+        assert scores.label.tolist() == ["bonafide", "spoof"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a;0,5\nb;0,25\n", "a|0,5\nb|0,25\n", "n/a;x\n"]
+)
+def test_decimal_commas_are_no_separators(tmp_path, text):
+    with pytest.raises(InputError):
+        read_cm_scores(write(tmp_path, text), need_keys=False)
+
+
+def test_names_are_matched_before_partitions_are_told_apart(tmp_path):
+    trials = read_protocol(
+        write(
+            tmp_path,
+            "id,path,label,partition\ne,e.wav,real,eval\np,p.wav,fake,dev\n",
+            "list.csv",
+        )
+    )
+    path = write(tmp_path, "flac/e.flac 1\nflac/p.flac 0\n")
+    scores = read_cm_scores(path, trials, "eval", need_keys=False)
+    assert (scores.utt.tolist(), scores.score.tolist()) == (["e"], [1.0])
+    # Partitions may use the same names.
+    twice = trials.assign(utt="e")
+    path = write(tmp_path, "e 1\n")
+    for partition, label in (("eval", "bonafide"), ("dev", "spoof")):
+        scores = read_cm_scores(path, twice, partition, need_keys=False)
+        assert scores.label.tolist() == [label]
 
 
 def test_two_files_of_one_name_are_not_matched(tmp_path):
@@ -300,6 +367,44 @@ def test_columns_of_a_list_may_be_said(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "columns, message",
+    [
+        ("path lable", "'lable' is no kind of column; expected .* label"),
+        ("path path", "'path' is there twice"),
+        ("speaker label", "expected path or utt"),
+        ("path - label", "3 words, but 'b.wav,human' has another number"),
+    ],
+)
+def test_columns_of_a_list_that_do_not_fit(tmp_path, columns, message):
+    with pytest.raises(InputError, match=message):
+        read_protocol(write(tmp_path, "b.wav,human\n"), columns)
+
+
+def test_a_bad_first_line_is_no_header(tmp_path):
+    path = write(tmp_path, "b.wav,human\ns.wav,spoof\n")
+    with pytest.raises(InputError, match="line 1: unknown label 'human'"):
+        read_protocol(path, "path label")
+    # Names of columns are one, also without labels.
+    path = write(tmp_path, "filename,spk\nb.wav,ann\n")
+    trials = read_protocol(path, "path speaker", need_labels=False)
+    assert trials.path.tolist() == ["b.wav"]
+
+
+def test_one_file_with_two_labels(corpus):
+    folder = corpus(
+        ["b.wav"], **{"list.csv": "path,label\nb.wav,real\n./b.wav,fake\n"}
+    )
+    with pytest.raises(InputError, match=r"both bona fide .*1 \(b.wav\)"):
+        find_trials(folder / "list.csv")
+
+
+def test_attacks_that_are_not_spoofceleb_s(tmp_path):
+    path = write(tmp_path, "file,speaker,attack\na.wav,s1,-\nb.wav,s2,A00\n")
+    with pytest.raises(InputError, match="(?s)2 of 2 .*add a column label"):
+        read_protocol(path, need_labels=False)
+
+
 FOLDERS = {
     "FakeOrReal": (
         {
@@ -374,6 +479,30 @@ def test_spoofs_only_are_joined_with_bona_fide_speech(corpus):
         find_trials(folder / "WaveFake", bonafide_folder=folder / "empty")
 
 
+@pytest.mark.parametrize(
+    "folder",
+    ["Real-Time-Voice-Cloning", "fake-or-real", "not_spoofed", "real_and_fake"],
+)
+def test_folders_that_say_nothing_clear(corpus, folder):
+    with pytest.raises(InputError, match="in no folder that says"):
+        find_trials(corpus([f"{folder}/audio/1.wav"]))
+
+
+def test_a_folder_s_name_is_no_trial_s(corpus):
+    folder = corpus(
+        ["spk1.wav", "spk1/x.wav"], **{"list.txt": "spk1 real\n", "spk2": ""}
+    )
+    assert find_trials(folder / "list.txt").path.tolist() == ["spk1.wav"]
+
+
+def test_names_of_files_in_folders_have_no_blanks(corpus):
+    trials = find_trials(corpus(["real/my call.wav"]))
+    assert trials.utt.tolist() == ["real/my_call.wav"]
+    assert trials.path.tolist() == ["real/my call.wav"]
+    with pytest.raises(InputError, match=r"has a \$"):
+        find_trials(corpus(["real/$a.wav"]))
+
+
 def test_folders_that_disagree(corpus):
     with pytest.raises(InputError, match="say bona fide and spoof"):
         find_trials(corpus(["fake/real/1.wav"]))
@@ -388,7 +517,7 @@ def test_mlaad(corpus):
         **{
             # Two ways of naming a file are found in its versions.
             "fake/en/bark/meta.csv": MLAAD
-            + './fake/en/bark/1.wav|en/by_book/x.wav|en|suno/bark|a "b\n',
+            + './fake/en/bark/1.wav|en/x.wav|en|suno/bark|"A," she said.\n',
             "fake/de/vits_train/meta.csv": MLAAD + "2.wav|y|de|vits|c, d\n",
         },
     )
@@ -462,6 +591,18 @@ def test_kaldi(corpus):
     assert main(["prepare", str(folder), f"{folder}/m.csv"]) == 0
 
 
+def test_kaldi_s_paths_may_start_elsewhere(corpus):
+    folder = kaldi(corpus)
+    (folder / "data").mkdir()
+    for name in "wav.scp", "utt2label", "utt2spk":
+        (folder / name).rename(folder / "data" / name)
+    trials = find_trials(folder, protocol=folder / "data")
+    assert trials.path.tolist() == ["b.wav", "s s.wav"]
+    (folder / "data" / "utt2label").unlink()
+    trials = find_trials(folder, protocol=folder / "data", need_labels=False)
+    assert trials.label.tolist() == ["-", "-"]
+
+
 @pytest.mark.parametrize(
     "texts, message",
     [
@@ -469,6 +610,8 @@ def test_kaldi(corpus):
         ({"wav.scp": "utt1 sox b.wav -t wav - |\n"}, "commands .* not run"),
         ({"utt2label": "utt1 1\nutt2 0\n"}, "--bonafide 0 or --bonafide 1"),
         ({"wav.scp": "utt1\n"}, "line 1: 'utt1' is no pair"),
+        ({"wav.scp": "utt1 b.wav\nutt1 c.wav\n"}, "utt1 is already on line 1"),
+        ({"segments": "utt1 rec1 0 1\n"}, "segments: .* parts of recordings"),
     ],
 )
 def test_kaldi_that_cannot_be_used(corpus, texts, message):

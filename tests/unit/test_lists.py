@@ -103,7 +103,7 @@ def test_cells_may_hold_the_separator(read):
     ("row", "fault"),
     [
         ("a.wav,0", "label 0: corpora do not agree"),
-        ("a.wav,1", "write bonafide and spoof"),
+        ("a.wav,1", "say which is bona fide by --bonafide 0"),
         ("a.wav,maybe", "unknown label 'maybe'"),
         ("a.wav,", "unknown label ''"),
         (",real", "no path"),
@@ -159,7 +159,7 @@ def test_no_header(refusal, header):
 
 def test_two_columns_for_the_audio(refusal):
     message = refusal("path,wav,label\na,b,real\n")
-    assert "'path' and 'wav' mean the same" in message
+    assert "'path' and 'wav' may both be the path" in message
 
 
 def test_unclosed_quote(refusal):
@@ -214,4 +214,5 @@ def test_what_contradicts_itself_is_no_trial(refusal, row, fault):
 
 
 def test_the_line_of_the_header_is_told(refusal):
-    assert ", line 3: 'path' and 'wav' mean" in refusal("\n\npath,wav,label\n")
+    message = refusal("\n\npath,wav,label\n")
+    assert ", line 3: 'path' and 'wav' may both" in message

@@ -156,7 +156,7 @@ BAD_CM = {
     "too few columns": (
         GOOD_CM + "s2 0.5\n",
         r"scores\.txt: 1 of 4 lines cannot be used:\n  line 4: expected the 4 "
-        "columns `utt source key score`, separated by whitespace, found 2",
+        "columns `utt attack label score`, separated by whitespace, found 2",
     ),
     "too many columns": (GOOD_CM + "s2 A07 x spoof 1\n", "line 4: .*, found 5"),
     "unknown key": (
@@ -165,7 +165,7 @@ BAD_CM = {
     ),
     "two names": (
         "utt,score,score\nb1,1,1\n",
-        "line 1: 'score' names two columns",
+        "line 1: 'score' and 'score' may both be the score",
     ),
     "no number": (
         GOOD_CM + "s2 A07 spoof 1,5\n",
@@ -181,8 +181,8 @@ BAD_CM = {
     "absurd": (GOOD_CM + "s2 A07 spoof -1e101\n", "not a .* of ordinary size"),
     "repeated": (
         GOOD_CM + "b1 - bonafide 1\ns1 A07 spoof 2\ns1 A07 spoof 2\n",
-        r"scores\.txt: 3 of 6 lines .*\n  line 4: 'b1' is already on line 1\n"
-        "  line 5: 's1' is already on line 3",
+        r"scores\.txt: 3 of 6 lines .*\n  line 4: b1 is already on line 1\n"
+        "  line 5: s1 is already on line 3",
     ),
     "empty": ("", r"scores\.txt: empty"),
     "only a header": ("utt,score\n", "nothing below its header"),
@@ -352,12 +352,12 @@ def test_asv_scores_of_2021_find_their_keys_by_speaker_and_trial(tmp_path):
     [
         (ASV_SCORES + "S3 u1 1\n", "", r"extra trials: 1 \(S3 u1\)"),
         (ASV_SCORES[:-8], "", r"missing trials: 1 \(S1 u1\)"),
-        (ASV_SCORES + "S1 u1 1\n", "", "line 5: 'S1 u1' is already on line 4"),
+        (ASV_SCORES + "S1 u1 1\n", "", "line 5: S1 u1 is already on line 4"),
         ("- target 1 2\n", "", "expected the 3 columns `speaker utt score`"),
         (
             ASV_SCORES,
             "S1 u1 alaw ita_tx bonafide nontarget notrim eval\n",
-            "trial_metadata.txt: 1 of 5 lines .*'S1 u1' is already on line 1",
+            "trial_metadata.txt: 1 of 5 lines .*S1 u1 is already on line 1",
         ),
     ],
     ids=["extra", "missing", "repeated", "another layout", "contradiction"],
