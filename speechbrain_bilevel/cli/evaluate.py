@@ -15,12 +15,10 @@ EER, min t-DCF (2019 and 2021) and the metrics of ASVspoof 5 from score files
 alone, pooled and of each attack, with 95 % intervals; several systems are set
 side by side and, on the same trials, compared by a paired test.
 
-A score file has lines `utt source key score` (ASVspoof 2019), `speaker utt
-score key` (ASVspoof 5's baselines), `utt key score` or, with a protocol, `utt
-score` (ASVspoof 2021), is printed by NII's toolkit, or is a table with a header
-(ASVspoof 5, DeepFense, pandas); a higher score means bona fide. The protocol is
-that of a corpus (see `prepare`), a key, a manifest or a list with `path,label`.
-What each score file was taken for is printed."""
+Score files of ASVspoof 2019, 2021 and 5, NII's toolkit, DeepFense, pandas and
+others are recognized, and what each was taken for is printed; a higher score
+means bona fide. The protocol is that of a corpus (see `prepare`), a key, a
+manifest or a list with `path,label`."""
 
 #: All figures of each resample are kept in memory; far fewer are enough.
 MAX_RESAMPLES = 100_000

@@ -32,8 +32,8 @@ def plain(name):
 
 def role_of(name):
     """Return the key of ``COLUMN_NAMES`` that a name stands for, or None."""
-    found = (key for key, names in COLUMN_NAMES.items() if plain(name) in names)
-    return next(found, None)
+    keys = (key for key, names in COLUMN_NAMES.items() if plain(name) in names)
+    return next(keys, None)
 
 
 def ways_to_split(line):

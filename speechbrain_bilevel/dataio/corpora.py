@@ -236,12 +236,9 @@ AUDIOFOLDER = Corpus(
     name="AudioFolder",
     layout="file_name,label",
     protocols={
-        "train": ("train/metadata.csv", "data/train/metadata.csv"),
-        "dev": ("validation/metadata.csv", "data/validation/metadata.csv"),
-        "eval": (
-            *("test/metadata.csv", "data/test/metadata.csv"),
-            *("metadata.csv", "data/metadata.csv"),
-        ),
+        "train": ("train/metadata.csv",),
+        "dev": ("validation/metadata.csv",),
+        "eval": ("test/metadata.csv", "metadata.csv"),
     },
 )
 

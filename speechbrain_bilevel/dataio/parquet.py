@@ -177,9 +177,9 @@ def _rows(parquet, audio, file, shown, name, cards, need_names):
     unread = pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary
     columns = [f.name for f in schema if not any(is_(f.type) for is_ in unread)]
     label = next((name for name in _LABELS if name in columns), None)
-    if label is None:
+    if label is None and need_names:
         raise InputError(f"{file}: no column label; {_EXPECTED}")
-    are_numbers = pa.types.is_integer(schema.field(label).type)
+    are_numbers = label and pa.types.is_integer(schema.field(label).type)
     classes = _class_names(schema, label, cards) if are_numbers else []
     if are_numbers and not classes and need_names:
         raise InputError(
@@ -196,10 +196,13 @@ def _rows(parquet, audio, file, shown, name, cards, need_names):
         for batch in parquet.iter_batches(1 << 10, [group], columns):
             for cells in batch.to_pylist():
                 cells["audio.path"] = (cells.pop(audio, 0) or {}).get("path")
-                if cells[label] in range(len(classes)):
-                    cells[label] = classes[cells[label]]
-                cells = _notes(cells.get("notes")) | cells
-                cells["label"] = cells[label]
+                key = cells.pop(label, None)
+                if key in range(len(classes)):
+                    key = classes[key]
+                # The datasets library writes -1 for a label that is unknown.
+                is_known = key is not None and not (classes and key == -1)
+                more = {"label": key} if is_known else {}
+                cells = _notes(cells.get("notes")) | cells | more
                 cells = {
                     k: "" if v is None else str(v) for k, v in cells.items()
                 }

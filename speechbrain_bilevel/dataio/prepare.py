@@ -131,15 +131,15 @@ def find(
 ):
     """Find trials like ``find_trials``; return a ``Found``."""
     root, inside = audio_root(data_folder), protocol is None
+    reading = dict(columns=columns, bonafide=bonafide, need_labels=need_labels)
     on_hub = str(data_folder).startswith(HUB)
     if inside and (on_hub or Path(data_folder).is_file()):
         protocol = data_folder
     if protocol is not None:
         protocols = {None: [protocol if on_hub else Path(protocol)]}
-        if os.path.isfile(Path(protocol, "wav.scp")):
-            corpus = KALDI
-        else:
-            corpus = LIST if columns else recognize(protocol, need_labels)
+        is_kaldi = os.path.isfile(Path(protocol, "wav.scp"))
+        corpus = KALDI if is_kaldi else LIST if columns else None
+        corpus = corpus or recognize(protocol, need_labels)
     else:
         corpus, protocols = _protocols_of(root, partition)
     if corpus is KALDI:
@@ -154,22 +154,12 @@ def find(
         if trials.empty:
             raise _no_protocol(root)
     else:
-        trials = []
-        for part, paths in protocols.items():
-            for path in paths:
-                read = read_protocol(
-                    path,
-                    columns,
-                    bonafide,
-                    need_labels=need_labels,
-                    partition=part,
-                )
-                if corpus is not PARQUET:
-                    own = Path(os.path.relpath(path.parent, root)).as_posix()
-                    folders = (own, ".") if inside else (".", own)
-                    read = _locate(read, root, corpus, folders)
-                trials.append(read)
-        trials = pd.concat(trials, ignore_index=True).astype(DTYPES)
+        parts = [
+            _read(path, part, root, corpus, inside, reading)
+            for part, paths in protocols.items()
+            for path in paths
+        ]
+        trials = pd.concat(parts, ignore_index=True).astype(DTYPES)
     files = [path for paths in protocols.values() for path in paths]
     _refuse_contradictions(trials, files[0])
     trials = _of_partition(trials, partition, files[0])
@@ -184,6 +174,15 @@ def find(
     return Found(trials, corpus, files)
 
 
+def _read(path, partition, root, corpus, inside, reading):
+    """Read a protocol, and find the audio of its trials."""
+    trials = read_protocol(path, partition=partition, **reading)
+    if corpus is PARQUET:
+        return trials
+    own = Path(os.path.relpath(path.parent, root)).as_posix()
+    return _locate(trials, root, corpus, (own, ".") if inside else (".", own))
+
+
 def _refuse_contradictions(trials, source):
     """Raise an ``InputError`` if a file is there with two labels."""
     again = trials[trials.path.duplicated(keep=False)]
@@ -191,8 +190,7 @@ def _refuse_contradictions(trials, source):
     if twice := labels.index[labels > 1].tolist():
         raise InputError(
             f"{source}: files that are both bona fide and spoof: "
-            f"{listed(twice)}. Expected one label for each; find out which is "
-            "right"
+            f"{listed(twice)}. Expected one label; find out which is right"
         )
 
 

@@ -71,8 +71,7 @@ LABEL_WORDS = {
     **dict.fromkeys(("spoof", "spoofed", "fake", "deepfake"), SPOOF),
 }
 
-#: What a list must have, for messages.
-LIST_HEADER = (
+_HEADER = (
     "a header, separated by commas, tabs, semicolons or |, with path (or wav, "
     "file, filename, ...) and label (or key, cm-label), and if known id, "
     "speaker, attack and partition"
@@ -98,6 +97,8 @@ _EXPECTED_ROW = (
 # replaces $words, so no other characters are accepted.
 _NAME = re.compile(r"[\w.-]+")
 _DIGITS = {"1.0": "1", "true": "1", "0.0": "0", "false": "0"}
+# What a list must have one of.
+_NAMED = "path", "utt", "id"
 # What lists write for the attack of bona fide speech.
 _NO_ATTACK = "", NO_ATTACK, "a00", "0"
 
@@ -272,7 +273,7 @@ def recognize(path, need_labels=True):
         for corpus in CORPORA:
             if corpus.is_list and _is_header_of(corpus, names):
                 return corpus
-        if _is_header(names) and (_has_label(names) or not need_labels):
+        if _has(names, *_NAMED) and (_has(names, "label") or not need_labels):
             return LIST
     cells = first.split()
     columns = [corpus for corpus in CORPORA if not corpus.is_list]
@@ -292,19 +293,15 @@ def recognize(path, need_labels=True):
     )
     raise InputError(
         f"{path}: the first line, {shorten(first)}, is of no known protocol. "
-        f"Expected {LIST_HEADER}, or without header, separated by whitespace:"
+        f"Expected {_HEADER}, or without header, separated by whitespace:"
         f"{known}\nGive such a file; `prepare` and `score` can be told what "
         'its columns are, as in --columns "path - label", and `score` takes '
         "lists without labels"
     )
 
 
-def _is_header(names):
-    return any(role_of(name) in ("path", "utt", "id") for name in names)
-
-
-def _has_label(names):
-    return any(role_of(name) == "label" for name in names)
+def _has(names, *roles):
+    return any(role_of(name) in roles for name in names)
 
 
 def _fits(corpus, cells):
@@ -321,9 +318,9 @@ def _fits(corpus, cells):
 def _is_header_of(corpus, names):
     known = [plain(name) for name in names]
     if corpus is MLAAD:
-        return {*corpus.columns} <= {*known} and not _has_label(names)
+        return {*corpus.columns} <= {*known} and not _has(names, "label")
     if corpus is AUDIOFOLDER:
-        return "file_name" in known and _has_label(names)
+        return "file_name" in known and _has(names, "label")
     return known == [*corpus.columns]
 
 
@@ -433,11 +430,11 @@ def _check_name(name):
 # ----------------------------------------------------------------------- lists
 def _list_layout(header):
     """Return the layout of a list, by its header."""
-    for separator, names in ways_to_split(header):
-        if _is_header(names):
-            roles = roles_in_header(names, ("score", "spoof", "bonafide"))
-            return Layout(tuple(roles), separator, has_header=True)
-    raise AssertionError("a header that was recognized")
+    separator, names = next(
+        way for way in ways_to_split(header) if _has(way[1], *_NAMED)
+    )
+    roles = roles_in_header(names, ("score", "spoof", "bonafide"))
+    return Layout(tuple(roles), separator, has_header=True)
 
 
 def _as_said(line, columns):
@@ -445,9 +442,9 @@ def _as_said(line, columns):
     values = {
         "label": lambda cell: cell in ("0", "1") or label_of(cell) is not None
     }
-    kinds = ("path", "utt", "id", "label", "speaker", "attack", "partition")
+    kinds = *_NAMED, "label", "speaker", "attack", "partition"
     layout = layout_as_said(line, columns, dict.fromkeys(kinds) | values)
-    if {"path", "utt", "id"}.isdisjoint(layout.columns):
+    if not {*_NAMED} & {*layout.columns}:
         raise InputError(f"--columns {shorten(columns)}: expected path or utt")
     return layout
 
@@ -509,14 +506,7 @@ def _join(name):
 
 
 def without_place(names):
-    """Return names of trials without folders and the endings of audio files.
-
-    Example
-    -------
-    >>> import pandas as pd
-    >>> without_place(pd.Series(["flac/LA_E_1.flac", "a.b"])).tolist()
-    ['LA_E_1', 'a.b']
-    """
+    """Return names, a column of text, without folders and endings of audio."""
     endings = "|".join(re.escape(ending) for ending in ENDINGS)
     return names.str.replace(rf"(?i)^.*[/\\]|({endings})$", "", regex=True)
 

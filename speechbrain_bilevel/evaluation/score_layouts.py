@@ -42,7 +42,7 @@ class ScoreLayout:
 
     name: str
     columns: str
-    first: str = ""
+    first: tuple = ()
     bonafide: str = ""
 
     def fits(self, cells, bonafide=""):
@@ -121,28 +121,8 @@ def recognize_scores(line, columns=None, bonafide=""):
         return _as_the_user_says(line, columns, bonafide)
     ways = list(ways_to_split(line))
     for separator, cells in ways:
-        names = [plain(cell) for cell in cells]
-        is_known = [role_of(cell) for cell in cells]
-        if not _has_name(is_known):
-            continue
-        if not _has_score(is_known):
-            if "label" in is_known:
-                raise InputError(
-                    f"{shorten(line)} are the names of a key, which has no "
-                    "scores: give it as --protocol, beside a score file"
-                )
-            continue
-        unused = ("label",) if _VERDICTS in names else ()
-        roles = roles_in_header(cells, unused)
-        if _ONE_IS_BONAFIDE in names:
-            bonafide = bonafide or "1"
-        layout = Layout(tuple(roles), separator, has_header=True)
-        used = (
-            name if role_of(name) == role else "-"
-            for name, role in zip(cells, roles)
-        )
-        shown = " ".join(used)
-        return layout, bonafide, f"a table: {shown}"
+        if found := _table(cells, separator, bonafide):
+            return found
     fits = {}
     for separator, cells in ways:
         for layout in LAYOUTS:
@@ -150,9 +130,27 @@ def recognize_scores(line, columns=None, bonafide=""):
                 fits.setdefault(layout, separator)
     if len(fits) > 1:
         raise _ambiguous(line, [layout.columns for layout in fits])
-    for layout, separator in fits.items():
-        return _described(layout, separator, bonafide)
+    if fits:
+        return _described(*next(iter(fits.items())), bonafide)
     return _by_number_of_columns(line, bonafide)
+
+
+def _table(names, separator, bonafide):
+    """Return how to read a table with this header; None if it is none."""
+    known, roles = [plain(name) for name in names], [*map(role_of, names)]
+    if not _has_name(roles) or {"label", "score", "spoof"}.isdisjoint(roles):
+        return None
+    if not _has_score(roles):
+        raise InputError(
+            f"{shorten(' '.join(names))} are the names of a key, which has no "
+            "scores: give it as --protocol, beside a score file"
+        )
+    roles = roles_in_header(names, ("label",) if _VERDICTS in known else ())
+    pairs = zip(names, roles)
+    shown = " ".join(n if role_of(n) == role else "-" for n, role in pairs)
+    layout = Layout(tuple(roles), separator, has_header=True)
+    digit = bonafide or ("1" if _ONE_IS_BONAFIDE in known else "")
+    return layout, digit, f"a table: {shown}"
 
 
 def _as_the_user_says(line, columns, bonafide):
@@ -201,8 +199,7 @@ def _ambiguous(line, readings):
     choices = " or ".join(f'--columns "{each}"' for each in readings)
     return InputError(
         f"{shorten(line)} can be read in {len(readings)} ways; say which: "
-        f"{choices} (spoof and bonafide: a logit of each class; a key of 0 or "
-        "1 needs --bonafide too)"
+        f"{choices} (two logits; a key of 0 or 1 needs --bonafide too)"
     )
 
 

@@ -332,8 +332,8 @@ def _read(path):
         # torch's own message says how to run the code anyway.
         raise InputError(
             "is damaged, no file of torch or safetensors, or holds code or "
-            "objects, of which nothing was run; "
-            "whoever made it can save its state dict alone"
+            "objects, of which nothing was run; whoever made it can save its "
+            "state dict alone"
         ) from error
 
 

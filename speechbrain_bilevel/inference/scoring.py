@@ -256,8 +256,8 @@ class ResumableScoreFile:
         if names := [n for _, n, _ in repeated(trials.utt, trials.index)]:
             raise InputError(
                 f"{len(set(names))} names stand for more than one trial, "
-                f"first of all {printable(names[0], 60)}; score lists with the same names one "
-                "by one"
+                f"first of all {printable(names[0], 60)}; score lists with the "
+                "same names one by one"
             )
         has_labels = not (trials.label == NO_LABEL).any()
         usual = "asvspoof2019" if has_labels else "asvspoof2021"

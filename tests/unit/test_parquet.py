@@ -119,6 +119,17 @@ def test_bad_rows_are_counted(tmp_path):
     assert "unknown label '2'" in message and "a.parquet#3: " in message
 
 
+@pytest.mark.parametrize("label", [None, -1])
+def test_labels_that_are_not_known(tmp_path, label):
+    rows = [row(number, label) for number in range(2)]
+    if label is None:
+        rows = [{k: v for k, v in r.items() if k != "label"} for r in rows]
+    path = write(tmp_path / "hidden.parquet", rows)
+    assert "label" in refusal(read_protocol, path)
+    trials = read_protocol(path, need_labels=False)
+    assert trials.label.tolist() == ["-", "-"]
+
+
 def test_other_columns_on_request(folder):
     codecs = {"keep": ["utterance_id", "codec"]}
     trials = read_protocol(folder, keep=["utterance_id"])
