@@ -84,6 +84,7 @@ def prepare_asvspoof2019(data_folder, save_folder, skip_prep=False):
     if _is_prepared(save_folder, source):
         logger.info("%s is prepared already: skipped", save_folder)
         return
+    _refuse_others(save_folder)
     tables = {
         partition: locate_audio(
             read_asvspoof2019_protocol(data_folder, partition),
@@ -201,11 +202,29 @@ def _sha256(path):
 
 
 def _is_prepared(save_folder, source):
+    stamp = _stamp(save_folder)
+    return stamp == {**source, "csv": _describe_csvs(save_folder)}
+
+
+def _refuse_others(save_folder):
+    """Refuse to replace manifests that were not written here, or edited."""
+    written = _stamp(save_folder).get("csv", {})
+    for partition, digest in _describe_csvs(save_folder).items():
+        if digest not in (None, written.get(partition)):
+            raise InputError(
+                f"{save_folder / partition}.csv: was not written by this "
+                "script, or edited since; to keep it, train with skip_prep: "
+                "True, or give another manifest_folder; to prepare again, "
+                "delete it"
+            )
+
+
+def _stamp(save_folder):
     try:
         stamp = json.loads((save_folder / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return stamp == {**source, "csv": _describe_csvs(save_folder)}
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
 
 
 if __name__ == "__main__":

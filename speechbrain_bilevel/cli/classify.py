@@ -160,21 +160,26 @@ class _Plots:
 
     def __init__(self, folder):
         from speechbrain_bilevel.evaluation.plots import require_matplotlib
-        from speechbrain_bilevel.utils.files import check_target
+        from speechbrain_bilevel.utils.files import MARK, check_target
 
         require_matplotlib()
-        check_target(os.path.join(folder, "plot.png"))
+        check_target(os.path.join(folder, "plot.png"), MARK.encode())
         self.folder, self.names = folder, set()
 
     def __call__(self, verdict):
         from speechbrain_bilevel.inference.verdicts import draw_verdict
-        from speechbrain_bilevel.utils.files import write_atomically
+        from speechbrain_bilevel.utils.files import (
+            MARK,
+            check_target,
+            write_atomically,
+        )
 
         stem = os.path.basename(verdict.path)
         numbered = (f"{stem} ({n})" for n in itertools.count(1))
         names = itertools.chain([stem], numbered)
         name = next(name for name in names if name not in self.names)
         self.names.add(name)
+        check_target(os.path.join(self.folder, f"{name}.png"), MARK.encode())
         write_atomically(self.folder, {f"{name}.png": draw_verdict(verdict)})
 
 

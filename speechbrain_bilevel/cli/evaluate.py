@@ -110,9 +110,8 @@ def run(args):
     from speechbrain_bilevel.evaluation.report import check_report, write_report
 
     _refuse_idle_options(args)
-    inputs = [*args.scores, args.protocol, args.asv_scores, args.asv_protocol]
     if args.output is not None:
-        check_report(args.output, inputs)
+        check_report(args.output)
     asv = None
     if args.asv_scores:
         # As for the countermeasure, official figures are those of eval.

@@ -8,7 +8,7 @@ from speechbrain_bilevel.cli.options import (
     finite_number,
 )
 from speechbrain_bilevel.utils.errors import InputError, printable
-from speechbrain_bilevel.utils.files import check_target, refuse_overwriting
+from speechbrain_bilevel.utils.files import check_target
 
 
 def add_calibrate(commands):
@@ -110,8 +110,6 @@ def _apply(args, title):
     from speechbrain_bilevel.evaluation.score_files import write_cm_scores
 
     check_target(args.output)
-    inputs = [*args.scores, *(args.learn or []), args.protocol]
-    refuse_overwriting([args.output], [*inputs, args.dev_protocol])
     trials, scores, readings = _read_systems(
         args, args.scores, args.protocol, args.partition, "eval"
     )

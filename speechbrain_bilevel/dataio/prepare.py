@@ -6,7 +6,6 @@ import functools
 import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,7 +27,6 @@ from speechbrain_bilevel.dataio.corpora import (
     KALDI,
     LIST,
     PARQUET,
-    Corpus,
     is_nearly_official,
 )
 from speechbrain_bilevel.dataio.decoding import empty
@@ -51,7 +49,6 @@ from speechbrain_bilevel.dataio.protocols import (
 from speechbrain_bilevel.utils.errors import InputError, listed
 from speechbrain_bilevel.utils.files import (
     check_target,
-    refuse_overwriting,
     write_atomically,
 )
 
@@ -64,14 +61,6 @@ _LINES = 1 << 14
 
 
 # ------------------------------------------------------------- find the trials
-class Found(NamedTuple):
-    """What ``find`` finds: the trials, their corpus, and the files read."""
-
-    trials: pd.DataFrame
-    corpus: Corpus
-    protocols: list
-
-
 def find_trials(data_folder, partition=None, protocol=None, **options):
     """Read a partition's trials from the data folder of any known corpus.
 
@@ -117,7 +106,7 @@ def find_trials(data_folder, partition=None, protocol=None, **options):
     >>> find_trials(folder).speaker[0]
     'Alec_Guinness'
     """
-    return find(data_folder, partition, protocol, **options).trials
+    return find(data_folder, partition, protocol, **options)[0]
 
 
 def find(
@@ -129,7 +118,7 @@ def find(
     bonafide_folder=None,
     need_labels=True,
 ):
-    """Find trials like ``find_trials``; return a ``Found``."""
+    """Find trials like ``find_trials``; return them and their ``Corpus``."""
     root, inside = audio_root(data_folder), protocol is None
     reading = dict(columns=columns, bonafide=bonafide, need_labels=need_labels)
     on_hub = str(data_folder).startswith(HUB)
@@ -160,18 +149,18 @@ def find(
             for path in paths
         ]
         trials = pd.concat(parts, ignore_index=True).astype(DTYPES)
-    files = [path for paths in protocols.values() for path in paths]
-    _refuse_contradictions(trials, files[0])
-    trials = _of_partition(trials, partition, files[0])
+    source = next(iter(protocols.values()))[0]
+    _refuse_contradictions(trials, source)
+    trials = _of_partition(trials, partition, source)
     if bonafide_folder is not None:
         if (trials.label == BONAFIDE).any():
             raise InputError(
-                f"{files[0]}: has bona fide trials of its own, so that "
+                f"{source}: has bona fide trials of its own, so that "
                 "--bonafide-folder is not needed; leave it out"
             )
         more = read_bonafide_folder(bonafide_folder, trials.partition[0])
         trials = pd.concat([trials, more], ignore_index=True).astype(DTYPES)
-    return Found(trials, corpus, files)
+    return trials, corpus
 
 
 def _read(path, partition, root, corpus, inside, reading):
@@ -521,10 +510,7 @@ def write_manifest(
     """
     out_csv = Path(out_csv)
     check_target(out_csv)
-    trials, corpus, protocols = find(
-        data_folder, partition, protocol, **options
-    )
-    refuse_overwriting([out_csv], protocols)
+    trials, corpus = find(data_folder, partition, protocol, **options)
     root = os.path.realpath(audio_root(data_folder))
     if "$" in root or not root.isprintable():
         raise InputError(

@@ -17,6 +17,7 @@ from speechbrain_bilevel.evaluation.score_files import split_classes
 from speechbrain_bilevel.metrics.eer import det_curve
 from speechbrain_bilevel.metrics.tdcf import tdcf_coefficients, tdcf_curve
 from speechbrain_bilevel.utils.errors import InputError, printable
+from speechbrain_bilevel.utils.files import MARK
 
 # Okabe and Ito's colors, which color-blind readers can distinguish; wine red
 # instead of their yellow, which is too faint on white.
@@ -123,7 +124,8 @@ def png(figure):
     """Return a figure as PNG bytes, at 300 dots per inch."""
     file = io.BytesIO()
     with style():
-        figure.savefig(file, format="png", dpi=300)
+        metadata = {"Software": MARK}
+        figure.savefig(file, format="png", dpi=300, metadata=metadata)
     return file.getvalue()
 
 

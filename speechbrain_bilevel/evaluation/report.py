@@ -22,11 +22,13 @@ from speechbrain_bilevel.evaluation.format import (
 )
 from speechbrain_bilevel.utils.errors import printable
 from speechbrain_bilevel.utils.files import (
+    MARK,
     check_target,
-    refuse_overwriting,
+    is_marked,
     write_atomically,
 )
 
+_MARK = MARK.encode()
 _TEXTS = "metrics.json", "metrics.txt", "report.html"
 # "tdcf.png" only if there is a t-DCF.
 _PNGS = "det.png", "attacks.png", "tdcf.png", "scores.png"
@@ -35,8 +37,8 @@ _PNGS = "det.png", "attacks.png", "tdcf.png", "scores.png"
 def write_report(report, folder):
     """Write metrics.json, metrics.txt, report.html and a PNG of each figure.
 
-    ``folder`` is created if it does not exist; files of these names are
-    replaced, see ``write_atomically``. Raise an ``InputError`` if matplotlib is
+    ``folder`` is created if it does not exist; an earlier report in it is
+    replaced, see ``check_report``. Raise an ``InputError`` if matplotlib is
     missing or the folder cannot be written.
     """
     figures = plots.draw(report)
@@ -47,23 +49,30 @@ def write_report(report, folder):
         "report.html": render(report, figures),
     }
     contents |= {f"{n}.png": plots.png(each) for n, each in figures.items()}
+    check_report(folder)
     write_atomically(folder, contents)
     # An earlier report may have had more figures.
     for name in set(_PNGS) - set(contents):
         Path(folder, name).unlink(missing_ok=True)
 
 
-def check_report(folder, inputs):
+def check_report(folder):
     """Check, before long work, that ``write_report`` can write to ``folder``.
 
-    Raise an ``InputError`` if it could not, or would overwrite one of
-    ``inputs``, files that are read (None is skipped).
+    Raise an ``InputError`` if it could not, or would replace a file that it did
+    not write.
     """
     plots.require_matplotlib()
-    targets = [Path(folder, name) for name in (*_TEXTS, *_PNGS)]
-    for target in targets:
-        check_target(target)
-    refuse_overwriting(targets, inputs)
+    is_ours = _has_report(folder)
+    for name in (*_TEXTS, *_PNGS):
+        # A text has no mark of its own.
+        path = Path(folder, name)
+        check_target(path, b"" if name == "metrics.txt" and is_ours else _MARK)
+
+
+def _has_report(folder):
+    path = Path(folder, "metrics.json")
+    return path.is_file() and is_marked(path, _MARK)
 
 
 def as_dict(report):
@@ -83,6 +92,7 @@ def as_dict(report):
     if report.asv_rates:
         asv = {"scores": report.asv.path, **asdict(report.asv_rates)}
     return {
+        "made_by": MARK,
         "systems": [_system(system) for system in report.evaluations],
         "comparisons": [
             {**asdict(found), "difference": _estimate(found.difference)}

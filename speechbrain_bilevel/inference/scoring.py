@@ -96,7 +96,9 @@ def score_trials(
     num_samples = detector.hparams.num_samples
     if full_length:
         _check_full_length(detector.mods.network, trim_silence)
-    check_target(path)
+    # An existing score file is dealt with below.
+    check_target(path, b"")
+    check_target(path.with_name(f"{path.name}.json"), b'{"fingerprint"')
     settings = {
         **detector.settings,
         "trim_silence": trim_silence,

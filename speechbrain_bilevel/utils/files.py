@@ -8,6 +8,10 @@ from pathlib import Path
 
 from speechbrain_bilevel.utils.errors import InputError
 
+#: Is in the head of files that commands may replace.
+MARK = "speechbrain_bilevel"
+_HEAD = 4096
+
 
 def write_atomically(folder, contents):
     """Write files to a folder, each completely or not at all.
@@ -38,13 +42,20 @@ def write_atomically(folder, contents):
                 Path(temporary).unlink(missing_ok=True)
 
 
-def check_target(path):
+def check_target(path, mark=None):
     """Check, before long work, that its result can be written to ``path``.
 
-    The folder need not exist. Raise an ``InputError`` if it is not possible.
+    The folder need not exist. A file that exists may be replaced only if this
+    package wrote it: ``mark``, bytes, is then among the first of the file.
+    Raise an ``InputError`` if it is not so, or cannot be written.
     """
     try:
         target = _target(path)
+        if target.exists() and not is_marked(target, mark):
+            raise InputError(
+                f"{path}: exists, and this command did not write it; choose a "
+                "new name, or delete it, so that nothing is lost"
+            )
         folder = target.parent
         while not folder.exists():
             folder = folder.parent
@@ -52,6 +63,12 @@ def check_target(path):
             os.unlink(file.name)
     except OSError as error:
         raise _not_written(path, error) from error
+
+
+def is_marked(path, mark):
+    """Whether a file has these bytes among its first; None is in no file."""
+    with open(path, "rb") as file:
+        return mark is not None and mark in file.read(_HEAD)
 
 
 def _not_written(path, error):
@@ -82,18 +99,3 @@ def _open_temporary(path):
     """Open a new file beside the path, never an existing file or link."""
     name = f".{path.name}.{secrets.token_hex(4)}.tmp"
     return open(path.with_name(name), "xb")
-
-
-def refuse_overwriting(targets, inputs):
-    """Raise an ``InputError`` if a target is the same file as an input.
-
-    Inputs that are None are skipped.
-    """
-    inputs = [path for path in inputs if path and os.path.exists(path)]
-    for target in filter(os.path.exists, targets):
-        for path in inputs:
-            if os.path.samefile(target, path):
-                raise InputError(
-                    f"{target}: would replace the input {path}; choose another "
-                    "name to write to, so that nothing is lost"
-                )

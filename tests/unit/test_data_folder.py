@@ -20,7 +20,7 @@ from speechbrain_bilevel.dataio.corpora import (
     CORPORA,
     Corpus,
 )
-from speechbrain_bilevel.dataio.prepare import find, find_trials
+from speechbrain_bilevel.dataio.prepare import find_trials
 from speechbrain_bilevel.dataio.protocols import (
     asvspoof2019_protocol_path,
     read_protocol,
@@ -65,7 +65,6 @@ def test_find_names_the_partitions_that_there_are(la2019):
 )
 def test_find_in_every_place(tmp_path, place, content, partition):
     path = write(tmp_path / place, content)
-    assert find(tmp_path, partition).protocols == [path]
     found = rows(find_trials(tmp_path, partition))
     assert found == [r for r in rows(read_protocol(path)) if r[-1] == partition]
     assert found

@@ -447,13 +447,13 @@ FOLDERS = {
 
 @pytest.mark.parametrize("files, partition", FOLDERS.values(), ids=FOLDERS)
 def test_folders_that_say_what_is_in_them(corpus, files, partition):
-    found = find(corpus(files), partition)
-    assert found.corpus.name == "folders"
+    trials, found = find(corpus(files), partition)
+    assert found.name == "folders"
     expected = {
         path: row for path, row in files.items() if partition in (None, row[-1])
     }
-    trials = found.trials[["label", "attack", "partition"]]
-    assert dict(zip(found.trials.path, rows(trials))) == expected
+    columns = trials[["label", "attack", "partition"]]
+    assert dict(zip(trials.path, rows(columns))) == expected
 
 
 def test_spoofs_only_are_joined_with_bona_fide_speech(corpus):
@@ -521,9 +521,9 @@ def test_mlaad(corpus):
             "fake/de/vits_train/meta.csv": MLAAD + "2.wav|y|de|vits|c, d\n",
         },
     )
-    found = find(folder, bonafide_folder=folder / "mailabs")
-    assert found.corpus.name == "MLAAD"
-    assert rows(found.trials[["path", "attack", "label", "partition"]]) == [
+    trials, found = find(folder, bonafide_folder=folder / "mailabs")
+    assert found.name == "MLAAD"
+    assert rows(trials[["path", "attack", "label", "partition"]]) == [
         ("fake/de/vits_train/2.wav", "vits", "spoof", "eval"),
         ("fake/en/bark/1.wav", "suno/bark", "spoof", "eval"),
         (str(folder / "mailabs/3.wav"), "-", "bonafide", "eval"),
@@ -582,9 +582,9 @@ def kaldi(corpus, **texts):
 
 def test_kaldi(corpus):
     folder = kaldi(corpus)
-    found = find(folder)
-    assert found.corpus.name == "Kaldi"
-    assert rows(found.trials) == [
+    trials, found = find(folder)
+    assert found.name == "Kaldi"
+    assert rows(trials) == [
         ("utt1", "b.wav", "ann", "-", "bonafide", "eval"),
         ("utt2", "s s.wav", "bob", "spoof", "spoof", "eval"),
     ]
