@@ -18,6 +18,7 @@ from speechbrain_bilevel.hypergradients.base import (
     Step,
     members,
 )
+from speechbrain_bilevel.utils.checkpoints import EpochRecords
 from speechbrain_bilevel.utils.distributed import (
     average_gradients,
     broadcast_buffers,
@@ -108,6 +109,7 @@ class BilevelMixin:
         self.bilevel_step = self.upper_optimizer = None
         self.level_optimizers = {"lower": {}, "upper": {}}
         self.schedules, self.left_out = {}, {}
+        self.records = EpochRecords()
         self._begin_epoch()
         #: Attributes that hold no state of the Brain's.
         self._not_state = {*vars(self), "_not_state"} - of_the_brain
@@ -400,6 +402,7 @@ class BilevelMixin:
         compatibility.check(self, step)
         self.hypergradient.setup(step)
         self._add_recoverables("{}", self.hypergradient.recoverables())
+        self._add_recoverables("{}", {"level_records": self.records})
 
     def _make_upper_optimizer(self, step):
         parameters = step.upper_params
@@ -450,7 +453,9 @@ class BilevelMixin:
             super()._fit_train(train_set, epoch, enable)
 
     def _begin_epoch(self):
-        self.records = {}
+        if self.step == 0:
+            # Not resumed within the epoch.
+            self.records.values.clear()
         self.since_upper = 0
         if self.bilevel_step is not None:
             self.bilevel_step.begin_epoch()
@@ -472,7 +477,7 @@ class BilevelMixin:
 
     def _warn_no_upper_step(self, epoch):
         has_upper = self.upper_optimizer is not None
-        if has_upper and "upper/loss" not in self.records:
+        if has_upper and "upper/loss" not in self.records.values:
             logger.warning(
                 f"no upper step in epoch {epoch}: it has fewer steps than "
                 f"upper_every, {self.upper_every}"
@@ -480,7 +485,7 @@ class BilevelMixin:
 
     def record(self, name, value):
         """Store a number of this step, a scalar tensor, for ``level_stats``."""
-        self.records.setdefault(name, []).append(value.detach())
+        self.records.add(name, value)
 
     def level_stats(self):
         """Return statistics since the epoch began, for the train log.
@@ -493,10 +498,7 @@ class BilevelMixin:
             hypergradient's implicit term relative to the direct one, if there
             is one; and the learning rates.
         """
-        stats = {}
-        for name, values in self.records.items():
-            values = torch.stack(values).float()
-            stats[name] = values[values.isfinite()].mean().item()
+        stats = self.records.means()
         if stats.get("upper/direct_norm"):
             ratio = stats["upper/implicit_norm"] / stats["upper/direct_norm"]
             stats["upper/implicit_to_direct"] = ratio

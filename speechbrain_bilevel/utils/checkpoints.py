@@ -1,19 +1,69 @@
-"""A Checkpointer whose checkpoints are always complete."""
+"""A Checkpointer whose checkpoints are always complete, and what is in them."""
 
 import logging
 import pickle
 import shutil
 
-from speechbrain.utils.checkpoints import Checkpointer
+import torch
+from speechbrain.utils.checkpoints import (
+    Checkpointer,
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
+from yaml import YAMLError
 
-from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.errors import InputError, shorten
 
 logger = get_logger(__name__)
 
 
 _UNFINISHED = "unfinished+"
+
+
+@register_checkpoint_hooks
+class EpochRecords:
+    """Numbers of the steps of an epoch, in every checkpoint within it.
+
+    Example
+    -------
+    >>> records = EpochRecords()
+    >>> records.add("loss", torch.tensor(2.0))
+    >>> records.add("loss", torch.tensor(3.0))
+    >>> records.means()
+    {'loss': 2.5}
+    """
+
+    def __init__(self):
+        self.values = {}
+
+    def add(self, name, value):
+        """Add a number, a scalar tensor."""
+        self.values.setdefault(name, []).append(value.detach())
+
+    def means(self):
+        """Return the mean of each name's numbers, without infinite ones."""
+        stacks = self._stacked().items()
+        return {name: x[x.isfinite()].mean().item() for name, x in stacks}
+
+    def _stacked(self):
+        return {
+            name: torch.stack([value.float().cpu() for value in values])
+            for name, values in self.values.items()
+        }
+
+    @mark_as_saver
+    def save(self, path):
+        """Save the numbers."""
+        torch.save(self._stacked(), path)
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch):
+        """Load the numbers, unless the epoch is at its end."""
+        saved = {} if end_of_epoch else torch.load(path, weights_only=True)
+        self.values = {name: [*values] for name, values in saved.items()}
 
 
 class AtomicCheckpointer(Checkpointer):
@@ -34,6 +84,10 @@ class AtomicCheckpointer(Checkpointer):
     >>> checkpointer.find_checkpoint().path == checkpoint.path
     True
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.told = set()
 
     def save_checkpoint(self, *args, verbosity=logging.INFO, **kwargs):
         """Save a checkpoint; see ``Checkpointer.save_checkpoint``.
@@ -84,6 +138,29 @@ class AtomicCheckpointer(Checkpointer):
             *args, importance_keys=list(importance_keys), **kwargs
         )
 
+    def list_checkpoints(self):
+        """List all checkpoints, but name and leave out those without intact
+        CKPT.yaml. Raise an ``InputError`` if there is no other."""
+        found, damaged = [], []
+        for folder in self._list_checkpoint_dirs():
+            try:
+                found += self._construct_checkpoint_objects([folder])
+                # By which SpeechBrain finds the newest.
+                found[-1].meta["unixtime"]
+            except (OSError, ValueError, TypeError, KeyError, YAMLError):
+                found = [each for each in found if each.path != folder]
+                damaged.append(str(folder))
+        if damaged and not found:
+            raise InputError(
+                f"{', '.join(damaged)}: damaged, and there is no other "
+                "checkpoint to go on from; delete this folder to start anew"
+            )
+        for folder in damaged:
+            if folder not in self.told:
+                logger.warning(f"{folder}: CKPT.yaml is damaged; passed over")
+        self.told.update(damaged)
+        return found
+
     def load_checkpoint(self, checkpoint):
         """Load a checkpoint; see ``Checkpointer.load_checkpoint``.
 
@@ -99,13 +176,25 @@ class AtomicCheckpointer(Checkpointer):
             RuntimeError,
             ValueError,
             KeyError,
+            TypeError,
             EOFError,
+            YAMLError,
             pickle.UnpicklingError,
         ) as error:
+            others = [
+                (each.meta["unixtime"], str(each.path))
+                for each in self.list_checkpoints()
+                if each.path != checkpoint.path
+            ]
+            advice = (
+                "use another output_folder or the sizes it was trained with"
+            )
+            if others:
+                advice += "; if it is damaged, delete it, to go on from "
+                advice += max(others)[1]
             raise InputError(
                 f"{checkpoint.path}: the checkpoint does not fit what this "
-                "YAML builds; use another output_folder or the sizes it was "
-                f"trained with ({error})"
+                f"YAML builds ({shorten(str(error), 300)}); {advice}"
             ) from error
 
     def _new_checkpoint_dirpath(self):

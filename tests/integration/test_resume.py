@@ -68,6 +68,11 @@ def test_interrupted_in_mid_epoch(yaml, corpus, tmp_path, monkeypatch):
         for name in ("broken", "unbroken")
     ]
     assert (scores[0] == scores[1]).all()
+    logs = [
+        (tmp_path / name / "train_log.txt").read_text()
+        for name in ("broken", "unbroken")
+    ]
+    assert logs[0] == logs[1]
 
 
 def test_killed_process(corpus, tmp_path):

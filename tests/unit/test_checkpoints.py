@@ -206,3 +206,40 @@ def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, change):
         checkpointer.recover_if_possible()
     [name] = checkpoints(tmp_path)
     assert str(error.value).startswith(f"{tmp_path / name}: ")
+
+
+def two_checkpoints(folder):
+    """The older and the newer one, of networks of 1 and of 2."""
+    net = network(1.0)
+    checkpointer = AtomicCheckpointer(folder, {"network": net})
+    older = checkpointer.save_checkpoint(name="older", meta={"unixtime": 1})
+    torch.nn.init.constant_(net.weight, 2.0)
+    return older.path, checkpointer.save_checkpoint(name="newer").path
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"end-of-epoch: true", b"\xff"])
+def test_the_older_one_is_taken_if_the_meta_of_the_newer_is_damaged(
+    tmp_path, caplog, content
+):
+    _, newer = two_checkpoints(tmp_path)
+    (newer / "CKPT.yaml").write_bytes(content)
+    assert recovered(tmp_path) == 1.0
+    assert f"{newer}: CKPT.yaml is damaged; passed over" in caplog.text
+
+
+def test_no_checkpoint_is_left(tmp_path):
+    for path in two_checkpoints(tmp_path):
+        (path / "CKPT.yaml").write_bytes(b"")
+    with pytest.raises(InputError, match="newer: damaged, .* start anew"):
+        recovered(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 1000, b"PK"])
+def test_damaged_contents_name_the_older_one(tmp_path, content):
+    older, newer = two_checkpoints(tmp_path)
+    (newer / "network.ckpt").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        recovered(tmp_path)
+    assert str(newer) in str(caught.value)
+    assert f"delete it, to go on from {older}" in str(caught.value)
+    assert len(str(caught.value)) < 1000
