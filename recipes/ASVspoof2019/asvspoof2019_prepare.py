@@ -84,7 +84,6 @@ def prepare_asvspoof2019(data_folder, save_folder, skip_prep=False):
     if _is_prepared(save_folder, source):
         logger.info("%s is prepared already: skipped", save_folder)
         return
-    _refuse_others(save_folder)
     tables = {
         partition: locate_audio(
             read_asvspoof2019_protocol(data_folder, partition),
@@ -99,17 +98,16 @@ def prepare_asvspoof2019(data_folder, save_folder, skip_prep=False):
     paths = pd.concat([trials.path for trials in tables.values()])
     durations = measure_durations(data_folder, paths, not is_official)
     ends = np.cumsum([len(trials) for trials in tables.values()])
-    write_atomically(
-        save_folder,
-        {
-            f"{partition}.csv": manifest_lines(
-                join_paths(trials, "$data_root"), seconds
-            )
-            for (partition, trials), seconds in zip(
-                tables.items(), np.split(durations, ends[:-1])
-            )
-        },
-    )
+    contents = {
+        f"{partition}.csv": "".join(
+            manifest_lines(join_paths(trials, "$data_root"), seconds)
+        )
+        for (partition, trials), seconds in zip(
+            tables.items(), np.split(durations, ends[:-1])
+        )
+    }
+    _refuse_others(save_folder, contents)
+    write_atomically(save_folder, contents)
     # Last, because it vouches for the others.
     stamp = {**source, "csv": _describe_csvs(save_folder)}
     write_atomically(save_folder, {STAMP: json.dumps(stamp, indent=2)})
@@ -206,16 +204,17 @@ def _is_prepared(save_folder, source):
     return stamp == {**source, "csv": _describe_csvs(save_folder)}
 
 
-def _refuse_others(save_folder):
-    """Refuse to replace manifests that were not written here, or edited."""
+def _refuse_others(save_folder, contents):
+    """Refuse to replace manifests that were written elsewhere, or edited."""
     written = _stamp(save_folder).get("csv", {})
     for partition, digest in _describe_csvs(save_folder).items():
-        if digest not in (None, written.get(partition)):
+        # A killed run may have left those of today without their stamp.
+        new = hashlib.sha256(contents[f"{partition}.csv"].encode()).hexdigest()
+        if digest not in (None, new, written.get(partition)):
             raise InputError(
-                f"{save_folder / partition}.csv: was not written by this "
-                "script, or edited since; to keep it, train with skip_prep: "
-                "True, or give another manifest_folder; to prepare again, "
-                "delete it"
+                f"{save_folder / partition}.csv: was written elsewhere, or "
+                "edited since. To keep it, train with skip_prep: True, or give "
+                "another manifest_folder; to prepare again, delete it"
             )
 
 

@@ -100,6 +100,12 @@ def group_folds(attacks, num_folds=3, seed=1234, leaky=False):
     return folds
 
 
+def check_batch_size(name, size, n_trials):
+    """Refuse a batch that is empty, or larger than the training set."""
+    if not 1 <= size <= n_trials:
+        raise InputError(f"{name}: {size}; expected 1 to {n_trials} trials")
+
+
 class PairedBatchSampler(torch.utils.data.Sampler):
     """Yield batches of a lower and an upper part, each as one list of indices.
 
@@ -150,6 +156,9 @@ class PairedBatchSampler(torch.utils.data.Sampler):
             raise InputError(
                 f'epoch_ends: "{epoch_ends}"; expected "lower" or "shorter"'
             )
+        n_trials = sum(map(len, folds[0]))
+        check_batch_size("batch_size", lower_size, n_trials)
+        check_batch_size("upper_batch_size", upper_size, n_trials)
         self.folds = folds
         self.sizes = Fold(lower_size, upper_size)
         self.seed = seed

@@ -1,6 +1,7 @@
 """Load a HyperPyYAML file that may include another one and change entries."""
 
 import io
+import math
 from pathlib import Path
 
 from hyperpyyaml import load_hyperpyyaml, resolve_references
@@ -36,7 +37,8 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
     ------
     InputError
         If a file cannot be read or includes itself, a ``!PLACEHOLDER`` has no
-        value, or a key, a class or an argument of it is unknown.
+        value, a key, a class or an argument of it is unknown, or an override
+        is another kind of number than the entry, or less than 0.
 
     Example
     -------
@@ -52,14 +54,19 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
     Linear(in_features=9, out_features=1, bias=True)
     """
     try:
-        text = _as_text(_read(Path(path)))
+        tree = _read(Path(path))
+        _check_numbers(path, tree, _as_dict(overrides))
+        text = _as_text(tree)
         text = resolve_references(text, overrides, True).read()
         # Each call of HyperPyYAML 1.2.3 leaves references to a later entry
         # that is itself a reference.
         for _ in range(text.count("!ref <")):
             text = resolve_references(text).read()
         hparams = load_hyperpyyaml(text)
+    except InputError:
+        raise
     except (
+        AttributeError,
         ImportError,
         KeyError,
         OSError,
@@ -76,6 +83,33 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
     save = {"hyperparams.yaml": f"# From {path}\n{text}"}
     write_atomically(hparams[save_folder_key], save)
     return hparams
+
+
+def _as_dict(overrides):
+    if isinstance(overrides, str):
+        overrides = YAML(typ="safe").load(overrides)
+    return overrides or {}
+
+
+def _check_numbers(path, tree, overrides):
+    """Refuse overrides that cannot stand for a number of the file."""
+    for key, value in overrides.items():
+        usual = tree.get(key)
+        if not isinstance(usual, (bool, int, float)):
+            continue
+        kinds, expected = (int, float), "a finite number of at least 0"
+        if isinstance(usual, bool):
+            kinds, expected = bool, "True or False"
+        elif isinstance(usual, int):
+            kinds, expected = int, "a whole number of at least 0"
+        is_bool = isinstance(value, bool)
+        least = -math.inf if usual < 0 else 0
+        if (
+            not isinstance(value, kinds)
+            or is_bool != isinstance(usual, bool)
+            or not least <= value < math.inf
+        ):
+            raise InputError(f"{path}: --{key} {value}: expected {expected}")
 
 
 def _read(path):

@@ -230,7 +230,7 @@ def test_the_older_one_is_taken_if_the_meta_of_the_newer_is_damaged(
 def test_no_checkpoint_is_left(tmp_path):
     for path in two_checkpoints(tmp_path):
         (path / "CKPT.yaml").write_bytes(b"")
-    with pytest.raises(InputError, match="newer: damaged, .* start anew"):
+    with pytest.raises(InputError, match="older: damaged, .* start anew"):
         recovered(tmp_path)
 
 

@@ -9,7 +9,6 @@ from full_disk import disk_full_after
 from speechbrain_bilevel.utils.errors import InputError
 from speechbrain_bilevel.utils.files import (
     check_target,
-    refuse_overwriting,
     write_atomically,
 )
 
@@ -96,22 +95,21 @@ def test_a_target_is_checked_before_the_work(tmp_path, name, fault):
 
 def test_a_good_target_is_left_as_it_is(tmp_path):
     (tmp_path / "file").write_text("text")
-    check_target(tmp_path / "file")
+    check_target(tmp_path / "file", b"text")
     check_target(tmp_path / "not" / "there" / "yet")
     assert os.listdir(tmp_path) == ["file"]
     assert (tmp_path / "file").read_text() == "text"
 
 
-@pytest.mark.parametrize("kind", ["same", "symbolic", "hard"])
-def test_an_input_is_known_by_all_its_names(tmp_path, kind):
-    scores, target = tmp_path / "scores.txt", tmp_path / "target"
-    scores.touch()
-    if kind == "same":
-        target = tmp_path / "x" / ".." / "scores.txt"
-        (tmp_path / "x").mkdir()
-    elif kind == "symbolic":
-        target.symlink_to(scores)
-    else:
-        os.link(scores, target)
-    with pytest.raises(InputError, match="would replace the input .*scores.tx"):
-        refuse_overwriting([tmp_path / "new", target], [None, scores])
+@pytest.mark.parametrize("kind", ["file", "link", "empty"])
+def test_only_what_has_the_mark_is_replaced(tmp_path, kind):
+    mine, target = tmp_path / "mine", tmp_path / "target"
+    mine.write_text("" if kind == "empty" else "what was here before")
+    target.symlink_to(mine) if kind == "link" else mine.rename(target)
+    for mark in (None, b"{made by us}"):
+        with pytest.raises(InputError, match="target: exists, and this comm"):
+            check_target(target, mark)
+    check_target(tmp_path / "new")
+    target.write_text("\n{made by us}")
+    check_target(target, b"{made by us}")
+    assert target.read_text() == "\n{made by us}"

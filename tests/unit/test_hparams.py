@@ -93,3 +93,30 @@ def test_what_cannot_be_loaded_is_named(load, text, message):
 def test_unknown_keys_on_the_command_line(load):
     with pytest.raises(InputError, match="learning_rate"):
         load("learning_rate: 0.2", small="--- !include:base.yaml\n{}")
+
+
+@pytest.mark.parametrize(
+    "override, expected",
+    [
+        ("lr: abc", "a finite number"),
+        ("lr: .nan", "a finite number"),
+        ("lr: .inf", "a finite number"),
+        ("lr: -1", "a finite number"),
+        ("lr: true", "a finite number"),
+        ("size: 1.5", "a whole number"),
+        ("size: -1", "a whole number"),
+        ("size: null", "a whole number"),
+        ("size: [1]", "a whole number"),
+        ("flag: maybe", "True or False"),
+        ("flag: 1", "True or False"),
+    ],
+)
+def test_numbers_that_cannot_be(tmp_path, override, expected):
+    yaml = tmp_path / "x.yaml"
+    yaml.write_text(
+        f"output_folder: {tmp_path}\nlr: 0.1\nsize: 3\nflag: False\nany: 1\n"
+    )
+    key = override.split(":")[0]
+    with pytest.raises(InputError, match=f"x.yaml: --{key} .*{expected}"):
+        load_hparams(yaml, override)
+    assert load_hparams(yaml, "lr: 1\nsize: 0\nflag: true")["flag"] is True

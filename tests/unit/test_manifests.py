@@ -123,6 +123,7 @@ def test_in_the_wild_is_wav(tmp_path, manifest):
         "file,speaker,label\n0.wav,Alec Guinness,bona-fide\n"
     )
     for data_folder in (folder, tmp_path):
+        manifest.unlink(missing_ok=True)
         summary = write_manifest(data_folder, manifest)
         assert summary.startswith("In-the-Wild: 1 bona fide, 0 spoof, 0 att")
         assert rows_of(manifest)[0]["wav"] == str(folder / "0.wav")
@@ -204,7 +205,7 @@ def test_same_file_twice_is_checked_once(listed, manifest):
 
 def test_manifest_does_not_replace_its_list(listed):
     before = listed.read_text()
-    with pytest.raises(InputError, match="would replace the input"):
+    with pytest.raises(InputError, match="exists, and this command did not"):
         write_manifest(listed, listed.parent / "calls" / ".." / "list.csv")
     assert listed.read_text() == before
 

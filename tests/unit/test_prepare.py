@@ -147,14 +147,23 @@ def test_prepares_again_when_a_protocol_changes(corpus, saved):
     assert len((saved / "dev.csv").read_text().splitlines()) == len(lines)
 
 
-@pytest.mark.parametrize("damage", ["edit", "delete", "stamp", "half stamp"])
-def test_prepares_again_when_the_output_is_not_its_own(corpus, saved, damage):
+@pytest.mark.parametrize("stamp", [True, False])
+def test_an_edited_manifest_is_not_replaced(corpus, saved, stamp):
+    prepare_asvspoof2019(corpus, saved)
+    edited = (saved / "eval.csv").read_text().replace("bonafide", "spoof")
+    (saved / "eval.csv").write_text(edited)
+    if not stamp:
+        (saved / "prepare.json").unlink()
+    with pytest.raises(InputError, match=r"eval.csv: was .* edited .*delete"):
+        prepare_asvspoof2019(corpus, saved)
+    assert (saved / "eval.csv").read_text() == edited
+
+
+@pytest.mark.parametrize("damage", ["delete", "stamp", "half stamp"])
+def test_prepares_again_what_is_not_whole(corpus, saved, damage):
     prepare_asvspoof2019(corpus, saved)
     contents = {name: (saved / name).read_text() for name in WRITTEN}
-    if damage == "edit":
-        edited = contents["eval.csv"].replace("bonafide", "spoof")
-        (saved / "eval.csv").write_text(edited)
-    elif damage == "delete":
+    if damage == "delete":
         (saved / "eval.csv").unlink()
     elif damage == "stamp":
         (saved / "prepare.json").unlink()

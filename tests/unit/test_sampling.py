@@ -222,11 +222,21 @@ def test_a_stream_that_runs_out_is_shuffled_again():
 
 @pytest.mark.parametrize(
     "lower, upper, ends",
-    [(40, 1, "lower"), (40, 1, "shorter"), (1, 15, "shorter")],
+    [(22, 1, "lower"), (22, 1, "shorter"), (1, 15, "shorter")],
 )
 def test_too_few_trials_for_a_batch(lower, upper, ends):
     with pytest.raises(InputError, match=rf"batch of {lower} \+ {upper};"):
         PairedBatchSampler(FOLDS, lower, upper, epoch_ends=ends)
+
+
+@pytest.mark.parametrize(
+    "sizes, name", [((40, 1), "batch_size"), ((1, 10**5), "upper_batch_size")]
+)
+def test_a_batch_is_no_larger_than_the_training_set(sizes, name):
+    with pytest.raises(InputError, match=f"^{name}: .* expected 1 to 25 tr"):
+        PairedBatchSampler(FOLDS, *sizes)
+    with pytest.raises(InputError, match="^batch_size: 0; expected 1 to 25"):
+        PairedBatchSampler(FOLDS, 0, 1)
 
 
 def test_a_batch_is_taken_apart_where_it_was_put_together():

@@ -167,10 +167,10 @@ def dataio_prep(hparams):
             folds, *sizes, seed, hparams["epoch_ends"], weights
         )
         return sets, loader_kwargs
+    sampling.check_batch_size("batch_size", hparams["batch_size"], len(attacks))
     loader_kwargs |= {"batch_size": hparams["batch_size"], "drop_last": True}
-    if weights is None:
-        loader_kwargs["shuffle"] = True
-    else:
+    loader_kwargs["shuffle"] = weights is None
+    if weights is not None:
         loader_kwargs["sampler"] = ReproducibleWeightedRandomSampler(
             weights, len(weights), replacement=True, seed=seed
         )
