@@ -192,17 +192,22 @@ def _table(verdicts):
                 print(f"    channel {number}: {_in_words(channel)}")
             for span in getattr(verdict, "suspicious", ()):
                 print(
-                    f"    spoof {span.score:+10.4f}  {span.start:.1f} to "
+                    f"    spoof {_number(span.score)}  {span.start:.1f} to "
                     f"{span.end:.1f} s"
                 )
             sys.stdout.flush()
         yield verdict
 
 
+def _number(score):
+    # Of an uncalibrated network, it may have hundreds of digits.
+    return f"{score:+10.4f}" if abs(score) < 1e6 else f"{score:+10.4g}"
+
+
 def _in_words(verdict):
     if verdict.error is not None:
         return "no verdict"
-    return f"{verdict.label:8} {verdict.score:+10.4f} {verdict.heard:6.1f} s"
+    return f"{verdict.label:8} {_number(verdict.score)} {verdict.heard:6.1f} s"
 
 
 def _json(verdicts):

@@ -462,6 +462,8 @@ def list_parser(corpus, partition, bonafide="", need_labels=True):
         # SpeechBrain's and others' manifests start with a name for the data
         # folder; a backslash separates folders on Windows.
         path = re.sub(r"^\$(data_root|ROOT)/", "", path.replace("\\", "/"))
+        # So that a file that is there twice is noticed.
+        path = re.sub(r"^(\./+)+", "", path)
         if not path:
             raise InputError("no path")
         if ".." in path.split("/"):

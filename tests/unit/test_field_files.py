@@ -393,7 +393,8 @@ def test_a_bad_first_line_is_no_header(tmp_path):
 
 def test_one_file_with_two_labels(corpus):
     folder = corpus(
-        ["b.wav"], **{"list.csv": "path,label\nb.wav,real\n./b.wav,fake\n"}
+        ["b.wav"],
+        **{"list.csv": "id,path,label\n1,b.wav,real\n2,./b.wav,fake\n"},
     )
     with pytest.raises(InputError, match=r"both bona fide .*1 \(b.wav\)"):
         find_trials(folder / "list.csv")
