@@ -102,6 +102,11 @@ class BilevelMixin:
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{key}: {value}; expected 1 or more")
             setattr(self, key, value)
+        if self.grad_accumulation_factor < 1:
+            raise InputError(
+                f"grad_accumulation_factor: {self.grad_accumulation_factor}; "
+                "expected 1 or more"
+            )
         if self.hypergradient is not None:
             self._check_hparams(hparams)
             self._check_methods()

@@ -77,6 +77,8 @@ def prepare_asvspoof2019(data_folder, save_folder, skip_prep=False):
     """
     if skip_prep:
         return
+    if not data_folder:
+        raise InputError("data_folder is empty; expected the folder LA")
     data_folder = Path(os.path.abspath(data_folder))
     save_folder = Path(save_folder)
     _check_layout(data_folder)

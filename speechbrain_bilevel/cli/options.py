@@ -88,13 +88,12 @@ def _device(name):
     name = infer_device() if name is None else name
     if name == "cpu":
         return name
-    if not re.fullmatch(r"cuda(:\d+)?", name):
+    if not (found := re.fullmatch(r"cuda(?::(\d+))?", name)):
         raise InputError(
             f"--device {name}: no device; expected cpu, cuda or cuda:N"
         )
-    index = torch.device(name).index
-    if index is None:
-        index = get_local_rank() or 0
+    # torch itself takes cuda:300 for cuda:44.
+    index = int(found[1] or get_local_rank() or 0)
     if index >= torch.cuda.device_count():
         raise InputError(
             f"--device {name}: there is no GPU {index}, counted from 0, of "

@@ -120,11 +120,15 @@ class DetectorConfig:
 
     @classmethod
     def of(cls, network, score, **training):
-        """Describe a network of ``lobes``."""
+        """Describe a network of ``lobes``; check it as if it were read."""
         name = type(network).__name__
         if name not in list(NETWORKS):
             raise _unexpected("", "network", name, " or ".join(NETWORKS))
-        return cls(name, network.sizes, score, training=training)
+        config = cls(name, network.sizes, score, training=training)
+        _checked_config(json.loads(config.to_json()))
+        with torch.random.fork_rng(devices=[]):
+            _try_on_meta(config)
+        return config
 
     @property
     def num_samples(self):
@@ -261,14 +265,8 @@ def load(config_path, weights_path):
         If a file cannot be used or the two do not fit.
     """
     config, header = read_config(config_path), _read_header(weights_path)
+    _try_on_meta(config, header)
     silence = torch.zeros(1, config.num_samples)
-    where, expected = f"{CONFIG}: sizes", f"those of a {config.network}"
-    with naming(where, expected), _Budget(), torch.device("meta"):
-        plan = build(config.network, config.sizes).eval()
-    _compare(plan.state_dict(), header)
-    with naming(where, expected), torch.no_grad(), _Budget():
-        _shorten_recurrence(plan.to("meta"))
-        plan(silence.to("meta"))
     network = build(config.network, config.sizes).eval()
     load_weights(network, weights_path)
     with torch.no_grad():
@@ -279,6 +277,18 @@ def load(config_path, weights_path):
             f"{logits.flatten()[:4].tolist()}; expected two finite numbers"
         )
     return config, network
+
+
+def _try_on_meta(config, header=None):
+    """Refuse sizes that the weights do not have, or the network refuses."""
+    where, expected = f"{CONFIG}: sizes", f"those of a {config.network}"
+    with naming(where, expected), _Budget(), torch.device("meta"):
+        plan = build(config.network, config.sizes).eval()
+    if header is not None:
+        _compare(plan.state_dict(), header)
+    with naming(where, expected), torch.no_grad(), _Budget():
+        _shorten_recurrence(plan.to("meta"))
+        plan(torch.zeros(1, config.num_samples, device="meta"))
 
 
 def _refuse_special_file(path):

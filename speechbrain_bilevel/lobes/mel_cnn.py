@@ -94,6 +94,11 @@ class MelCNN(torch.nn.Module):
         one_class=False,
     ):
         super().__init__()
+        if num_samples <= _N_FFT // 2:
+            raise ValueError(
+                f"num_samples: {num_samples}; a frame of the spectrogram needs "
+                f"more than {_N_FFT // 2}"
+            )
         self.num_samples = num_samples
         self.mel_encoder = LogMelEncoder(n_mels, channels)
         bands = -(-n_mels // 2 ** len(channels))

@@ -402,3 +402,12 @@ def test_a_layout_with_labels_needs_them(folder, names, tmp_path, score):
     )
     assert code == 2 and not read
     assert "layout asvspoof2019: has labels, which are unknown" in err
+
+
+def test_another_file_of_the_stamp_s_name_is_kept(folder, tmp_path, score):
+    stamp = tmp_path / "scores.txt.json"
+    stamp.write_text('{"mine": 1}')
+    code, err, read = score(folder, tmp_path / "scores.txt")
+    assert code == 2 and not read
+    assert "scores.txt.json: exists, and this command did not write it" in err
+    assert stamp.read_text() == '{"mine": 1}'

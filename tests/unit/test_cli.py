@@ -154,6 +154,8 @@ def test_precision_and_device_are_passed_on(run, folder, audio):
     assert code == 0
     found = float(out.split()[1])
     assert 0 < abs(found - score.item()) < 0.05
+    code, _, err = run(*command, "--device", "cuda:300")
+    assert code == 2 and "there is no GPU 300, counted from 0, of" in err
     code, _, err = run(*command, "--device", "abacus")
     assert code == 2 and "--device abacus: no device" in err
 

@@ -543,3 +543,17 @@ def test_help_imports_nothing_heavy():
     )
     assert "evaluate" in done.stdout
     assert done.stdout.splitlines()[-1] == ""
+
+
+def test_files_of_the_user_s_own_are_kept(evaluate):
+    Path("out").mkdir()
+    Path("out", "tdcf.png").write_bytes(b"a photo")
+    code, out, err = evaluate("good.txt", "--resamples", 0, "--output", "out")
+    assert (code, out) == (2, "") and "tdcf.png: exists, and this com" in err
+    assert os.listdir("out") == ["tdcf.png"]
+    # Beside a report, too.
+    Path("out", "tdcf.png").unlink()
+    assert evaluate("good.txt", "--resamples", 0, "--output", "out")[0] == 0
+    Path("out", "tdcf.png").write_bytes(b"a photo")
+    assert evaluate("good.txt", "--resamples", 0, "--output", "out")[0] == 2
+    assert Path("out", "tdcf.png").read_bytes() == b"a photo"

@@ -647,3 +647,12 @@ def test_lists_without_labels(corpus, text):
     trials = find_trials(folder / "list.txt", need_labels=False)
     assert trials.path.tolist() == ["flac/T1.flac", "flac/T2.flac"]
     assert trials.label.tolist() == ["-", "-"]
+
+
+def test_prepare_does_not_replace_a_recording(corpus):
+    folder = corpus(["b.wav"], **{"list.csv": "path,label\nb.wav,real\n"})
+    before = (folder / "b.wav").read_bytes()
+    with pytest.raises(SystemExit) as caught:
+        main(["prepare", str(folder / "list.csv"), str(folder / "b.wav")])
+    assert caught.value.code == 2
+    assert (folder / "b.wav").read_bytes() == before

@@ -93,3 +93,9 @@ def test_crops_lie_anywhere_and_each_elsewhere():
 def test_a_crop_longer_than_the_audio_is_refused():
     with pytest.raises(ValueError, match="1600 samples hold no crop of 1601"):
         RandomCrop(1601)(WAVS)
+
+
+def test_a_frame_needs_its_samples():
+    with pytest.raises(ValueError, match="num_samples: 256; .* more than 256"):
+        MelCNN(num_samples=256)
+    assert MelCNN(num_samples=257).eval()(torch.randn(1, 257)).shape == (1, 2)
