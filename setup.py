@@ -38,6 +38,7 @@ setup(
         "pyarrow",
         "safetensors",
         "huggingface_hub",
+        "filelock",
         "fsspec",
         "jinja2",
         # FFmpeg, for what soundfile does not read as it is.

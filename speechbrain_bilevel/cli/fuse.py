@@ -120,6 +120,8 @@ def _apply(args, title):
     report = [*readings, *report]
     fused = trials.assign(score=fusion(scores))
     report += _table(args.output, fused, args.scores, scores, title)
+    # Another run may have been faster.
+    check_target(args.output)
     write_cm_scores(args.output, fused)
     for path, weight in zip(args.scores, fusion.weights):
         if weight < 0:

@@ -523,6 +523,8 @@ def write_manifest(
     seconds = measure_durations(root, paths, not _is_strict(corpus, trials))
     durations = trials.path.map(dict(zip(paths, seconds)))
     lines = manifest_lines(join_paths(trials, root), durations)
+    # Another run may have been faster.
+    check_target(out_csv)
     write_atomically(out_csv.parent, {out_csv.name: lines})
     counts = trials.label.value_counts()
     n_attacks = len(set(trials.attack.unique()) - {NO_ATTACK})

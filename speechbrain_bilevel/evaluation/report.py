@@ -50,10 +50,8 @@ def write_report(report, folder):
     }
     contents |= {f"{n}.png": plots.png(each) for n, each in figures.items()}
     check_report(folder)
-    write_atomically(folder, contents)
-    # An earlier report may have had more figures.
-    for name in set(_PNGS) - set(contents):
-        Path(folder, name).unlink(missing_ok=True)
+    # By the first, the others are known as a report's.
+    write_atomically(folder, contents, remove=(*_PNGS, *reversed(_TEXTS)))
 
 
 def check_report(folder):

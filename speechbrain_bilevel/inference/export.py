@@ -32,7 +32,6 @@ from speechbrain_bilevel.inference.pretrained import (
 )
 from speechbrain_bilevel.metrics.calibration import learn_fusion
 from speechbrain_bilevel.utils.errors import InputError, printable
-from speechbrain_bilevel.utils.files import write_atomically
 
 logger = get_logger(__name__)
 
@@ -134,10 +133,7 @@ def export(
             for dataset, table in (arena or {}).items()
         }
     files = arena_files(name or folder.name, config, arena) if arena else {}
-    write_folder(folder, config, weights, card)
-    for path, text in files.items():
-        path = folder / path
-        write_atomically(path.parent, {path.name: text})
+    write_folder(folder, config, weights, card, files)
     return config, report
 
 

@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import json
 import os
-import secrets
 import shutil
 import stat
 from dataclasses import asdict, dataclass, field
@@ -27,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from speechbrain_bilevel.lobes import NETWORKS, arguments, build
 from speechbrain_bilevel.nnet.losses import SCORES
 from speechbrain_bilevel.utils.errors import InputError, printable
+from speechbrain_bilevel.utils.files import locked, replace_folder, temporary
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 #: What is in a pretrained folder; the last two are for SpeechBrain's loaders.
@@ -395,15 +395,15 @@ class SafetensorsPretrainer(Pretrainer):
 
 
 # -------------------------------------------------------------------- writing
-def write_folder(folder, config, state_dict, card):
+def write_folder(folder, config, state_dict, card, others=None):
     """Write a pretrained folder; ``card`` is the text of README.md.
 
     It is written under another name, loaded as an untrusted one, and renamed,
     so it is complete and works, or does not exist. An existing folder must be
     empty or a pretrained one; it is replaced if all of this succeeds.
+    ``others`` has the texts of other files by their paths in it.
     """
     folder = Path(folder)
-    check_folder(folder)
     # JSON values are valid YAML.
     hparams, sizes = (
         [f"{name}: {json.dumps(value)}" for name, value in part.items()]
@@ -416,28 +416,23 @@ def write_folder(folder, config, state_dict, card):
         "hyperparams.yaml": _YAML.format(
             "\n".join(hparams), config.network, "\n        ".join(sizes)
         ),
+        **(others or {}),
     }
     weights = {name: value.cpu().clone() for name, value in state_dict.items()}
-    unfinished, earlier = (
-        folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-        for _ in range(2)
-    )
-    try:
-        with naming(folder, "a folder that is writable, on a disk with room"):
-            unfinished.mkdir(parents=True)
+    check_folder(folder)
+    expected = "a writable folder, on a disk with room"
+    with naming(folder, expected), locked(folder):
+        new = temporary(folder)
+        try:
             for name, text in texts.items():
-                (unfinished / name).write_text(text, encoding="utf-8")
-            save_file(weights, unfinished / WEIGHTS)
-            load(unfinished / CONFIG, unfinished / WEIGHTS)
-            # A folder cannot replace one with files in it by renaming.
-            if folder.exists():
-                os.rename(folder, earlier)
-            os.rename(unfinished, folder)
-    finally:
-        if earlier.exists() and not folder.exists():
-            os.rename(earlier, folder)
-        for rest in (unfinished, earlier):
-            shutil.rmtree(rest, ignore_errors=True)
+                path = new / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+            save_file(weights, new / WEIGHTS)
+            load(new / CONFIG, new / WEIGHTS)
+            replace_folder(new, folder)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
 
 def check_folder(folder):

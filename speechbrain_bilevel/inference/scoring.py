@@ -24,7 +24,11 @@ from speechbrain_bilevel.evaluation.score_files import WRITTEN, score_lines
 from speechbrain_bilevel.inference.verdicts import nonfinite_score_message
 from speechbrain_bilevel.utils.distributed import all_gather, rank, world_size
 from speechbrain_bilevel.utils.errors import InputError, printable
-from speechbrain_bilevel.utils.files import check_target, write_atomically
+from speechbrain_bilevel.utils.files import (
+    check_target,
+    lock_for,
+    write_atomically,
+)
 from speechbrain_bilevel.utils.tables import repeated
 
 #: Longest and shortest input for scoring in full length, in samples: 60 s and
@@ -96,9 +100,10 @@ def score_trials(
     num_samples = detector.hparams.num_samples
     if full_length:
         _check_full_length(detector.mods.network, trim_silence)
-    # An existing score file is dealt with below.
-    check_target(path, b"")
-    check_target(path.with_name(f"{path.name}.json"), b'{"fingerprint"')
+    if if_main_process():
+        # An existing score file is dealt with below.
+        check_target(path, b"")
+        check_target(path.with_name(f"{path.name}.json"), b'{"fingerprint"')
     settings = {
         **detector.settings,
         "trim_silence": trim_silence,
@@ -113,7 +118,6 @@ def score_trials(
             "or settings, or of audio that has changed since; choose another "
             "path or delete it"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     if full_length and len(missing):
         lengths = measure_lengths(trials.path, num_samples)
     batches = TrialBatches(
@@ -216,7 +220,8 @@ class ResumableScoreFile:
     fingerprint of the network, the settings and the trials. A later run with
     the same fingerprint resumes, any other starts from scratch; the score of a
     file whose size or time has changed since does not count. ``finish`` joins
-    the parts in the order of the trials.
+    the parts in the order of the trials. Other runs that would write ``path``
+    are refused as long as the object exists.
 
     Arguments
     ---------
@@ -277,6 +282,10 @@ class ResumableScoreFile:
         self.part = self.path.with_name(
             f"{self.path.name}.{self.fingerprint}.part{rank()}"
         )
+        if if_main_process():
+            lock_for(self, self.path)
+        # Other runs must not have parts cut by the next line but one.
+        ddp_barrier()
         self.complete = self._is_complete()
         _truncate_last_line(self.part)
         self.scores = self._read_parts()

@@ -16,6 +16,7 @@ from speechbrain.utils.logger import get_logger
 from yaml import YAMLError
 
 from speechbrain_bilevel.utils.errors import InputError, shorten
+from speechbrain_bilevel.utils.files import lock_for, sync
 
 logger = get_logger(__name__)
 
@@ -71,7 +72,8 @@ class AtomicCheckpointer(Checkpointer):
 
     SpeechBrain marks a folder as a checkpoint before it is complete, so a run
     killed in between would resume from an incomplete one. Here it is filled
-    under another name and renamed.
+    under another name and renamed. Other processes, but those of the same
+    distributed training, are refused as long as it is in use.
 
     Example
     -------
@@ -88,6 +90,8 @@ class AtomicCheckpointer(Checkpointer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.told = set()
+        if if_main_process():
+            lock_for(self, self.checkpoints_dir)
 
     def save_checkpoint(self, *args, verbosity=logging.INFO, **kwargs):
         """Save a checkpoint; see ``Checkpointer.save_checkpoint``.
@@ -115,6 +119,8 @@ class AtomicCheckpointer(Checkpointer):
         ddp_barrier()
         if checkpoint is not None:
             folder = checkpoint.path
+            for file in folder.iterdir():
+                sync(file)
             final = folder.with_name(folder.name.removeprefix(_UNFINISHED))
             # Remove an earlier one with the same custom name.
             shutil.rmtree(final, ignore_errors=True)

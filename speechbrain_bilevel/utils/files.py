@@ -1,45 +1,171 @@
-"""Write files so that a killed run never leaves an incomplete one."""
+"""Write files and folders so that they are complete or do not exist.
+
+Each is written under a temporary name beside its own, ``.NAME.*.tmp``, brought
+to the disk, and renamed; meanwhile ``.NAME.lock`` keeps other runs from writing
+the same. What a killed run leaves of both is removed by the next.
+"""
 
 import contextlib
+import ctypes
 import errno
+import glob
 import os
 import secrets
+import shutil
+import weakref
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from speechbrain_bilevel.utils.errors import InputError
 
 #: Is in the head of files that commands may replace.
 MARK = "speechbrain_bilevel"
 _HEAD = 4096
+# Processes that read for a killed run notice within 5 s, and hold its locks.
+_PATIENCE = 8
 
 
-def write_atomically(folder, contents):
+def write_atomically(folder, contents, remove=()):
     """Write files to a folder, each completely or not at all.
 
-    ``contents`` has the content of each file by its name: str (written as
-    UTF-8), bytes, or an iterable of str, for files larger than memory. All are
-    first written under temporary names, so that a full disk leaves every file
-    as it was. The folder is created; symbolic links are followed. Raise an
-    ``InputError`` if a file cannot be written, or is a folder or a device.
+    Arguments
+    ---------
+    folder : str or Path
+        It is created.
+    contents : dict
+        The content of each file by its name: str (written as UTF-8), bytes, or
+        an iterable of str, for files larger than memory. Symbolic links are
+        followed.
+    remove : tuple of str
+        Names of files to remove before any file is there: of an earlier set,
+        which must not be mixed with the new one.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be written, or is a folder or a device; every file is
+        then as it was.
     """
     folder = Path(folder)
     written = []
+    with contextlib.ExitStack() as locks:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            targets = {name: _target(folder / name) for name in contents}
+            for target in targets.values():
+                locks.enter_context(locked(target))
+            for name, content in contents.items():
+                with open(temporary(targets[name]), "xb") as file:
+                    written.append(file.name)
+                    file.writelines(_encode(content))
+                    file.flush()
+                    os.fsync(file.fileno())
+            for name in remove:
+                (folder / name).unlink(missing_ok=True)
+            for new, target in zip(written, targets.values()):
+                os.replace(new, target)
+        except OSError as error:
+            where = ", ".join(str(folder / name) for name in contents)
+            raise _not_written(where, error) from error
+        finally:
+            for new in written:
+                with contextlib.suppress(OSError):
+                    os.unlink(new)
+
+
+def replace_folder(new, folder):
+    """Rename a folder; what was there before, if anything, is then ``new``.
+
+    In one step where the system can exchange names, as Linux does on its own
+    file systems; elsewhere there is no ``folder`` for an instant.
+    """
+    for file in new.rglob("*"):
+        if file.is_file():
+            sync(file)
+    if not folder.exists():
+        os.rename(new, folder)
+    elif not _exchange(new, folder):
+        earlier = temporary(folder)
+        os.rename(folder, earlier)
+        os.rename(new, folder)
+        os.rename(earlier, new)
+
+
+def _exchange(one, other):
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2
+    names = os.fsencode(one.absolute()), os.fsencode(other.absolute())
+    return rename and not rename(here, names[0], here, names[1], exchange)
+
+
+def sync(path):
+    """Bring a file to the disk, before a rename that vouches for it."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def temporary(path):
+    """Return a new name beside a path that is locked."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Keep other runs from writing a file or folder, and tidy up after them.
+
+    Raise an ``InputError`` if another run holds it, and an ``OSError`` if its
+    folder cannot be written.
+
+    Example
+    -------
+    >>> with locked(getfixture("tmp_path") / "scores.txt"):
+    ...     pass
+    """
+    path = Path(os.path.realpath(path))
+    lock = FileLock(
+        path.with_name(f".{path.name}.lock"),
+        timeout=_PATIENCE,
+        is_singleton=True,
+    )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        targets = {name: _target(folder / name) for name in contents}
-        for name, content in contents.items():
-            with _open_temporary(targets[name]) as file:
-                written.append(file.name)
-                file.writelines(_encode(content))
-        for temporary, target in zip(written, targets.values()):
-            os.replace(temporary, target)
-    except OSError as error:
-        where = ", ".join(str(folder / name) for name in contents)
-        raise _not_written(where, error) from error
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{path}: another run is writing it; wait for its end, or choose "
+            "another name"
+        ) from None
+    try:
+        if lock.lock_counter == 1:
+            _remove_leftovers(path)
+        yield
     finally:
-        for temporary in written:
+        # Not in a process that was forked from the holder.
+        if lock.lock_counter == 1:
             with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
+                os.unlink(lock.lock_file)
+        lock.release()
+
+
+def lock_for(owner, path):
+    """Lock a path, see ``locked``, for as long as an object exists."""
+    lock = contextlib.ExitStack()
+    try:
+        lock.enter_context(locked(path))
+    except OSError as error:
+        raise _not_written(path, error) from error
+    weakref.finalize(owner, lock.close)
+
+
+def _remove_leftovers(path):
+    name = f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"
+    for leftover in path.parent.glob(name):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def check_target(path, mark=None):
@@ -59,8 +185,10 @@ def check_target(path, mark=None):
         folder = target.parent
         while not folder.exists():
             folder = folder.parent
-        with _open_temporary(folder / target.name) as file:
-            os.unlink(file.name)
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with locked(folder / target.name):
+            pass
     except OSError as error:
         raise _not_written(path, error) from error
 
@@ -93,9 +221,3 @@ def _target(path):
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file but a device or a pipe")
     return path
-
-
-def _open_temporary(path):
-    """Open a new file beside the path, never an existing file or link."""
-    name = f".{path.name}.{secrets.token_hex(4)}.tmp"
-    return open(path.with_name(name), "xb")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tracemalloc
 from types import SimpleNamespace
 
@@ -88,7 +89,8 @@ def complete(path, network):
 
 def names(path):
     """The files beside the score file, itself included."""
-    found = sorted(os.listdir(path.parent))
+    found = set(os.listdir(path.parent)) - {f".{path.name}.lock"}
+    found = sorted(found)
     return [re.sub(r"\.[0-9a-f]{16}\.part", ".part", name) for name in found]
 
 
@@ -217,7 +219,8 @@ def test_ranks_read_before_any_of_them_adds(path, network, monkeypatch):
     # Else the fast one's first scores would change what the slow one finds
     # missing, and each takes its share of that list.
     fast = score_file(path, network)
-    monkeypatch.setattr(scoring, "ddp_barrier", lambda: add(fast, 0))
+    barriers = iter([lambda: None, lambda: add(fast, 0)])
+    monkeypatch.setattr(scoring, "ddp_barrier", lambda: next(barriers)())
     assert missing(score_file(path, network)) == [0, 1, 2, 3]
 
 
@@ -264,8 +267,10 @@ def test_a_place_that_cannot_be_written_is_reported(path, network):
         scores.finish()
     assert names(path) == ["scores.txt", "scores.txt.part0"]
     gone = path.parent / "gone" / "scores.txt"
+    scores = score_file(gone, network)
+    shutil.rmtree(gone.parent)
     with pytest.raises(InputError, match="No such file or directory"):
-        add(score_file(gone, network), 0)
+        add(scores, 0)
 
 
 @pytest.mark.parametrize("name", ["scores[1].txt", "a*?.txt", "-"])
