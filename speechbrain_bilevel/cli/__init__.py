@@ -1,9 +1,6 @@
 """The ``speechbrain-bilevel`` command."""
 
-import contextlib
 import logging
-import os
-import signal
 import sys
 
 from speechbrain_bilevel.cli.classify import add_classify
@@ -34,30 +31,17 @@ def main(arguments=None):
     It exits with code 2 on input that cannot be used. ``arguments`` are those
     after the command's name; by default ``sys.argv``'s.
     """
-    # File names may have characters that the terminal cannot show.
-    sys.stdout.reconfigure(errors="backslashreplace")
-    parser = Parser(
-        prog="speechbrain-bilevel",
-        description="Tell bona fide from spoofed speech.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add_command in _COMMANDS:
-        add_command(commands)
-    args = parser.parse_args(arguments)
-    # SpeechBrain logs each fetched file; a verdict should stand alone.
-    logging.getLogger("speechbrain").setLevel(logging.WARNING)
-    with exit_on_input_error(), _closed_output():
-        code = args.run(args)
-        sys.stdout.flush()
-    return code
-
-
-@contextlib.contextmanager
-def _closed_output():
-    """End the program when nothing reads its output, as in ``| head``."""
-    try:
-        yield
-    except BrokenPipeError:
-        # Buffered output must go somewhere at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+    with exit_on_input_error():
+        # File names may have characters that the terminal cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
+        parser = Parser(
+            prog="speechbrain-bilevel",
+            description="Tell bona fide from spoofed speech.",
+        )
+        commands = parser.add_subparsers(required=True, metavar="COMMAND")
+        for add_command in _COMMANDS:
+            add_command(commands)
+        args = parser.parse_args(arguments)
+        # SpeechBrain logs each fetched file; a verdict should stand alone.
+        logging.getLogger("speechbrain").setLevel(logging.WARNING)
+        return args.run(args)

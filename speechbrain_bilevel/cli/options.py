@@ -4,8 +4,6 @@ import argparse
 import math
 import re
 
-from speechbrain_bilevel.utils.errors import InputError
-
 
 def whole_number(least, most=math.inf):
     """Return a type for ``argparse``: a whole number within these limits."""
@@ -77,30 +75,9 @@ def add_detector_arguments(parser):
 
 def run_options(args):
     """Return SpeechBrain's run_opts; refuse a device that does not exist."""
-    return {"device": _device(args.device), "precision": args.precision}
+    from speechbrain_bilevel.utils.distributed import local_device
 
-
-def _device(name):
-    """Return the device of this process, as SpeechBrain names it."""
-    import torch
-    from speechbrain.utils.distributed import get_local_rank, infer_device
-
-    name = infer_device() if name is None else name
-    if name == "cpu":
-        return name
-    if not (found := re.fullmatch(r"cuda(?::(\d+))?", name)):
-        raise InputError(
-            f"--device {name}: no device; expected cpu, cuda or cuda:N"
-        )
-    # torch itself takes cuda:300 for cuda:44.
-    index = int(found[1] or get_local_rank() or 0)
-    if index >= torch.cuda.device_count():
-        raise InputError(
-            f"--device {name}: there is no GPU {index}, counted from 0, of "
-            f"{torch.cuda.device_count()} that can be used; give another, or "
-            "start fewer processes"
-        )
-    return f"cuda:{index}"
+    return {"device": local_device(args.device), "precision": args.precision}
 
 
 class Parser(argparse.ArgumentParser):

@@ -167,6 +167,22 @@ class AtomicCheckpointer(Checkpointer):
         self.told.update(damaged)
         return found
 
+    def recover_if_possible(self, *args, max_key=None, min_key=None, **kwargs):
+        """Load one; see ``Checkpointer.recover_if_possible``.
+
+        Raise an ``InputError`` if the best one by a key is asked for, and there
+        is none: what is used next would be untrained.
+        """
+        found = super().recover_if_possible(
+            *args, max_key=max_key, min_key=min_key, **kwargs
+        )
+        if found is None and (key := max_key or min_key):
+            raise InputError(
+                f"{self.checkpoints_dir}: has no checkpoint with {key}; train "
+                "for at least one epoch"
+            )
+        return found
+
     def load_checkpoint(self, checkpoint):
         """Load a checkpoint; see ``Checkpointer.load_checkpoint``.
 

@@ -4,9 +4,16 @@ import contextlib
 import gc
 import importlib
 import os
+import re
 
 import torch
-from speechbrain.utils.distributed import get_rank
+from speechbrain.utils.distributed import (
+    get_local_rank,
+    get_rank,
+    infer_device,
+)
+
+from speechbrain_bilevel.utils.errors import InputError
 
 
 @contextlib.contextmanager
@@ -32,6 +39,31 @@ def closing_process_group():
 def _is_initialized():
     distributed = torch.distributed
     return distributed.is_available() and distributed.is_initialized()
+
+
+def local_device(name=None):
+    """Return the name of a device of this process; by default, of the fastest.
+
+    Raise an ``InputError`` if it does not exist.
+    """
+    name = infer_device() if name is None else name
+    # torch itself takes cuda:300 for cuda:44.
+    if found := re.fullmatch(r"cuda(?::(\d+))?", name):
+        index = int(found[1] or get_local_rank() or 0)
+        if index >= torch.cuda.device_count():
+            raise InputError(
+                f"--device {name}: there is no GPU {index}, counted from 0, of "
+                f"{torch.cuda.device_count()} that can be used; give another, "
+                "or start fewer processes"
+            )
+        return f"cuda:{index}"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, NotImplementedError, AssertionError):
+        raise InputError(
+            f"--device {name}: no device; expected cpu, cuda or cuda:N"
+        ) from None
+    return name
 
 
 def rank():

@@ -1,6 +1,9 @@
 """Errors for unusable input, and excerpts of untrusted text for messages."""
 
 import contextlib
+import os
+import re
+import signal
 import sys
 
 
@@ -14,7 +17,11 @@ class InputError(ValueError):
 
 @contextlib.contextmanager
 def exit_on_input_error():
-    """Exit with code 2 and one message on an ``InputError``, 130 on Ctrl-C.
+    """End the program in order, without a traceback, on what is no bug.
+
+    On an ``InputError`` or an ``OSError`` (a full disk, no permission) with
+    exit code 2 and one message of at most 1,000 characters, on Ctrl-C with 130,
+    and in silence when nothing reads its output, as in ``| head``.
 
     Example
     -------
@@ -26,12 +33,37 @@ def exit_on_input_error():
     """
     try:
         yield
+        sys.stdout.flush()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _exit(2, f"error: {_own_words(error)}")
+    except BrokenPipeError:
+        _exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        where = error.filename or "standard output, or a file"
+        reason = error.strerror or _own_words(error)
+        _exit(2, f"error: {where}: {reason}; nothing more was written")
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)
+        _exit(130, "\ninterrupted")
+
+
+def _exit(code, message=None):
+    if message:
+        with contextlib.suppress(OSError):
+            print(without_middle(message, 1000), file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # What is left of the output must go somewhere at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _own_words(error):
+    """Return the message, without the traceback of a DataLoader's worker."""
+    text = str(error)
+    if "\nOriginal Traceback " in text:
+        text = re.split(r"^(?:\w+\.)*\w*Error: ", text, flags=re.M)[-1]
+    return text.strip()
 
 
 def shorten(text, length=60):
@@ -56,7 +88,12 @@ def printable(text, longest=None):
     text = "".join(
         c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
     )
-    if longest and len(text) > longest:
+    return without_middle(text, longest) if longest else text
+
+
+def without_middle(text, longest):
+    """Cut the middle of a text of more characters than ``longest``."""
+    if len(text) > longest:
         half = longest // 2
         text = f"{text[:half]}…{text[half + 1 - longest :]}"
     return text

@@ -4,13 +4,25 @@ import io
 import math
 from pathlib import Path
 
+import speechbrain
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import TaggedScalar
 from ruamel.yaml.error import YAMLError
 
+from speechbrain_bilevel.utils.distributed import local_device
 from speechbrain_bilevel.utils.errors import InputError
 from speechbrain_bilevel.utils.files import write_atomically
+
+
+def parse_arguments(words):
+    """Parse a recipe's command line; see ``speechbrain.parse_arguments``.
+
+    Raise an ``InputError`` for a device that does not exist.
+    """
+    path, run_opts, overrides = speechbrain.parse_arguments(words)
+    run_opts["device"] = local_device(run_opts.get("device"))
+    return path, run_opts, overrides
 
 
 def load_hparams(path, overrides=None, save_folder_key="output_folder"):
@@ -38,7 +50,7 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
     InputError
         If a file cannot be read or includes itself, a ``!PLACEHOLDER`` has no
         value, a key, a class or an argument of it is unknown, or an override
-        is another kind of number than the entry, or less than 0.
+        is another kind of number than the entry, or out of range.
 
     Example
     -------
@@ -97,17 +109,20 @@ def _check_numbers(path, tree, overrides):
         usual = tree.get(key)
         if not isinstance(usual, (bool, int, float)):
             continue
+        most = math.inf
         kinds, expected = (int, float), "a finite number of at least 0"
         if isinstance(usual, bool):
             kinds, expected = bool, "True or False"
         elif isinstance(usual, int):
-            kinds, expected = int, "a whole number of at least 0"
+            # SpeechBrain replaces a larger seed by 0.
+            most = 1 << 32
+            kinds, expected = int, f"a whole number from 0 to {most - 1}"
         is_bool = isinstance(value, bool)
         least = -math.inf if usual < 0 else 0
         if (
             not isinstance(value, kinds)
             or is_bool != isinstance(usual, bool)
-            or not least <= value < math.inf
+            or not least <= value < most
         ):
             raise InputError(f"{path}: --{key} {value}: expected {expected}")
 

@@ -35,7 +35,7 @@ from speechbrain_bilevel.nnet.losses import detection_score
 from speechbrain_bilevel.utils.distributed import closing_process_group, rank
 from speechbrain_bilevel.utils.errors import InputError, exit_on_input_error
 from speechbrain_bilevel.utils.files import write_atomically
-from speechbrain_bilevel.utils.hparams import load_hparams
+from speechbrain_bilevel.utils.hparams import load_hparams, parse_arguments
 from speechbrain_bilevel.utils.seed import seed_step
 
 
@@ -218,7 +218,7 @@ def score_and_export(brain, hparams):
 
 def main():
     """Prepare, train, score, report and export."""
-    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
+    hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams = load_hparams(hparams_file, overrides)
     sb.create_experiment_directory(hparams["output_folder"])
