@@ -132,6 +132,11 @@ def _read_trials(args):
 
     path, folder, partition = args.trials, args.data_folder, args.partition
     if os.path.isdir(path) or path.startswith(HUB):
+        if folder is not None:
+            raise InputError(
+                "--data-folder is for a list; audio of a folder is looked for "
+                "in it: leave it out"
+            )
         folder, protocol = path, None
     else:
         folder = folder or os.path.dirname(path) or "."

@@ -3,6 +3,7 @@
 import os
 
 from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.files import locked
 
 
 def add_export(commands):
@@ -83,10 +84,12 @@ def _export(args):
 
 
 def _refuse_existing(folder):
-    if os.path.lexists(folder) and not (
-        os.path.isdir(folder) and not os.listdir(folder)
-    ):
-        raise InputError(f"{folder}: exists; choose a new name, or delete it")
+    with locked(folder):
+        is_empty = os.path.isdir(folder) and not os.listdir(folder)
+        if os.path.lexists(folder) and not is_empty:
+            raise InputError(
+                f"{folder}: exists; choose a new name, or delete it"
+            )
 
 
 def add_push(commands):

@@ -230,7 +230,7 @@ def _class_names(schema, label, cards):
     for card in cards if not found else ():
         with contextlib.suppress(FileNotFoundError):
             text = _filesystem(card).read_text(
-                f"{card}/README.md", encoding="utf-8"
+                f"{card}/README.md", "utf-8", "replace"
             )
             info = DatasetCard(text).data.get("dataset_info") or []
             for part in [info] if isinstance(info, dict) else info:

@@ -3,12 +3,13 @@
 import array
 import collections
 import functools
+import itertools
 import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from speechbrain_bilevel.dataio import (
@@ -56,6 +57,8 @@ from speechbrain_bilevel.utils.files import (
 COLUMNS = ("ID", "duration", "wav", "speaker", "attack", "label")
 
 _SHOWN = 5
+# Files that a process checks at a time.
+_FILES = 16
 # Lines of a manifest to write at once.
 _LINES = 1 << 14
 
@@ -388,23 +391,28 @@ def measure_durations(data_folder, paths, any_format=False):
     """
     durations, n_bad = array.array("d"), 0
     counts, shown = collections.Counter(), {}
-    with ProcessPoolExecutor() as pool:
-        results = pool.map(
-            functools.partial(check_audio, any_format=any_format),
-            join_paths(pd.DataFrame({"path": paths}), data_folder).path,
-            chunksize=64,
-        )
-        results = tqdm(
-            results, desc="Checking audio", unit="file", total=len(paths)
-        )
-        # Results first, so that the progress bar reaches its end.
-        for (seconds, faults), path in zip(results, paths):
-            durations.append(seconds)
-            n_bad += bool(faults)
-            for kind, detail in faults:
-                counts[kind] += 1
-                if counts[kind] <= _SHOWN:
-                    shown.setdefault(kind, []).append(f"{path} ({detail})")
+    files = join_paths(pd.DataFrame({"path": paths}), data_folder).path.array
+    # Its workers end when this process is killed; those of an executor do not.
+    results = DataLoader(
+        [files[n : n + _FILES] for n in range(0, len(files), _FILES)],
+        batch_size=None,
+        num_workers=os.cpu_count(),
+        collate_fn=functools.partial(_check_all, any_format=any_format),
+    )
+    results = tqdm(
+        itertools.chain.from_iterable(results),
+        desc="Checking audio",
+        unit="file",
+        total=len(paths),
+    )
+    # Results first, so that the progress bar reaches its end.
+    for (seconds, faults), path in zip(results, paths):
+        durations.append(seconds)
+        n_bad += bool(faults)
+        for kind, detail in faults:
+            counts[kind] += 1
+            if counts[kind] <= _SHOWN:
+                shown.setdefault(kind, []).append(f"{path} ({detail})")
     if n_bad:
         expected = f"mono FLAC at {SAMPLE_RATE} Hz"
         if any_format:
@@ -422,6 +430,10 @@ def measure_durations(data_folder, paths, any_format=False):
             "used:\n" + "\n".join(lines) + f"\nExpected {expected}; {advice}"
         )
     return np.frombuffer(durations)
+
+
+def _check_all(files, any_format):
+    return [check_audio(file, any_format) for file in files]
 
 
 def check_audio(path, any_format=False):

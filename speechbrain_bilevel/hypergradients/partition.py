@@ -23,6 +23,9 @@ class Partition:
 
     def __init__(self, upper):
         upper = [upper] if isinstance(upper, str) else upper
+        is_list = isinstance(upper, (list, tuple))
+        if not is_list or not all(isinstance(name, str) for name in upper):
+            raise InputError(f"upper: {upper}; expected a list of names")
         self.upper = [plain_name(name) for name in upper]
 
     def is_upper(self, name):

@@ -53,6 +53,8 @@ _MAX_HEADER_BYTES = 1 << 22
 _MAX_NUMBER, _MAX_ITEMS = 10_000_000, 64
 _MAX_FILE_BYTES, _MAX_TENSOR_BYTES = 10 << 30, 1 << 29
 _MAX_OPERATIONS = 10_000
+# Of a tensor, to read at once.
+_PART_BYTES = 1 << 24
 
 _KINDS = {
     bool: "true or false",
@@ -338,12 +340,23 @@ def load_weights(network, path):
     """
     state = network.state_dict()
     _compare(state, _read_header(path))
-    with torch.no_grad(), safe_open(path, framework="pt") as file:
-        for name, tensor in state.items():
-            value = file.get_tensor(name)
-            if not value.isfinite().all():
-                raise InputError(f"{WEIGHTS}: {name} holds NaN or infinity")
-            tensor.copy_(value)
+    for name, tensor in state.items():
+        for part in _parts(tensor):
+            # What was read stays in memory until the file is closed.
+            with safe_open(path, framework="pt") as file:
+                values = file.get_slice(name)[part]
+                if not values.isfinite().all():
+                    raise InputError(f"{WEIGHTS}: {name} holds NaN or infinity")
+                tensor[part] = values
+
+
+def _parts(tensor):
+    """Return indices of the rows of a tensor, a few MB each."""
+    if tensor.dim() == 0:
+        return [...]
+    rows = _PART_BYTES // max(1, tensor[:1].nbytes) + 1
+    starts = range(0, len(tensor), rows)
+    return [slice(start, start + rows) for start in starts]
 
 
 def _read_header(path):
@@ -418,7 +431,7 @@ def write_folder(folder, config, state_dict, card, others=None):
         ),
         **(others or {}),
     }
-    weights = {name: value.cpu().clone() for name, value in state_dict.items()}
+    weights = _apart(state_dict)
     check_folder(folder)
     expected = "a writable folder, on a disk with room"
     with naming(folder, expected), locked(folder):
@@ -433,6 +446,17 @@ def write_folder(folder, config, state_dict, card, others=None):
             replace_folder(new, folder)
         finally:
             shutil.rmtree(new, ignore_errors=True)
+
+
+def _apart(state_dict):
+    """Copy what safetensors cannot store: tensors that share their memory."""
+    found, places = {}, set()
+    for name, value in state_dict.items():
+        value = value.cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if place in places else value
+        places.add(place)
+    return found
 
 
 def check_folder(folder):

@@ -177,18 +177,17 @@ def check_target(path, mark=None):
     """
     try:
         target = _target(path)
-        if target.exists() and not is_marked(target, mark):
-            raise InputError(
-                f"{path}: exists, and this command did not write it; choose a "
-                "new name, or delete it, so that nothing is lost"
-            )
         folder = target.parent
         while not folder.exists():
             folder = folder.parent
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         with locked(folder / target.name):
-            pass
+            if target.exists() and not is_marked(target, mark):
+                raise InputError(
+                    f"{path}: exists, and this command did not write it; "
+                    "choose a new name, or delete it, so that nothing is lost"
+                )
     except OSError as error:
         raise _not_written(path, error) from error
 
@@ -216,6 +215,8 @@ def _encode(content):
 def _target(path):
     """Return the file itself if the path is a link to it."""
     path = Path(os.path.realpath(path))
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if path.exists() and not path.is_file():

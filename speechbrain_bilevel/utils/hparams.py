@@ -21,7 +21,7 @@ def parse_arguments(words):
     Raise an ``InputError`` for a device that does not exist.
     """
     path, run_opts, overrides = speechbrain.parse_arguments(words)
-    run_opts["device"] = local_device(run_opts.get("device"))
+    local_device(run_opts.device)
     return path, run_opts, overrides
 
 

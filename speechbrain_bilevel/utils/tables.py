@@ -3,6 +3,7 @@
 import csv
 import functools
 import itertools
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -195,7 +196,7 @@ def read_lines(path, expected):
     ``expected``, if the file cannot be read or is not text.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_at_once) as file:
             lines = iter(functools.partial(file.readline, _MAX_LINE_BYTES), b"")
             for number, line in enumerate(lines, start=1):
                 try:
@@ -213,6 +214,13 @@ def read_lines(path, expected):
         raise InputError(
             f"{path}: cannot be read ({error.strerror}). {expected}"
         ) from error
+
+
+def _at_once(path, flags):
+    """Open a file; a pipe that nobody writes to is empty, and does not wait."""
+    file = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(file, True)
+    return file
 
 
 def _decode(line):
