@@ -39,6 +39,8 @@ class Command:
     call: callable
     outputs: list
     given: Path | None = None
+    #: Of the outputs, those that grow line by line.
+    logs: tuple = ()
     #: Whether an instant without the earlier files is allowed.
     may_lose: bool = False
 
@@ -261,6 +263,10 @@ class Trials:
     def state_problem(self, before):
         """What is there must be as before, or as after an unbroken run."""
         found = self.contents()
+        for name in self.command.logs:
+            log = found.pop(name, b"")
+            if not self.expected[name].startswith(log):
+                return f"{name} is no beginning of the unbroken run's"
         for name, content in found.items():
             if content not in (before.get(name), self.expected[name]):
                 return f"{name} is neither the old nor the new one"
@@ -269,7 +275,7 @@ class Trials:
         olds = [n for n in found if found[n] != self.expected[n]]
         if news and olds:
             return f"{news} are new and {olds} old"
-        gone = set(before) - set(found)
+        gone = set(before) - set(self.contents())
         return f"lost {gone}" if gone and not self.command.may_lose else None
 
     def difference(self):
@@ -278,8 +284,12 @@ class Trials:
         return ", ".join(names)
 
     def leftovers(self):
-        """Temporary files, locks and unfinished checkpoints."""
-        pattern = re.compile(r"\..*\.(tmp|lock)|unfinished.*|.*\.part\d+")
+        """Temporary files and unfinished checkpoints.
+
+        Not locks: they are empty, and one may be left by a kill just before
+        the end, after which there is nothing to do.
+        """
+        pattern = re.compile(r"\..*\.tmp|unfinished.*|.*\.part\d+")
         return sorted(
             str(path.relative_to(self.folder))
             for path in self.folder.rglob("*")

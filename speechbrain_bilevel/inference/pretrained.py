@@ -54,7 +54,7 @@ _MAX_NUMBER, _MAX_ITEMS = 10_000_000, 64
 _MAX_FILE_BYTES, _MAX_TENSOR_BYTES = 10 << 30, 1 << 29
 _MAX_OPERATIONS = 10_000
 # Of a tensor, to read at once.
-_PART_BYTES = 1 << 24
+_PART_BYTES = 1 << 22
 
 _KINDS = {
     bool: "true or false",

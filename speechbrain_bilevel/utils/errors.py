@@ -1,6 +1,7 @@
 """Errors for unusable input, and excerpts of untrusted text for messages."""
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -31,6 +32,8 @@ def exit_on_input_error():
     ...
     SystemExit: 2
     """
+    # Else a full disk costs a traceback for each line that is not logged.
+    logging.raiseExceptions = False
     try:
         yield
         sys.stdout.flush()

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import glob
+import logging
 import os
 import secrets
 import shutil
@@ -18,6 +19,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from speechbrain_bilevel.utils.errors import InputError
+
+# Its notes on each lock are not for a training's log.
+logging.getLogger("filelock").setLevel(logging.WARNING)
 
 #: Is in the head of files that commands may replace.
 MARK = "speechbrain_bilevel"

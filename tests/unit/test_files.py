@@ -2,10 +2,13 @@
 
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 from full_disk import disk_full_after
 
+from speechbrain_bilevel.utils import files
 from speechbrain_bilevel.utils.errors import InputError
 from speechbrain_bilevel.utils.files import (
     check_target,
@@ -113,3 +116,102 @@ def test_only_what_has_the_mark_is_replaced(tmp_path, kind):
     target.write_text("\n{made by us}")
     check_target(target, b"{made by us}")
     assert target.read_text() == "\n{made by us}"
+
+
+# ------------------------------------------------------------------ two at once
+HOLD = """
+import sys, time
+from speechbrain_bilevel.utils.files import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other_run(tmp_path):
+    """Another process, which writes the file ``held``."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "held")],
+        stdout=subprocess.PIPE,
+    )
+    process.stdout.readline()
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_what_another_run_writes_is_refused(tmp_path, other_run, monkeypatch):
+    monkeypatch.setattr(files, "_PATIENCE", 0.1)
+    for write in (
+        lambda: check_target(tmp_path / "held"),
+        lambda: write_atomically(tmp_path, {"free": "", "held": "mine"}),
+        lambda: files.lock_for(tmp_path, tmp_path / "held"),
+    ):
+        with pytest.raises(InputError, match="held: another run is writing"):
+            write()
+    assert os.listdir(tmp_path) == [".held.lock"]
+    other_run.kill()
+    other_run.wait()
+    write_atomically(tmp_path, {"held": "mine"})
+    assert os.listdir(tmp_path) == ["held"]
+
+
+def test_a_lock_is_held_until_its_last_user_has_ended(tmp_path):
+    class Owner:
+        pass
+
+    owner = Owner()
+    files.lock_for(owner, tmp_path / "a")
+    write_atomically(tmp_path, {"a": "text"})
+    assert sorted(os.listdir(tmp_path)) == [".a.lock", "a"]
+    pid = os.fork()
+    if pid == 0:
+        # As in a process of a DataLoader.
+        del owner
+        os._exit(not os.path.exists(tmp_path / ".a.lock"))
+    assert os.waitpid(pid, 0)[1] == 0
+    del owner
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    left = ".a[1].0123abcd.tmp", ".folder.0123abcd.tmp"
+    mine = ".a[1].tmp", ".a1.0123abcd.tmp", ".a[1].my_notes.tmp"
+    for name in (left[0], *mine):
+        (tmp_path / name).touch()
+    (tmp_path / left[1] / "inner").mkdir(parents=True)
+    write_atomically(tmp_path, {"a[1]": "text"})
+    check_target(tmp_path / "folder")
+    assert sorted(os.listdir(tmp_path)) == sorted([*mine, "a[1]"])
+
+
+# ------------------------------------------------------------ sets and folders
+def test_sets_are_not_mixed(tmp_path, monkeypatch):
+    old = {"a": "old", "b": "old", "c": "old"}
+    write_atomically(tmp_path, old)
+    seen = []
+    replace = os.replace
+
+    def look(new, target):
+        seen.append({p.name: p.read_text() for p in tmp_path.glob("[abc]")})
+        replace(new, target)
+
+    monkeypatch.setattr(os, "replace", look)
+    write_atomically(tmp_path, {"a": "new", "b": "new"}, remove=old)
+    assert seen == [{}, {"a": "new"}]
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_folders_are_exchanged(tmp_path, monkeypatch, can_exchange):
+    if not can_exchange:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    files.replace_folder(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old" / "file").read_text() == "new"
+    assert (tmp_path / "new" / "file").read_text() == "old"
+    files.replace_folder(tmp_path / "new", tmp_path / "other")
+    assert sorted(os.listdir(tmp_path)) == ["old", "other"]

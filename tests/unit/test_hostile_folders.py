@@ -12,10 +12,14 @@ import pytest
 import torch
 from peak_memory import peak, reset_peak
 from safetensors.torch import load_file, save_file
-from tiny_detector import export, tiny_network
+from tiny_detector import SIZES, export, tiny_network
 
 from speechbrain_bilevel.inference.detector import SpoofDetector
-from speechbrain_bilevel.inference.pretrained import CONFIG, WEIGHTS
+from speechbrain_bilevel.inference.pretrained import (
+    CONFIG,
+    WEIGHTS,
+    load_weights,
+)
 from speechbrain_bilevel.lobes import build
 from speechbrain_bilevel.utils.errors import InputError
 
@@ -228,6 +232,18 @@ LONG_PASSES = {
         {"channels": [1_000_000, 1], "num_samples": 160_000},
     ),
 }
+
+
+def test_loading_takes_little_more_memory_than_the_weights(tmp_path):
+    network = build("V2", SIZES | {"gru_hidden_size": 3500})
+    path = tmp_path / WEIGHTS
+    save_file(network.state_dict(), path)
+    size = path.stat().st_size / (1 << 20)
+    reset_peak()
+    memory = peak()
+    load_weights(network, path)
+    assert size > 100
+    assert peak() - memory < 0.2 * size + 16
 
 
 @pytest.mark.parametrize("case", LONG_PASSES)
