@@ -13,6 +13,7 @@ from speechbrain_bilevel.inference.pretrained import CONFIG, WEIGHTS
 _LINES = "".join(
     f"t{n} A07 {'spoof' if n % 2 else 'bonafide'} {n / 7}\n" for n in range(20)
 )
+_NOTES = b"notes of mine\n"
 #: Texts that are no score files.
 SCORES = {
     "empty": b"",
@@ -320,6 +321,13 @@ def bad_inputs(paths, shell, training):
         )
 
     # --- targets
+    for name in ("hyperparams.yaml", "config.json", "log.txt", "train_log.txt"):
+        yield (
+            "train into",
+            f"a folder with {name} of mine",
+            lambda folder, name=name: _mine(folder, f"out/{name}"),
+            training(corpus),
+        )
     writers = {
         "prepare": ("prepare", corpus, "{}", "--partition", "dev"),
         "calibrate": ("calibrate", dev, "--learn", dev, "--output", "{}"),
@@ -375,19 +383,19 @@ def _audio(name, content):
     return make
 
 
+def _mine(folder, name, content=_NOTES):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+
+
 def _targets(names, clip):
     """Names for outputs, and functions that put something there before.
 
     ``names`` are of files in an output that is a folder.
     """
-    mine = b"notes of mine\n"
 
-    def at(name, content=mine):
-        def make(folder):
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes(content)
-
-        return make
+    def at(name, content=_NOTES):
+        return lambda folder: _mine(folder, name, content)
 
     found = {
         "beneath a file": ("file/x", at("file")),

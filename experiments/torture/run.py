@@ -229,7 +229,7 @@ def main():
             continue
         trials = Trials(command, work, table, args.seed)
         print(f"{command.name}: {trials.steps} writes, {trials.seconds:.1f} s")
-        is_long = trials.seconds > 2
+        is_long = trials.seconds > 1
         if args.quick:
             trials.kill_at_steps(1 if is_long else 3)
             trials.kill_at_random(1)

@@ -321,7 +321,7 @@ def digest(folder):
         elif path.is_file():
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             found[str(path)] = kind, content
-        else:
+        elif not path.is_dir():
             found[str(path)] = kind, None
     return found
 

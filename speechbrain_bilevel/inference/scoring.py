@@ -52,6 +52,7 @@ def score_trials(
     trim_silence=False,
     full_length=False,
     layout=None,
+    replace=False,
 ):
     """Score a list of trials; resume where an earlier run stopped.
 
@@ -87,6 +88,9 @@ def score_trials(
         A key of ``score_files.WRITTEN``, such as that of a challenge's
         submissions; by default ``utt source key score`` or, where labels are
         unknown, ``utt score``.
+    replace : bool
+        Whether a score file of another network may be replaced, if it is as
+        this function wrote it.
 
     Raises
     ------
@@ -112,7 +116,8 @@ def score_trials(
     }
     scores = ResumableScoreFile(path, trials, detector.mods.network, settings)
     missing, lengths = scores.missing, None
-    if len(missing) and path.exists():
+    is_old = replace and scores.is_unedited()
+    if len(missing) and path.exists() and not is_old:
         raise InputError(
             f"{path}: exists but holds scores of another network, trial list "
             "or settings, or of audio that has changed since; choose another "
@@ -339,21 +344,26 @@ class ResumableScoreFile:
             part.unlink()
         return True
 
+    def is_unedited(self):
+        """Whether the score file, of any network, is as it was written."""
+        return self._read_stamp().get("sha256") == _sha256(self.path)
+
     def _stamp(self):
-        with open(self.path, "rb") as file:
-            scores = hashlib.file_digest(file, "sha256").hexdigest()
-        audio = hashlib.sha256(self.versions.tobytes()).hexdigest()
         return {
             "fingerprint": self.fingerprint,
-            "sha256": scores,
-            "audio": audio,
+            "sha256": _sha256(self.path),
+            "audio": hashlib.sha256(self.versions.tobytes()).hexdigest(),
         }
 
-    def _is_complete(self):
+    def _read_stamp(self):
         try:
-            return json.loads(self.stamp.read_text()) == self._stamp()
+            found = json.loads(self.stamp.read_text())
         except (OSError, ValueError):
-            return False
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _is_complete(self):
+        return self.path.exists() and self._read_stamp() == self._stamp()
 
     def _parts(self, fingerprint):
         """Return the part files of all processes, by their exact names."""
@@ -379,6 +389,11 @@ class ResumableScoreFile:
             good = (positions >= 0) & (versions == self.versions[positions])
             scores[positions[good]] = values[good]
         return scores
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_part(part):

@@ -34,19 +34,32 @@ def exit_on_input_error():
     """
     # Else a full disk costs a traceback for each line that is not logged.
     logging.raiseExceptions = False
+    interrupted = False
+
+    def interrupt(number, frame):
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
         sys.stdout.flush()
-    except InputError as error:
-        _exit(2, f"error: {_own_words(error)}")
-    except BrokenPipeError:
-        _exit(128 + signal.SIGPIPE)
-    except OSError as error:
-        where = error.filename or "standard output, or a file"
-        reason = error.strerror or _own_words(error)
-        _exit(2, f"error: {where}: {reason}; nothing more was written")
-    except KeyboardInterrupt:
-        _exit(130, "\ninterrupted")
+    except (Exception, KeyboardInterrupt) as error:
+        # Some modules survive an interrupted import, and fail later.
+        if interrupted or isinstance(error, KeyboardInterrupt):
+            _exit(130, "\ninterrupted")
+        if isinstance(error, InputError):
+            _exit(2, f"error: {_own_words(error)}")
+        if isinstance(error, BrokenPipeError):
+            _exit(128 + signal.SIGPIPE)
+        if isinstance(error, OSError):
+            where = error.filename or "standard output, or a file"
+            reason = error.strerror or _own_words(error)
+            _exit(2, f"error: {where}: {reason}; nothing more was written")
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _exit(code, message=None):

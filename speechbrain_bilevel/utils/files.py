@@ -90,7 +90,8 @@ def replace_folder(new, folder):
     if not folder.exists():
         os.rename(new, folder)
     elif not _exchange(new, folder):
-        earlier = temporary(folder)
+        # No name of what is removed as a leftover.
+        earlier = folder.with_name(f".{folder.name}.earlier")
         os.rename(folder, earlier)
         os.rename(new, folder)
         os.rename(earlier, new)
@@ -192,6 +193,10 @@ def check_target(path, mark=None):
                     f"{path}: exists, and this command did not write it; "
                     "choose a new name, or delete it, so that nothing is lost"
                 )
+            # A long name might fit, but not this one.
+            new = temporary(folder / target.name)
+            new.touch()
+            new.unlink()
     except OSError as error:
         raise _not_written(path, error) from error
 

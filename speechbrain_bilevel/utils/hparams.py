@@ -2,6 +2,7 @@
 
 import io
 import math
+import sys
 from pathlib import Path
 
 import speechbrain
@@ -9,10 +10,18 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import TaggedScalar
 from ruamel.yaml.error import YAMLError
+from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_bilevel.utils.distributed import local_device
 from speechbrain_bilevel.utils.errors import InputError
-from speechbrain_bilevel.utils.files import write_atomically
+from speechbrain_bilevel.utils.files import MARK, is_marked, write_atomically
+
+_SAVED, _MARK = "hyperparams.yaml", f"# Saved by {MARK}"
+# What a recipe writes to its output folder, with a copy of itself.
+_WRITTEN = (
+    *(_SAVED, "config.json", "env.log", "log.txt", "train_log.txt"),
+    *("eval_report.txt", "dev_scores.txt", "eval_scores.txt"),
+)
 
 
 def parse_arguments(words):
@@ -39,7 +48,8 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
     overrides : str or dict, optional
         See ``hyperpyyaml.load_hyperpyyaml``.
     save_folder_key : str
-        The entry with the folder in which to save ``hyperparams.yaml``.
+        The entry with the folder in which to save ``hyperparams.yaml``. Any
+        other results in it must be those of an earlier run.
 
     Returns
     -------
@@ -49,8 +59,9 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
     ------
     InputError
         If a file cannot be read or includes itself, a ``!PLACEHOLDER`` has no
-        value, a key, a class or an argument of it is unknown, or an override
-        is another kind of number than the entry, or out of range.
+        value, a key, a class or an argument of it is unknown, an override is
+        another kind of number than the entry, or out of range, or the folder
+        holds files of something else.
 
     Example
     -------
@@ -67,7 +78,7 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
     """
     try:
         tree = _read(Path(path))
-        _check_numbers(path, tree, _as_dict(overrides))
+        _check_overrides(path, tree, _as_dict(overrides))
         text = _as_text(tree)
         text = resolve_references(text, overrides, True).read()
         # Each call of HyperPyYAML 1.2.3 leaves references to a later entry
@@ -92,9 +103,25 @@ def load_hparams(path, overrides=None, save_folder_key="output_folder"):
         raise InputError(f"{path}: includes itself") from None
     if save_folder_key not in hparams:
         raise InputError(f"{path}: has no {save_folder_key}")
-    save = {"hyperparams.yaml": f"# From {path}\n{text}"}
-    write_atomically(hparams[save_folder_key], save)
+    if if_main_process():
+        folder = Path(hparams[save_folder_key])
+        _refuse_other_files(folder)
+        write_atomically(folder, {_SAVED: f"{_MARK}, from {path}\n{text}"})
     return hparams
+
+
+def _refuse_other_files(folder):
+    """Refuse to replace files, unless they are those of an earlier run."""
+    saved = folder / _SAVED
+    if saved.is_file() and is_marked(saved, _MARK.encode()):
+        return
+    for name in (*_WRITTEN, Path(sys.argv[0]).name):
+        if (folder / name).is_file():
+            raise InputError(
+                f"output_folder {folder}: has a {name} in it that no earlier "
+                "run wrote; expected a new or an empty folder, so that nothing "
+                "is lost"
+            )
 
 
 def _as_dict(overrides):
@@ -103,22 +130,31 @@ def _as_dict(overrides):
     return overrides or {}
 
 
-def _check_numbers(path, tree, overrides):
-    """Refuse overrides that cannot stand for a number of the file."""
+def _check_overrides(path, tree, overrides):
+    """Refuse what cannot stand for a number, or for keys, of the file."""
     for key, value in overrides.items():
         usual = tree.get(key)
+        if isinstance(usual, dict):
+            if isinstance(value, dict):
+                _check_overrides(path, usual, value)
+            elif not usual.tag.value:
+                names = ", ".join(usual)
+                raise InputError(
+                    f"{path}: --{key} {value}: expected values of {names}"
+                )
         if not isinstance(usual, (bool, int, float)):
             continue
-        most = math.inf
+        least, most = 0, math.inf
         kinds, expected = (int, float), "a finite number of at least 0"
         if isinstance(usual, bool):
             kinds, expected = bool, "True or False"
         elif isinstance(usual, int):
             # SpeechBrain replaces a larger seed by 0.
-            most = 1 << 32
-            kinds, expected = int, f"a whole number from 0 to {most - 1}"
+            least, most = int(key.endswith("batch_size")), 1 << 32
+            expected = f"a whole number from {least} to {most - 1}"
+            kinds = int
         is_bool = isinstance(value, bool)
-        least = -math.inf if usual < 0 else 0
+        least = -math.inf if usual < 0 else least
         if (
             not isinstance(value, kinds)
             or is_bool != isinstance(usual, bool)

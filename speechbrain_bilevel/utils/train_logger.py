@@ -28,15 +28,15 @@ class ResumableTrainLogger(FileTrainLogger):
     def log_stats(self, stats_meta, *args, **kwargs):
         """Write the line; see ``FileTrainLogger.log_stats``."""
         path = Path(self.save_file)
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        text = path.read_bytes() if path.exists() else b""
         lines = text.splitlines(keepends=True)
-        start = self._stats_to_string(stats_meta) + " - "
+        start = f"{self._stats_to_string(stats_meta)} - ".encode()
         # Without an end, its writing was interrupted.
         kept = [
             line
             for line in lines
-            if line.endswith("\n") and not line.startswith(start)
+            if line.endswith(b"\n") and not line.startswith(start)
         ]
         if kept != lines:
-            write_atomically(path.parent, {path.name: "".join(kept)})
+            write_atomically(path.parent, {path.name: b"".join(kept)})
         super().log_stats(stats_meta, *args, **kwargs)

@@ -84,3 +84,22 @@ def test_an_error_in_a_process_that_reads_for_this_one():
     )
     assert ended.returncode == 2
     assert ended.stderr == "error: clip.wav: empty;\nexpected a sound\n"
+
+
+def test_an_interrupt_that_an_import_swallowed():
+    ended = run(
+        "    import os, signal\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        input()\n"
+        "    except BaseException:\n"
+        "        raise RecursionError from None\n"
+    )
+    assert (ended.returncode, ended.stderr) == (130, "\ninterrupted\n")
+
+
+def test_a_bug_is_shown_in_full():
+    ended = run("    1 / 0\n")
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+    assert "ZeroDivisionError" in ended.stderr

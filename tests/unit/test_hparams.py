@@ -120,3 +120,18 @@ def test_numbers_that_cannot_be(tmp_path, override, expected):
     with pytest.raises(InputError, match=f"x.yaml: --{key} .*{expected}"):
         load_hparams(yaml, override)
     assert load_hparams(yaml, "lr: 1\nsize: 0\nflag: true")["flag"] is True
+
+
+@pytest.mark.parametrize("name", ["hyperparams.yaml", "log.txt", "config.json"])
+def test_files_of_something_else_are_kept(tmp_path, name):
+    (tmp_path / "base.yaml").write_text(f"output_folder: {tmp_path}/out\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    load_hparams(tmp_path / "base.yaml")
+    (tmp_path / "out" / "log.txt").write_text("of that run")
+    load_hparams(tmp_path / "base.yaml")
+    (tmp_path / "out" / "hyperparams.yaml").unlink()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(InputError, match=r"has a \w+\.\w+ in it that no earl"):
+        load_hparams(tmp_path / "base.yaml")
+    assert (tmp_path / "out" / name).read_text() == "mine"

@@ -698,3 +698,15 @@ def test_processes_share_the_files(tmp_path, monkeypatch):
 
     monkeypatch.setattr(scoring, "all_gather", gather)
     assert lengths_of(paths, 5).tolist() == list(range(10, 17))
+
+
+def test_unedited_scores_are_replaced_if_asked_for(path, recordings):
+    score_trials(Listener(), recordings, path)
+    other = Listener(other="setting")
+    with pytest.raises(InputError, match="holds scores of another network"):
+        score_trials(other, recordings, path)
+    score_trials(other, recordings, path, replace=True)
+    assert len(other.scored()) == 10
+    path.write_text(path.read_text() + "mine 1 - 2\n")
+    with pytest.raises(InputError, match="holds scores of another network"):
+        score_trials(Listener(), recordings, path, replace=True)

@@ -136,8 +136,7 @@ def dataio_prep(hparams):
         yield torch.tensor([LABELS.index(label)])
         yield torch.tensor([names.index(attack)])
 
-    # 2. The sets, with what the network sees of a file or, in training, what
-    # augmentation may crop.
+    # 2. The sets, with what the network sees, or what augmentation may crop.
     sets, keys = {}, ["id", "sig", "label_encoded", "attack_encoded"]
     for name, key in (("train", "train_samples"), ("dev", "num_samples")):
         sets[name] = sb.dataio.dataset.DynamicItemDataset.from_csv(
@@ -207,6 +206,7 @@ def score_and_export(brain, hparams):
             output / f"{name}_scores.txt",
             hparams["test_loader_kwargs"]["batch_size"],
             hparams["test_loader_kwargs"]["num_workers"],
+            replace=True,
         )
     if if_main_process():
         detector, scores = output / "pretrained", output / "eval_scores.txt"
