@@ -116,8 +116,8 @@ def score_trials(
     }
     scores = ResumableScoreFile(path, trials, detector.mods.network, settings)
     missing, lengths = scores.missing, None
-    is_old = replace and scores.is_unedited()
-    if len(missing) and path.exists() and not is_old:
+    may_replace = not path.exists() or (replace and scores.is_unedited())
+    if len(missing) and not may_replace:
         raise InputError(
             f"{path}: exists but holds scores of another network, trial list "
             "or settings, or of audio that has changed since; choose another "

@@ -133,3 +133,15 @@ def test_scoring_resumes_where_it_stopped(corpus, tmp_path, monkeypatch):
         for partition in ("dev", "eval")
     ]
     assert done | set(again) == {utt for each in scores for utt in each.utt}
+
+
+def test_more_epochs_in_a_finished_folder(corpus, tmp_path):
+    yaml, steps = "train_mel_cnn_bilevel", {"training_steps": 30}
+    for epochs in (1, 3):
+        options = {"number_of_epochs": epochs, **steps}
+        run(yaml, corpus, tmp_path / "longer", **options)
+    run(yaml, corpus, tmp_path / "unbroken", number_of_epochs=3, **steps)
+    assert_same_weights(tmp_path / "longer", tmp_path / "unbroken")
+    for name in ("dev_scores.txt", "eval_scores.txt", "train_log.txt"):
+        longer = (tmp_path / "longer" / name).read_bytes()
+        assert longer == (tmp_path / "unbroken" / name).read_bytes()

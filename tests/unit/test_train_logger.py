@@ -5,9 +5,8 @@ from speechbrain_bilevel.utils.train_logger import ResumableTrainLogger
 
 def test_damaged_and_repeated_lines(tmp_path):
     path = tmp_path / "log.txt"
-    path.write_bytes(
-        b"epoch: 1 - \xff\nepoch: 2 - old\nepoch: 20 - x\nepoch: 2"
-    )
+    lines = b"epoch: 1 - \xff", b"epoch: 2 - old", b"epoch: 20 - x", b"epoch: 2"
+    path.write_bytes(b"\n".join(lines))
     logger = ResumableTrainLogger(path)
     logger.log_stats({"epoch": 2}, {"loss": 2.0}, verbose=False)
     logger.log_stats({"epoch": 3}, {"loss": 3.0}, verbose=False)
