@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import shutil
+import warnings
 import weakref
 from pathlib import Path
 
@@ -28,6 +29,8 @@ MARK = "speechbrain_bilevel"
 _HEAD = 4096
 # Processes that read for a killed run notice within 5 s, and hold its locks.
 _PATIENCE = 8
+# As on some network drives.
+_NO_LOCKS = errno.ENOLCK, errno.ENOTSUP
 
 
 def write_atomically(folder, contents, remove=()):
@@ -142,6 +145,14 @@ def locked(path):
             f"{path}: another run is writing it; wait for its end, or choose "
             "another name"
         ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{path.parent}: this drive has no locks ({error.strerror}); start "
+            "one run at a time",
+            stacklevel=3,
+        )
     try:
         if lock.lock_counter == 1:
             _remove_leftovers(path)

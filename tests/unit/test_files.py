@@ -1,5 +1,7 @@
 """Written files: whole or not at all, and nobody else's is touched."""
 
+import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -173,6 +175,16 @@ def test_a_lock_is_held_until_its_last_user_has_ended(tmp_path):
     assert os.waitpid(pid, 0)[1] == 0
     del owner
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_drive_without_locks(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match="this drive has no locks .No locks"):
+        write_atomically(tmp_path, {"a": "text"})
+    assert (tmp_path / "a").read_text() == "text"
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path):
