@@ -8,7 +8,6 @@ from speechbrain_bilevel.cli.options import (
     finite_number,
 )
 from speechbrain_bilevel.utils.errors import InputError, printable
-from speechbrain_bilevel.utils.files import check_target
 
 
 def add_calibrate(commands):
@@ -108,6 +107,7 @@ def _fuse(args):
 def _apply(args, title):
     """Find the weights, write the sums, and print how good they are."""
     from speechbrain_bilevel.evaluation.score_files import write_cm_scores
+    from speechbrain_bilevel.utils.files import check_target
 
     check_target(args.output)
     trials, scores, readings = _read_systems(

@@ -3,7 +3,6 @@
 import os
 
 from speechbrain_bilevel.utils.errors import InputError
-from speechbrain_bilevel.utils.files import locked
 
 
 def add_export(commands):
@@ -84,6 +83,8 @@ def _export(args):
 
 
 def _refuse_existing(folder):
+    from speechbrain_bilevel.utils.files import locked
+
     with locked(folder):
         is_empty = os.path.isdir(folder) and not os.listdir(folder)
         if os.path.lexists(folder) and not is_empty:
