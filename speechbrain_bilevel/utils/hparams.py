@@ -126,14 +126,16 @@ def _refuse_other_files(folder):
 
 def _as_dict(overrides):
     if isinstance(overrides, str):
-        overrides = YAML(typ="safe").load(overrides)
+        overrides = YAML().load(overrides)
     return overrides or {}
 
 
 def _check_overrides(path, tree, overrides):
     """Refuse what cannot stand for a number, or for keys, of the file."""
     for key, value in overrides.items():
-        usual = tree.get(key)
+        usual, tag = tree.get(key), getattr(value, "tag", None)
+        if tag is not None and tag.value:
+            continue
         if isinstance(usual, dict):
             if isinstance(value, dict):
                 _check_overrides(path, usual, value)

@@ -109,17 +109,24 @@ def test_unknown_keys_on_the_command_line(load):
         ("size: [1]", "a whole number"),
         ("flag: maybe", "True or False"),
         ("flag: 1", "True or False"),
+        ("seed: 4294967296", "a whole number from 0 to 4294967295"),
+        ("batch_size: 0", "a whole number from 1"),
+        ("keys: 3", "values of a, b"),
     ],
 )
 def test_numbers_that_cannot_be(tmp_path, override, expected):
     yaml = tmp_path / "x.yaml"
     yaml.write_text(
         f"output_folder: {tmp_path}\nlr: 0.1\nsize: 3\nflag: False\nany: 1\n"
+        "seed: 1\nbatch_size: 2\nkeys: {a: 1, b: x}\n"
     )
     key = override.split(":")[0]
     with pytest.raises(InputError, match=f"x.yaml: --{key} .*{expected}"):
         load_hparams(yaml, override)
     assert load_hparams(yaml, "lr: 1\nsize: 0\nflag: true")["flag"] is True
+    assert load_hparams(yaml, "size: !ref <any>\nkeys: {a: 5}")["size"] == 1
+    found = load_hparams(yaml, "keys: !new:torch.nn.Linear [1, 2]")
+    assert found["keys"].out_features == 2
 
 
 @pytest.mark.parametrize("name", ["hyperparams.yaml", "log.txt", "config.json"])

@@ -65,7 +65,9 @@ class TraceBrain(BilevelMixin, sb.Brain):
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         self.trace["lower_loss"].append(loss.item())
-        self.trace["upper_loss"].append(self.records["upper/loss"][-1].item())
+        self.trace["upper_loss"].append(
+            self.records.values["upper/loss"][-1].item()
+        )
 
 
 class Batches(torch.utils.data.IterableDataset):
