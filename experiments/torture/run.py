@@ -23,38 +23,38 @@ RECIPE = HERE.parents[1] / "recipes" / "ASVspoof2019" / "LA"
 sys.path[:0] = [str(HERE), str(RECIPE)]
 
 # Before the first fork, so that no process has to import them.
-import matplotlib.pyplot  # noqa: E402, F401
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import train  # noqa: E402
-from bad_inputs import bad_inputs  # noqa: E402
-from speechbrain.utils.seed import seed_everything  # noqa: E402
-from toy_corpus import write_toy_corpus  # noqa: E402
-from trials import Command, Process, Table, Trials, digest, refusal  # noqa: E402
+import matplotlib.pyplot  # noqa: F401
+import numpy as np
+import torch
+import train
+from bad_inputs import bad_inputs
+from speechbrain.utils.seed import seed_everything
+from toy_corpus import write_toy_corpus
+from trials import Command, Process, Table, Trials, digest, refusal
 
-from speechbrain_bilevel import cli  # noqa: E402
-from speechbrain_bilevel.dataio.protocols import (  # noqa: E402
+from speechbrain_bilevel import cli
+from speechbrain_bilevel.dataio.protocols import (
     read_asvspoof2019_protocol,
 )
-from speechbrain_bilevel.evaluation.score_files import (  # noqa: E402
+from speechbrain_bilevel.evaluation.score_files import (
     write_cm_scores,
 )
-from speechbrain_bilevel.inference import (  # noqa: E402, F401
+from speechbrain_bilevel.inference import (  # noqa: F401
     arena,
     export,
     hub,
     importers,
     scoring,
 )
-from speechbrain_bilevel.inference.pretrained import (  # noqa: E402
+from speechbrain_bilevel.inference.pretrained import (
     DetectorConfig,
     write_folder,
 )
-from speechbrain_bilevel.lobes import build  # noqa: E402
-from speechbrain_bilevel.utils.distributed import (  # noqa: E402
+from speechbrain_bilevel.lobes import build
+from speechbrain_bilevel.utils.distributed import (
     closing_process_group,
 )
-from speechbrain_bilevel.utils.errors import exit_on_input_error  # noqa: E402
+from speechbrain_bilevel.utils.errors import exit_on_input_error
 
 TRAINING = {
     "network": "{n_mels: 16, channels: [2, 3], embedding_size: 4}",
