@@ -297,7 +297,7 @@ class Trials:
         )
 
 
-def refusal(code, text, at_most=LONGEST_MESSAGE):
+def refusal(code, text):
     """What is wrong with how a command refused, or None."""
     if code != 2:
         return f"exit code {code}: {text[-500:]}"
@@ -306,7 +306,7 @@ def refusal(code, text, at_most=LONGEST_MESSAGE):
     if "error: " not in text:
         return f"no message: {text[-500:]}"
     length = len(text[text.rindex("error: ") :])
-    if length > at_most:
+    if length > LONGEST_MESSAGE:
         return f"a message of {length} characters"
     return None
 

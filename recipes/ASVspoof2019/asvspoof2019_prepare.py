@@ -39,7 +39,11 @@ from speechbrain_bilevel.dataio.protocols import (
     read_asvspoof2019_protocol,
 )
 from speechbrain_bilevel.utils.errors import InputError, exit_on_input_error
-from speechbrain_bilevel.utils.files import write_atomically
+from speechbrain_bilevel.utils.files import (
+    read_stamp,
+    sha256,
+    write_atomically,
+)
 
 logger = get_logger(__name__)
 
@@ -178,7 +182,7 @@ def _show(counts):
 def _describe_source(data_folder):
     """What the manifests depend on."""
     protocols = {
-        part: _sha256(asvspoof2019_protocol_path(data_folder, part))
+        part: sha256(asvspoof2019_protocol_path(data_folder, part))
         for part in PARTITIONS
     }
     return {
@@ -189,26 +193,17 @@ def _describe_source(data_folder):
 
 
 def _describe_csvs(save_folder):
-    return {part: _sha256(save_folder / f"{part}.csv") for part in PARTITIONS}
-
-
-def _sha256(path):
-    """The digest, or None for a file that cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+    return {part: sha256(save_folder / f"{part}.csv") for part in PARTITIONS}
 
 
 def _is_prepared(save_folder, source):
-    stamp = _stamp(save_folder)
+    stamp = read_stamp(save_folder / STAMP)
     return stamp == {**source, "csv": _describe_csvs(save_folder)}
 
 
 def _refuse_others(save_folder, contents):
     """Refuse to replace manifests that were written elsewhere, or edited."""
-    written = _stamp(save_folder).get("csv", {})
+    written = read_stamp(save_folder / STAMP).get("csv", {})
     for partition, digest in _describe_csvs(save_folder).items():
         # A killed run may have left those of today without their stamp.
         new = hashlib.sha256(contents[f"{partition}.csv"].encode()).hexdigest()
@@ -218,14 +213,6 @@ def _refuse_others(save_folder, contents):
                 "edited since. To keep it, train with skip_prep: True, or give "
                 "another manifest_folder; to prepare again, delete it"
             )
-
-
-def _stamp(save_folder):
-    try:
-        stamp = json.loads((save_folder / STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return stamp if isinstance(stamp, dict) else {}
 
 
 if __name__ == "__main__":

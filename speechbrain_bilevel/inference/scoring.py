@@ -27,6 +27,8 @@ from speechbrain_bilevel.utils.errors import InputError, printable
 from speechbrain_bilevel.utils.files import (
     check_target,
     lock_for,
+    read_stamp,
+    sha256,
     write_atomically,
 )
 from speechbrain_bilevel.utils.tables import repeated
@@ -346,24 +348,18 @@ class ResumableScoreFile:
 
     def is_unedited(self):
         """Whether the score file, of any network, is as it was written."""
-        return self._read_stamp().get("sha256") == _sha256(self.path)
+        written = read_stamp(self.stamp).get("sha256")
+        return written is not None and written == sha256(self.path)
 
     def _stamp(self):
         return {
             "fingerprint": self.fingerprint,
-            "sha256": _sha256(self.path),
+            "sha256": sha256(self.path),
             "audio": hashlib.sha256(self.versions.tobytes()).hexdigest(),
         }
 
-    def _read_stamp(self):
-        try:
-            found = json.loads(self.stamp.read_text())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
     def _is_complete(self):
-        return self.path.exists() and self._read_stamp() == self._stamp()
+        return read_stamp(self.stamp) == self._stamp()
 
     def _parts(self, fingerprint):
         """Return the part files of all processes, by their exact names."""
@@ -389,11 +385,6 @@ class ResumableScoreFile:
             good = (positions >= 0) & (versions == self.versions[positions])
             scores[positions[good]] = values[good]
         return scores
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_part(part):

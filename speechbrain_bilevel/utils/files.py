@@ -9,6 +9,8 @@ import contextlib
 import ctypes
 import errno
 import glob
+import hashlib
+import json
 import logging
 import os
 import secrets
@@ -216,6 +218,24 @@ def is_marked(path, mark):
     """Whether a file has these bytes among its first; None is in no file."""
     with open(path, "rb") as file:
         return mark is not None and mark in file.read(_HEAD)
+
+
+def sha256(path):
+    """Return the digest of a file, or None if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def read_stamp(path):
+    """Return the object in a JSON file of ours, {} if there is none intact."""
+    try:
+        stamp = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
 
 
 def _not_written(path, error):
