@@ -31,11 +31,9 @@ from problems import SmallV2Problem
 from tqdm import tqdm
 
 from speechbrain_bilevel.dataio.batch import LevelBatch
+from speechbrain_bilevel.inference.config import DetectorConfig
 from speechbrain_bilevel.inference.export import model_card
-from speechbrain_bilevel.inference.pretrained import (
-    DetectorConfig,
-    write_folder,
-)
+from speechbrain_bilevel.inference.pretrained import write_folder
 from speechbrain_bilevel.lobes.v2 import V2
 from speechbrain_bilevel.utils.distributed import (
     closing_process_group,

@@ -2,11 +2,9 @@
 
 import torch
 
+from speechbrain_bilevel.inference.config import DetectorConfig
 from speechbrain_bilevel.inference.export import model_card
-from speechbrain_bilevel.inference.pretrained import (
-    DetectorConfig,
-    write_folder,
-)
+from speechbrain_bilevel.inference.pretrained import write_folder
 from speechbrain_bilevel.lobes.v2 import V2
 
 SAMPLES = 1600

@@ -178,11 +178,9 @@ def write_detector(folder):
     """Write an untrained network as a pretrained folder."""
     import torch
 
+    from speechbrain_bilevel.inference.config import DetectorConfig
     from speechbrain_bilevel.inference.export import model_card
-    from speechbrain_bilevel.inference.pretrained import (
-        DetectorConfig,
-        write_folder,
-    )
+    from speechbrain_bilevel.inference.pretrained import write_folder
     from speechbrain_bilevel.lobes import build
 
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import soundfile
 
-from speechbrain_bilevel.inference.pretrained import CONFIG, WEIGHTS
+from speechbrain_bilevel.inference.config import CONFIG, WEIGHTS
 
 _LINES = "".join(
     f"t{n} A07 {'spoof' if n % 2 else 'bonafide'} {n / 7}\n" for n in range(20)

@@ -46,10 +46,8 @@ from speechbrain_bilevel.inference import (  # noqa: F401
     importers,
     scoring,
 )
-from speechbrain_bilevel.inference.pretrained import (
-    DetectorConfig,
-    write_folder,
-)
+from speechbrain_bilevel.inference.config import DetectorConfig
+from speechbrain_bilevel.inference.pretrained import write_folder
 from speechbrain_bilevel.lobes import build
 from speechbrain_bilevel.utils.distributed import (
     closing_process_group,

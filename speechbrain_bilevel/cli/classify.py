@@ -9,7 +9,7 @@ import sys
 from speechbrain_bilevel.cli.options import (
     add_detector_arguments,
     finite_number,
-    run_options,
+    load_detector,
     whole_number,
 )
 from speechbrain_bilevel.utils.errors import InputError, printable
@@ -84,15 +84,11 @@ def add_classify(commands):
 
 
 def _classify(args):
-    from speechbrain_bilevel.inference.detector import SpoofDetector
-
     for option in ("plot", "window", "step"):
         if getattr(args, option) is not None and not args.segments:
             raise InputError(f"--{option}: is for windows; add --segments")
     draw = _Plots(args.plot) if args.plot else None
-    detector = SpoofDetector.from_hparams(
-        args.source, trust_code=args.trust_code, run_opts=run_options(args)
-    )
+    detector = load_detector(args, for_recordings=True)
     if args.segments:
         verdicts = _score_whole(detector, args, draw)
     else:

@@ -2,7 +2,10 @@
 
 import argparse
 import math
+import os
 import re
+
+from speechbrain_bilevel.utils.errors import InputError
 
 
 def whole_number(least, most=math.inf):
@@ -66,18 +69,88 @@ def add_detector_arguments(parser):
         help="cpu, cuda or cuda:N; by default the GPU if there is one",
     )
     parser.add_argument(
+        "--engine",
+        choices=("torch", "onnxruntime", "openvino", "auto"),
+        default="torch",
+        help="what runs the network (default: torch); the others are faster on "
+        "a CPU, for folders that `export --onnx` wrote. auto: the fastest that "
+        "is installed",
+    )
+    parser.add_argument(
         "--precision",
-        choices=("fp32", "bf16", "fp16"),
+        choices=("fp32", "bf16", "fp16", "int8"),
         default="fp32",
-        help="by default fp32; the others are faster on GPUs",
+        help="by default fp32; bf16 and fp16 are for GPUs, bf16 and int8 (see "
+        "`export --int8`) for the engine openvino",
     )
 
 
-def run_options(args):
-    """Return SpeechBrain's run_opts; refuse a device that does not exist."""
+def load_detector(args, for_recordings=False):
+    """Return the detector of a command: for recordings only, or SpeechBrain's.
+
+    The former starts faster. Refuse a device that does not exist.
+    """
+    if for_recordings and not args.trust_code:
+        from speechbrain_bilevel.inference.engines import open_detector
+
+        return open_detector(
+            args.source, args.engine, args.device, args.precision
+        )
+    from speechbrain_bilevel.inference.detector import SpoofDetector
     from speechbrain_bilevel.utils.distributed import local_device
 
-    return {"device": local_device(args.device), "precision": args.precision}
+    if args.trust_code and args.engine not in ("torch", "auto"):
+        raise InputError(
+            f"--engine {args.engine}: has no code of its own to trust; leave "
+            "out --trust-code"
+        )
+    device = args.device
+    if args.engine == "torch":
+        device = local_device(device)
+    return SpoofDetector.from_hparams(
+        args.source,
+        trust_code=args.trust_code,
+        engine=args.engine,
+        run_opts={"device": device, "precision": args.precision},
+    )
+
+
+def read_trials(path, folder=None, partition=None, **reading):
+    """Return the trials of a command, whose paths can be opened.
+
+    Raise an ``InputError`` if there are none, or none of their files exists.
+    """
+    from speechbrain_bilevel.dataio.parquet import HUB, file_version
+    from speechbrain_bilevel.dataio.prepare import (
+        audio_root,
+        find_trials,
+        join_paths,
+    )
+
+    if os.path.isdir(path) or path.startswith(HUB):
+        if folder is not None:
+            raise InputError(
+                "--data-folder is for a list; audio of a folder is looked for "
+                "in it: leave it out"
+            )
+        folder, protocol = path, None
+    else:
+        folder = folder or os.path.dirname(path) or "."
+        partition, protocol = partition or "all", path
+    trials = find_trials(
+        folder,
+        partition,
+        protocol,
+        **reading,
+        need_labels=False,
+    )
+    trials = join_paths(trials, audio_root(folder))
+    if not any(map(file_version, trials.path)):
+        raise InputError(
+            f"{path}: none of its audio files exists, the first one would be "
+            f"{trials.path[0]}; pass --data-folder, where paths start"
+        )
+    return trials
 
 
 class Parser(argparse.ArgumentParser):

@@ -6,10 +6,10 @@ import os
 from speechbrain_bilevel.cli.options import (
     add_detector_arguments,
     add_reading_arguments,
-    run_options,
+    load_detector,
+    read_trials,
     whole_number,
 )
-from speechbrain_bilevel.utils.errors import InputError
 
 
 def add_score(commands):
@@ -83,18 +83,19 @@ def add_score(commands):
 def _score(args):
     from speechbrain.utils.distributed import if_main_process
 
-    from speechbrain_bilevel.inference.detector import SpoofDetector
     from speechbrain_bilevel.inference.scoring import score_trials
     from speechbrain_bilevel.utils.distributed import closing_process_group
 
-    trials = _read_trials(args)
+    trials = read_trials(
+        args.trials,
+        args.data_folder,
+        args.partition,
+        columns=args.columns,
+        bonafide=args.bonafide,
+    )
     with closing_process_group():
         _start_process_group()
-        detector = SpoofDetector.from_hparams(
-            args.source,
-            trust_code=args.trust_code,
-            run_opts=run_options(args),
-        )
+        detector = load_detector(args)
         score_trials(
             detector,
             trials,
@@ -119,40 +120,3 @@ def _start_process_group():
         # at the end, when the fastest process has to wait.
         timeout = datetime.timedelta(days=365)
         torch.distributed.init_process_group("gloo", timeout=timeout)
-
-
-def _read_trials(args):
-    """Return the trials, with paths relative to the working directory."""
-    from speechbrain_bilevel.dataio.parquet import HUB, file_version
-    from speechbrain_bilevel.dataio.prepare import (
-        audio_root,
-        find_trials,
-        join_paths,
-    )
-
-    path, folder, partition = args.trials, args.data_folder, args.partition
-    if os.path.isdir(path) or path.startswith(HUB):
-        if folder is not None:
-            raise InputError(
-                "--data-folder is for a list; audio of a folder is looked for "
-                "in it: leave it out"
-            )
-        folder, protocol = path, None
-    else:
-        folder = folder or os.path.dirname(path) or "."
-        partition, protocol = partition or "all", path
-    trials = find_trials(
-        folder,
-        partition,
-        protocol,
-        columns=args.columns,
-        bonafide=args.bonafide,
-        need_labels=False,
-    )
-    trials = join_paths(trials, audio_root(folder))
-    if not any(map(file_version, trials.path)):
-        raise InputError(
-            f"{path}: none of its audio files exists, the first one would be "
-            f"{trials.path[0]}; pass --data-folder, where paths start"
-        )
-    return trials

@@ -2,6 +2,7 @@
 
 import os
 
+from speechbrain_bilevel.cli.options import read_trials
 from speechbrain_bilevel.utils.errors import InputError
 
 
@@ -57,6 +58,35 @@ def add_export(commands):
         "EXPERIMENT's own scores on a data set of it, such as "
         "SpeechAntiSpoofingBenchmarks/InTheWild=wild.txt; repeatable",
     )
+    parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="add network.onnx, for --engine onnxruntime and openvino",
+    )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="add network_int8.onnx too, whose convolutions are of 8-bit "
+        "numbers; needs --clips",
+    )
+    parser.add_argument(
+        "--clips",
+        metavar="TRIALS",
+        help="list of the training, or folder of its corpus: recordings by "
+        "which network.onnx is compared with torch (default: noise), and the "
+        "ranges of 8-bit numbers are found",
+    )
+    parser.add_argument(
+        "--data-folder",
+        metavar="FOLDER",
+        help="where relative paths of --clips start; by default the folder "
+        "that the list is in",
+    )
+    parser.add_argument(
+        "--int8-scores",
+        metavar="FILE",
+        help="scores of network_int8.onnx on eval, for the card",
+    )
     parser.set_defaults(run=_export)
 
 
@@ -67,11 +97,15 @@ def _export(args):
     from speechbrain_bilevel.metrics.eer import interpolated_eer
 
     arguments = {k: v for k, v in vars(args).items() if k != "run"}
+    folder = arguments.pop("data_folder")
     _refuse_existing(args.folder)
     pairs = [text.partition("=")[::2] for text in args.arena]
     if not all(map(all, pairs)):
         raise InputError(f"--arena {args.arena[-1]}: expected DATASET=SCORES")
     arguments["arena"] = {name: read_cm_scores(path) for name, path in pairs}
+    if args.clips:
+        trials = read_trials(args.clips, folder, _train_of(args.clips))
+        arguments["clips"] = trials.path.tolist()
     config, _ = export(**arguments)
     for name, table in arguments["arena"].items():
         keys = [table.score[table.label == key] for key in (BONAFIDE, SPOOF)]
@@ -80,6 +114,11 @@ def _export(args):
     how = "calibrated" if config.calibration else "not calibrated"
     print(f"{args.folder}: {how}; see its README.md before you share it")
     return 0
+
+
+def _train_of(path):
+    """Return the partition of a folder; a list is taken as it is."""
+    return "train" if os.path.isdir(path) else None
 
 
 def _refuse_existing(folder):

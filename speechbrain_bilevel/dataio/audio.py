@@ -2,21 +2,19 @@
 
 import contextlib
 import glob
+import logging
 import math
 import os
 from typing import NamedTuple
 
 import numpy as np
-import scipy.signal
-import torch
 from numpy.lib.stride_tricks import sliding_window_view
-from speechbrain.utils.logger import get_logger
 
 from speechbrain_bilevel.dataio import ENDINGS, SAMPLE_RATE
 from speechbrain_bilevel.dataio.decoding import empty, open_source
 from speechbrain_bilevel.utils.errors import InputError, listed, printable
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 #: The power (relative to full scale, an offset removed) from which a frame of
 #: 25 ms holds a sound: -80 dB. Dither, the smallest noise of 16-bit audio, has
@@ -55,7 +53,7 @@ class Heard(NamedTuple):
     seconds, and ``notes`` sentences on what a listener should know.
     """
 
-    wav: torch.Tensor
+    wav: np.ndarray
     start: float
     notes: list
 
@@ -96,7 +94,7 @@ def hear(path, num_samples, trim_silence=False, channel=None):
     >>> soundfile.write(path, np.random.rand(8000, 2), 8000)
     >>> heard = hear(path, num_samples=64600)
     >>> heard.wav.shape, heard.notes[0][:19]
-    (torch.Size([16000]), 'its channels differ')
+    ((16000,), 'its channels differ')
     """
     start, stop, notes = 0, math.inf, []
     if trim_silence:
@@ -110,12 +108,14 @@ def hear(path, num_samples, trim_silence=False, channel=None):
     notes = notes or audio.notes
     if skipped:
         notes.append(f"is heard from {start:.1f} s on, silent before")
-    return Heard(torch.from_numpy(wav), start, notes)
+    return Heard(wav, start, notes)
 
 
 def read_audio(path, num_samples, trim_silence=False):
-    """Return the waveform of ``hear``, [time], float32."""
-    return hear(path, num_samples, trim_silence).wav
+    """Return the waveform of ``hear`` as a tensor, [time], float32."""
+    import torch
+
+    return torch.from_numpy(hear(path, num_samples, trim_silence).wav)
 
 
 def _part(blocks, start, stop):
@@ -173,13 +173,17 @@ def _more(wav, blocks, count):
 def fit_length(wav, num_samples):
     """Cut or repeat a waveform, [time], to exactly ``num_samples`` samples.
 
+    It is an array or a tensor.
+
     Example
     -------
-    >>> fit_length(torch.tensor([1, 2]), 5)
-    tensor([1, 2, 1, 2, 1])
+    >>> fit_length(np.array([1, 2]), 5)
+    array([1, 2, 1, 2, 1])
     """
     if len(wav) < num_samples:
-        wav = wav.repeat(-(-num_samples // len(wav)))
+        times = -(-num_samples // len(wav))
+        is_array = isinstance(wav, np.ndarray)
+        wav = np.tile(wav, times) if is_array else wav.repeat(times)
     return wav[:num_samples]
 
 
@@ -346,18 +350,21 @@ def _resample(blocks, up, down, step, margin):
     The first one is of ``step`` frames; ``margin`` are resampled with each on
     either side. Both are multiples of ``down``.
     """
+    # It takes as long to import as torch.
+    from scipy.signal import resample_poly
+
     pending, before = np.empty(0, dtype=np.float32), 0
     for block in blocks:
         pending = np.concatenate([pending, block])
         while len(pending) >= before + step + margin:
             part = pending[: before + step + margin]
-            wav = scipy.signal.resample_poly(part, up, down)
+            wav = resample_poly(part, up, down)
             first, last = before * up // down, (before + step) * up // down
             yield wav[first:last]
             pending, before = pending[before + step - margin :], margin
             step = max(down * math.ceil(_STEP / down), 4 * margin)
     if len(pending) > before:
-        wav = scipy.signal.resample_poly(pending, up, down)
+        wav = resample_poly(pending, up, down)
         yield wav[before * up // down :]
 
 

@@ -6,6 +6,7 @@ say what to expect.
 
 import contextlib
 import functools
+import io
 import itertools
 import os
 import re
@@ -15,7 +16,6 @@ import numpy as np
 import soundfile
 
 from speechbrain_bilevel.dataio import HIGHEST_RATE, LOWEST_RATE, NO_LENGTH
-from speechbrain_bilevel.dataio.parquet import open_binary, split_row
 from speechbrain_bilevel.utils.errors import InputError
 
 #: The demuxers that PyAV may use: those of recordings. FFmpeg's playlists and
@@ -27,6 +27,8 @@ DEMUXERS = (
     *("nistsphere", "nut", "ogg", "rm", "sox", "tak", "tta", "voc", "w64"),
     *("wav", "wv", "xwma"),
 )
+# The name of a row of a parquet file; see ``dataio.parquet``.
+_ROW = re.compile(r"(.+\.parquet)#(\d{1,15})", re.DOTALL)
 # Those whose headers state how long the audio is. Others' durations are
 # FFmpeg's estimate, or only that of their first part.
 _STATING = {
@@ -58,6 +60,35 @@ _HEAD = 2**20
 _STEP = 1 << 16
 # What codecs may add at the end: seconds, or samples, if these take longer.
 _PADDING, _PADDED = 0.1, 2048
+
+
+def split_row(path):
+    """Return the file and the row that a path names; the row may be None.
+
+    Example
+    -------
+    >>> split_row("data/test.parquet#7")
+    ('data/test.parquet', 7)
+    >>> split_row("call.wav")
+    ('call.wav', None)
+    """
+    path = os.fspath(path)
+    found = isinstance(path, str) and _ROW.fullmatch(path)
+    return (found[1], int(found[2])) if found else (path, None)
+
+
+def open_binary(path):
+    """Open a file, or the audio of a row, for reading bytes.
+
+    Raise an ``InputError`` if the row, or audio in it, cannot be read.
+    """
+    file, row = split_row(path)
+    if row is None:
+        return open(path, "rb")
+    # It takes a second to import what reads parquet.
+    from speechbrain_bilevel.dataio.parquet import row_audio
+
+    return io.BytesIO(row_audio(file, row))
 
 
 class Source:

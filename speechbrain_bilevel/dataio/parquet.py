@@ -9,7 +9,6 @@ bytes that are needed are fetched, and nothing is stored.
 import contextlib
 import functools
 import glob
-import io
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from huggingface_hub import DatasetCard, HfFileSystem
 
 from speechbrain_bilevel.dataio.corpora import PARTITION_WORDS
+from speechbrain_bilevel.dataio.decoding import split_row
 from speechbrain_bilevel.utils.errors import InputError, printable
 
 #: How the paths of the hub's data sets begin.
@@ -28,7 +28,6 @@ HUB = "hf://"
 #: The audio of a row group, which is read at once, may take so many bytes.
 LARGEST = 1 << 30
 
-_ROW = re.compile(r"(.+\.parquet)#(\d{1,15})", re.DOTALL)
 # What columns, and keys of the JSON in `notes`, are called; the first counts.
 _LABELS = "label", "key"
 _NAMES = {
@@ -40,30 +39,6 @@ _EXPECTED = (
     "expected intact parquet with a column of audio and one of labels, as the "
     "datasets library writes it"
 )
-
-
-def split_row(path):
-    """Return the file and the row that a path names; the row may be None.
-
-    Example
-    -------
-    >>> split_row("data/test.parquet#7")
-    ('data/test.parquet', 7)
-    >>> split_row("call.wav")
-    ('call.wav', None)
-    """
-    path = os.fspath(path)
-    found = isinstance(path, str) and _ROW.fullmatch(path)
-    return (found[1], int(found[2])) if found else (path, None)
-
-
-def open_binary(path):
-    """Open a file, or the audio of a row, for reading bytes.
-
-    Raise an ``InputError`` if the row, or audio in it, cannot be read.
-    """
-    file, row = split_row(path)
-    return open(path, "rb") if row is None else io.BytesIO(_audio(file, row))
 
 
 def file_version(path):
@@ -275,8 +250,11 @@ def _open(file, version, pid):
     return parquet, audio, np.cumsum([0, *sizes])
 
 
-def _audio(file, row):
-    """Return the bytes of a row's audio."""
+def row_audio(file, row):
+    """Return the bytes of a row's audio.
+
+    Raise an ``InputError`` if the row, or audio in it, cannot be read.
+    """
     with _naming(file):
         _, audio, starts = _opened(file)
         if audio is None or row >= starts[-1]:

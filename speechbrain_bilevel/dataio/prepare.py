@@ -30,7 +30,7 @@ from speechbrain_bilevel.dataio.corpora import (
     PARQUET,
     is_nearly_official,
 )
-from speechbrain_bilevel.dataio.decoding import empty
+from speechbrain_bilevel.dataio.decoding import empty, split_row
 from speechbrain_bilevel.dataio.folders import (
     read_bonafide_folder,
     read_folders,
@@ -40,7 +40,6 @@ from speechbrain_bilevel.dataio.parquet import (
     HUB,
     file_version,
     is_parquet,
-    split_row,
 )
 from speechbrain_bilevel.dataio.protocols import (
     DTYPES,

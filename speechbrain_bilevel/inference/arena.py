@@ -22,8 +22,8 @@ from speechbrain_bilevel.dataio.audio import (
     from_first_sound,
 )
 from speechbrain_bilevel.dataio.decoding import ArraySource
+from speechbrain_bilevel.inference.config import META
 from speechbrain_bilevel.inference.detector import SpoofDetector
-from speechbrain_bilevel.inference.pretrained import META
 from speechbrain_bilevel.lobes import build
 from speechbrain_bilevel.utils.errors import InputError
 

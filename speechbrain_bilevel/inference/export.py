@@ -1,6 +1,7 @@
 """Make a pretrained folder and its model card from a training's output."""
 
 import re
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,19 +19,25 @@ from speechbrain_bilevel.evaluation.format import METRICS, format_estimate
 from speechbrain_bilevel.evaluation.score_files import (
     read_asv_scores,
     read_cm_scores,
+    split_classes,
 )
 from speechbrain_bilevel.inference.arena import arena_files
-from speechbrain_bilevel.inference.pretrained import (
+from speechbrain_bilevel.inference.config import (
     CONFIG,
+    ONNX,
     TRAINING,
     WEIGHTS,
-    check_folder,
-    load,
     naming,
     read_config,
+)
+from speechbrain_bilevel.inference.pretrained import (
+    check_folder,
+    load,
     write_folder,
 )
+from speechbrain_bilevel.lobes import build
 from speechbrain_bilevel.metrics.calibration import learn_fusion
+from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.utils.errors import InputError, printable
 
 logger = get_logger(__name__)
@@ -51,6 +58,10 @@ def export(
     protocol=None,
     asv_scores=None,
     arena=None,
+    onnx=False,
+    int8=False,
+    clips=None,
+    int8_scores=None,
 ):
     """Write a pretrained folder: the network, calibrated, and its model card.
 
@@ -75,6 +86,16 @@ def export(
     arena : dict of str to pandas.DataFrame, optional
         The source's own scores on data sets of the Speech Anti-Spoofing Arena,
         to add the files of a submission; see ``inference.arena``.
+    onnx : bool
+        Whether to add network.onnx, for the other engines; see ``engines``.
+    int8 : bool
+        Whether to add network_int8.onnx as well, whose convolutions are of
+        8-bit numbers.
+    clips : list of str, optional
+        Recordings, best of the training: network.onnx is compared with torch
+        on some, by default on noise; and they tell the ranges of 8-bit numbers.
+    int8_scores : str or Path, optional
+        The scores of network_int8.onnx on eval, for the card.
 
     Returns
     -------
@@ -124,17 +145,53 @@ def export(
         training=_training(source, known, corpus),
     )
     calibrated_on = fusion and f"{_count(scores['dev'])} of dev"
-    card = model_card(
-        name or folder.name, config, license, calibrated_on, report
-    )
+    int8_eer = None
+    if int8_scores:
+        trials = protocol or _manifest(source, known, "eval")
+        table = _read_scores(int8_scores, trials, "eval")
+        int8_eer = 100 * eer(*split_classes(table))[0]
     if fusion is not None:
         arena = {
             dataset: table.assign(score=fusion(table[["score"]]))
             for dataset, table in (arena or {}).items()
         }
     files = arena_files(name or folder.name, config, arena) if arena else {}
-    write_folder(folder, config, weights, card, files)
+    with tempfile.TemporaryDirectory() as made:
+        # Those of a pretrained source are not taken over.
+        config = replace(config, onnx=None)
+        if onnx or int8:
+            config = _add_onnx(config, weights, made, int8, clips)
+        card = model_card(
+            *(name or folder.name, config, license, calibrated_on, report),
+            int8_eer,
+        )
+        paths = sorted(Path(made).iterdir())
+        write_folder(folder, config, weights, card, files, paths)
     return config, report
+
+
+def _add_onnx(config, weights, folder, int8, paths):
+    """Write ONNX files into a folder; return the config that names them."""
+    from speechbrain_bilevel.inference.onnx_export import (
+        quantize,
+        read_clips,
+        write_onnx,
+    )
+
+    if int8 and not paths:
+        raise InputError(
+            "8-bit numbers need recordings, to find their ranges by; name a "
+            "list of the training by --clips"
+        )
+    network = build(config.network, config.sizes).eval()
+    network.load_state_dict(weights)
+    clips = read_clips(paths, config.num_samples)
+    facts, difference = write_onnx(network, config, folder, clips)
+    what = f"{len(paths)} recordings" if paths else "noise"
+    logger.info("%s: differs from torch by %.1e on %s", ONNX, difference, what)
+    if int8:
+        facts["int8_sha256"] = quantize(folder, config, paths)
+    return replace(config, onnx=facts)
 
 
 def _read_source(source):
@@ -207,10 +264,17 @@ def _training(source, known, corpus):
 
 
 # ----------------------------------------------------------------------- card
-def model_card(name, config, license=None, calibrated_on=None, report=None):
+def model_card(
+    name,
+    config,
+    license=None,
+    calibrated_on=None,
+    report=None,
+    int8_eer=None,
+):
     """Return a model card in the form of the Hugging Face hub; see ``export``.
 
-    ``report`` has this system only.
+    ``report`` has this system only, ``int8_eer`` is in percent.
     """
     system = report and report.evaluations[0]
     measured_on = system and _count(system.scores, system.attacks)
@@ -248,6 +312,7 @@ def model_card(name, config, license=None, calibrated_on=None, report=None):
         report=report,
         system=system,
         measured_on=measured_on,
+        int8_eer=int8_eer,
         metrics=METRICS,
         format=format_estimate,
     )

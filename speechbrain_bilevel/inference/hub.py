@@ -23,15 +23,15 @@ from huggingface_hub.errors import (
 from speechbrain.utils.fetching import FetchConfig, fetch
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_bilevel.inference.pretrained import (
+from speechbrain_bilevel.inference.config import (
     CONFIG,
     EXPECTED,
     FILES,
     META,
     WEIGHTS,
-    load,
     naming,
 )
+from speechbrain_bilevel.inference.pretrained import load
 from speechbrain_bilevel.utils.errors import InputError, printable
 
 logger = get_logger(__name__)
@@ -42,8 +42,10 @@ PATIENCE = 5
 _LOGIN = "log in by `hf auth login`, or set HF_TOKEN"
 
 
-def fetch_files(source, fetch_config, savedir=None, **fetching):
-    """Fetch config.json and model.safetensors, and return their paths.
+def fetch_files(
+    source, names=(CONFIG, WEIGHTS), fetch_config=None, savedir=None, **fetching
+):
+    """Fetch files of a pretrained folder, and return their paths.
 
     If the hub cannot be reached, the files in its cache are used, with a
     warning unless this was asked for.
@@ -52,8 +54,11 @@ def fetch_files(source, fetch_config, savedir=None, **fetching):
     ---------
     source : str or Path
         A folder, or "user/name".
+    names : tuple of str
+        What they are called.
     fetch_config, savedir, **fetching
-        See ``speechbrain.utils.fetching.fetch``.
+        See ``speechbrain.utils.fetching.fetch``; by default with
+        ``huggingface_hub``'s token, if there is one.
 
     Raises
     ------
@@ -61,7 +66,8 @@ def fetch_files(source, fetch_config, savedir=None, **fetching):
         If there is no such folder, the repository lacks a file, the hub
         refuses, or it cannot be reached and the cache lacks a file.
     """
-    source, names, reason = str(source), (CONFIG, WEIGHTS), None
+    source, reason = str(source), None
+    fetch_config = fetch_config or FetchConfig(token=None)
     is_offline = constants.is_offline_mode() or not fetch_config.allow_network
     is_path = source.startswith((os.sep, ".")) or source.count(os.sep) != 1
     is_elsewhere = "://" in source

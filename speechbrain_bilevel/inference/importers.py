@@ -11,14 +11,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from speechbrain_bilevel.inference.config import DetectorConfig, naming
 from speechbrain_bilevel.inference.export import model_card
-from speechbrain_bilevel.inference.pretrained import (
-    DetectorConfig,
-    check_folder,
-    naming,
-    write_folder,
-)
+from speechbrain_bilevel.inference.pretrained import check_folder, write_folder
 from speechbrain_bilevel.lobes import build
+from speechbrain_bilevel.lobes.aasist import AASIST_L
 from speechbrain_bilevel.utils.errors import InputError, listed, printable
 
 # Published names of V2 -> ours; the first match counts. "" drops a tensor:
@@ -197,7 +194,7 @@ class Published(NamedTuple):
     sizes: dict
     #: Published state dict -> ours.
     convert: Callable[[dict], dict]
-    #: See ``nnet.losses.detection_score``.
+    #: See ``metrics.detection_score``.
     score: str
     #: For the card: whose weights, and what they were trained on.
     corpus: str
@@ -228,13 +225,7 @@ PUBLISHED = {
     ),
     "aasist-l": Published(
         "AASIST",
-        {
-            "channels": [32, 32, 24, 24, 24, 24],
-            "graph_size": 24,
-            "spectral_ratio": 0.4,
-            "temporal_ratio": 0.5,
-            "stack_ratio": 0.7,
-        },
+        AASIST_L,
         aasist_state_dict,
         "bonafide_logit",
         f"Weights of AASIST-L, {_CLOVA}",

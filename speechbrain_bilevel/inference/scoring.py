@@ -105,7 +105,7 @@ def score_trials(
     path = Path(path)
     num_samples = detector.hparams.num_samples
     if full_length:
-        _check_full_length(detector.mods.network, trim_silence)
+        _check_full_length(detector, trim_silence)
     if if_main_process():
         # An existing score file is dealt with below.
         check_target(path, b"")
@@ -167,18 +167,18 @@ def _some(shares, column):
     return "\n  ".join(texts)
 
 
-def _check_full_length(network, trim_silence):
+def _check_full_length(detector, trim_silence):
     if trim_silence:
         raise InputError(
             "full length and trimmed silence: how long trimmed recordings are "
             "is not known before they are decoded; choose one of both, or trim "
             "the audio beforehand"
         )
-    if not getattr(network, "any_length", False):
+    if not detector.any_length:
         raise InputError(
-            f"{type(network).__name__}: takes recordings of one length only, "
-            "so it cannot score them in full length; score their beginnings, "
-            "or with AASIST, SSLAASIST or MelCNN"
+            f"{detector.network_name}: takes recordings of one length only, so "
+            "it cannot score them in full length; score their beginnings, or "
+            "with AASIST, SSLAASIST or MelCNN by the engine torch"
         )
 
 
@@ -528,7 +528,8 @@ class TrialBatches(torch.utils.data.Dataset):
                 errors.append(str(error))
                 continue
             notes += [f"{path}: {note}" for note in heard.notes]
-            wavs[row] = fit_length(heard.wav, num_samples)
+            wav = torch.from_numpy(heard.wav)
+            wavs[row] = fit_length(wav, num_samples)
             positions.append(position)
             rows.append(row)
         return positions, rows, wavs, errors, notes

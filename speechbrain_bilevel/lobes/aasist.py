@@ -13,10 +13,18 @@ from speechbrain_bilevel.nnet.graph import (
     GraphPool,
     StackingBranch,
 )
-from speechbrain_bilevel.nnet.sinc import SincFrontEnd
+from speechbrain_bilevel.nnet.sinc import SincFrontEnd, in_parts
 
 #: Factor of every pooling, over filters and over frames.
 POOL = 3
+#: The sizes of AASIST-L that are not AASIST's.
+AASIST_L = {
+    "channels": [32, 32, 24, 24, 24, 24],
+    "graph_size": 24,
+    "spectral_ratio": 0.4,
+    "temporal_ratio": 0.5,
+    "stack_ratio": 0.7,
+}
 #: Frames that a CPU computes at once, a multiple of ``POOL``; features of 32
 #: channels then take 11 MB.
 WINDOW = 3600
@@ -50,7 +58,7 @@ class ResidualBlock(torch.nn.Module):
 
     def forward(self, x):
         """[batch, channels, bands, frames] -> the same, with fewer frames"""
-        if self.training or torch.is_grad_enabled() or not x.is_cpu:
+        if not in_parts(self, x):
             return self._convolve(x)
         pool = self.pool_size
         window, outputs = WINDOW // pool, []
@@ -185,10 +193,9 @@ class GraphBackEnd(torch.nn.Module):
 class AASIST(GraphBackEnd):
     """The published network; AASIST with the default sizes.
 
-    AASIST-L has ``channels=[32, 32, 24, 24, 24, 24]``, ``graph_size=24``,
-    ``spectral_ratio=0.4``, ``temporal_ratio=0.5`` and ``stack_ratio=0.7``. Of
-    the published 297,866 and 85,306 parameters, 512 and 272 are missing here,
-    because the output does not depend on them.
+    AASIST-L has the sizes ``AASIST_L``. Of the published 297,866 and 85,306
+    parameters, 512 and 272 are missing here, because the output does not depend
+    on them.
 
     Without gradients, a CPU computes clips one by one; the result is the same.
 
@@ -235,7 +242,7 @@ class AASIST(GraphBackEnd):
 
     def extract_features(self, wavs):
         """[batch, samples] -> [batch, channels, bands, frames]"""
-        if self.training or torch.is_grad_enabled() or not wavs.is_cpu:
+        if not in_parts(self, wavs):
             return self.encoder(self.front_end(wavs))
         clips = wavs.split(1)
         return torch.cat([self.encoder(self.front_end(clip)) for clip in clips])

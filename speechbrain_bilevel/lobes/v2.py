@@ -14,7 +14,11 @@ from speechbrain.nnet.CNN import SincConv
 from speechbrain_bilevel.dataio import SAMPLE_RATE
 from speechbrain_bilevel.lobes import with_sizes
 from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
-from speechbrain_bilevel.nnet.sinc import full_precision, sinc_patches
+from speechbrain_bilevel.nnet.sinc import (
+    full_precision,
+    in_parts,
+    sinc_patches,
+)
 from speechbrain_bilevel.nnet.transformer import (
     SinusoidalPositions,
     TransformerBlock,
@@ -244,11 +248,8 @@ class V2(torch.nn.Module):
                 f"V2 was built for {self.num_samples} samples, got "
                 f"{wavs.shape[1]}: cut or tile with dataio.audio.fit_length"
             )
-        if self.training or torch.is_grad_enabled() or not wavs.is_cpu:
-            x = self._tokens(wavs)
-        else:
-            chunks = wavs.split(_CPU_CHUNK)
-            x = torch.cat([self._tokens(chunk) for chunk in chunks])
+        parts = wavs.split(_CPU_CHUNK) if in_parts(self, wavs) else [wavs]
+        x = torch.cat([self._tokens(part) for part in parts])
         x, _ = self.gru(x)
         return x.mean(dim=2)
 

@@ -1,13 +1,10 @@
-"""Losses and scores of a two-class countermeasure.
+"""Losses of a two-class countermeasure.
 
 Logits are [batch, 2], for spoof (0) and bona fide (1), as in ``dataio.LABELS``.
 """
 
 import torch
 from torch.nn.functional import cross_entropy, normalize, softplus
-
-#: What a score can be; see ``detection_score``.
-SCORES = ("logit_difference", "softmax", "bonafide_logit")
 
 
 class SpoofLoss(torch.nn.Module):
@@ -60,39 +57,6 @@ class SpoofLoss(torch.nn.Module):
         alpha = self.alpha.to(logits.device)[labels]
         losses = entropy + alpha * focus * entropy
         return (losses if weights is None else weights * losses).mean()
-
-
-def detection_score(logits, kind="logit_difference"):
-    """Return the score of each trial: higher means "more bona fide".
-
-    Arguments
-    ---------
-    logits : torch.Tensor
-        [batch, 2]
-    kind : str
-        "logit_difference": bona fide logit minus spoof logit. "softmax": the
-        softmax output for bona fide, as published with V2; the same ranking,
-        but it saturates into ties near 1. "bonafide_logit": that logit alone,
-        as published with AASIST; another ranking.
-
-    Returns
-    -------
-    torch.Tensor
-        [batch], double precision.
-
-    Example
-    -------
-    >>> detection_score(torch.tensor([[-1.0, 2.0]]))
-    tensor([3.], dtype=torch.float64)
-    """
-    spoof, bonafide = logits.double().unbind(dim=1)
-    if kind == "logit_difference":
-        return bonafide - spoof
-    if kind == "softmax":
-        return logits.double().softmax(dim=1)[:, 1]
-    if kind == "bonafide_logit":
-        return bonafide
-    raise ValueError(f"score: {kind!r}; expected one of {', '.join(SCORES)}")
 
 
 class OneClassHead(torch.nn.Module):

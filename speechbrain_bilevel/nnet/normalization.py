@@ -47,6 +47,8 @@ class UnbiasedLayerNorm(torch.nn.Module):
 
 def layer_norm(x, gamma, beta, eps):
     """Compute ``UnbiasedLayerNorm`` by operations that torch differentiates."""
+    if torch.compiler.is_exporting():
+        return torch.addcmul(beta, normalize(x, eps)[0], gamma)
     var, mean = torch.var_mean(x, dim=-1, keepdim=True)
     std = var.clamp_min(_smallest(x)).sqrt()
     # Divide one number per row, not the row: a product is cheaper to

@@ -45,6 +45,15 @@ def full_precision(tensor):
     return torch.autocast(tensor.device.type, enabled=False)
 
 
+def in_parts(module, x):
+    """Whether to compute a few clips or frames at a time, for a CPU's cache.
+
+    Not in training, nor where a compiler sees the whole.
+    """
+    plain = module.training or torch.is_grad_enabled() or not x.is_cpu
+    return not plain and not torch.compiler.is_compiling()
+
+
 # --------------------------------------------------------------------- AASIST
 def sinc_filters(out_channels, kernel_size):
     """Return adjacent band-pass filters on the mel scale, from 0 Hz to 8 kHz.
@@ -101,8 +110,9 @@ class SincFrontEnd(torch.nn.Module):
         size = self.pool_size
         bands = len(self.filters) // size
         with full_precision(wavs):
-            x = conv1d(wavs.unsqueeze(1), self.filters)
-            x = x[:, : bands * size].unflatten(1, (bands, size))
+            # Filters that are in no band are not heard.
+            x = conv1d(wavs.unsqueeze(1), self.filters[: bands * size])
+            x = x.unflatten(1, (bands, size))
             x = max_pool1d(x.abs().amax(dim=2), size)
             x = selu(self.norm(x.unsqueeze(1)))
         # Convolutions keep that layout, in which pooling is ten times faster.
@@ -135,10 +145,8 @@ def _whole_batch(wavs, half_filters, gamma, beta, weight, bias, eps, pool):
     filters = torch.cat([half_filters, half_filters[:, :-1].flip(1)], dim=1)
     with full_precision(wavs):
         # What is filtered is large, and twice as large with its tangent.
-        clips = 4 if has_tangent(half_filters) else len(wavs)
-        x = torch.cat(
-            [_pooled(w, filters.unsqueeze(1), pool) for w in wavs.split(clips)]
-        )
+        parts = wavs.split(4) if has_tangent(half_filters) else [wavs]
+        x = torch.cat([_pooled(w, filters.unsqueeze(1), pool) for w in parts])
         x = layer_norm(x, gamma, beta, eps)
         x = _unfold(leaky_relu(x, SLOPE), weight.shape[-1])
     return linear(x, weight.flatten(1), bias).transpose(1, 2)
@@ -147,6 +155,8 @@ def _whole_batch(wavs, half_filters, gamma, beta, weight, bias, eps, pool):
 def _pooled(wavs, filters, pool):
     """[batch, samples] -> [batch, filters, frames], maxima of magnitudes."""
     x = conv1d(wavs.unsqueeze(1), filters)
+    if not torch.is_grad_enabled():
+        return max_pool1d(x.abs(), pool)
     # Derivatives are needed at the chosen samples only.
     with torch.no_grad():
         _, chosen = max_pool1d(x.abs(), pool, return_indices=True)

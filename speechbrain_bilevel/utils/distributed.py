@@ -7,11 +7,6 @@ import os
 import re
 
 import torch
-from speechbrain.utils.distributed import (
-    get_local_rank,
-    get_rank,
-    infer_device,
-)
 
 from speechbrain_bilevel.utils.errors import InputError
 
@@ -46,10 +41,12 @@ def local_device(name=None):
 
     Raise an ``InputError`` if it does not exist.
     """
-    name = infer_device() if name is None else name
+    if name is None:
+        found = torch.accelerator.current_accelerator(check_available=True)
+        name = str(found or "cpu")
     # torch itself takes cuda:300 for cuda:44.
     if found := re.fullmatch(r"cuda(?::(\d+))?", name):
-        index = int(found[1] or get_local_rank() or 0)
+        index = int(found[1] or os.environ.get("LOCAL_RANK") or 0)
         if index >= torch.cuda.device_count():
             raise InputError(
                 f"--device {name}: there is no GPU {index}, counted from 0, of "
@@ -68,6 +65,9 @@ def local_device(name=None):
 
 def rank():
     """Return this process's rank; 0 outside distributed training."""
+    # SpeechBrain takes as long to import as torch.
+    from speechbrain.utils.distributed import get_rank
+
     return get_rank() or 0
 
 

@@ -19,8 +19,6 @@ import warnings
 import weakref
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from speechbrain_bilevel.utils.errors import InputError
 
 # Its notes on each lock are not for a training's log.
@@ -132,6 +130,9 @@ def locked(path):
     >>> with locked(getfixture("tmp_path") / "scores.txt"):
     ...     pass
     """
+    # Most commands need no lock, and it takes a while to import.
+    from filelock import FileLock, Timeout
+
     path = Path(os.path.realpath(path))
     lock = FileLock(
         path.with_name(f".{path.name}.lock"),

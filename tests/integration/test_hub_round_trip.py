@@ -13,8 +13,8 @@ from hub_stand_in import HubStandIn
 from parquet_sets import CARD, row, write
 from tiny_detector import export, tiny_network
 
+from speechbrain_bilevel.inference.config import FILES
 from speechbrain_bilevel.inference.detector import SpoofDetector
-from speechbrain_bilevel.inference.pretrained import FILES
 
 NAME = "someone/detector"
 COMMAND = Path(sys.executable).with_name("speechbrain-bilevel")

@@ -297,7 +297,7 @@ def test_a_truncated_file_is_heard_and_told(tmp_path, name, subtype):
     heard = hear(tmp_path / name, 64600)
     assert 25000 < len(heard.wav) < 40000
     kept = len(heard.wav) - 1200
-    assert torch.equal(heard.wav[:kept], whole[:kept])
+    np.testing.assert_array_equal(heard.wav[:kept], whole[:kept])
     (note,) = heard.notes
     assert note.startswith("is truncated: holds ") and " its header s" in note
 

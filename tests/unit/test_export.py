@@ -13,14 +13,14 @@ from tiny_detector import SAMPLES, export, tiny_network
 from speechbrain_bilevel.dataio import BONAFIDE
 from speechbrain_bilevel.evaluation.evaluate import evaluate
 from speechbrain_bilevel.evaluation.score_files import read_cm_scores
-from speechbrain_bilevel.inference.export import export as export_experiment
-from speechbrain_bilevel.inference.pretrained import (
+from speechbrain_bilevel.inference.config import (
     CONFIG,
     WEIGHTS,
     DetectorConfig,
-    load,
     read_config,
 )
+from speechbrain_bilevel.inference.export import export as export_experiment
+from speechbrain_bilevel.inference.pretrained import load
 from speechbrain_bilevel.metrics.calibration import learn_fusion
 from speechbrain_bilevel.utils.errors import InputError
 

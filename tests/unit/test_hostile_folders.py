@@ -14,12 +14,9 @@ from peak_memory import peak, reset_peak
 from safetensors.torch import load_file, save_file
 from tiny_detector import SIZES, export, tiny_network
 
+from speechbrain_bilevel.inference.config import CONFIG, WEIGHTS
 from speechbrain_bilevel.inference.detector import SpoofDetector
-from speechbrain_bilevel.inference.pretrained import (
-    CONFIG,
-    WEIGHTS,
-    load_weights,
-)
+from speechbrain_bilevel.inference.pretrained import load_weights
 from speechbrain_bilevel.lobes import build
 from speechbrain_bilevel.utils.errors import InputError
 

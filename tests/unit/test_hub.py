@@ -10,8 +10,8 @@ from huggingface_hub import constants, hf_hub_download
 from tiny_detector import export, tiny_network
 
 from speechbrain_bilevel.inference import hub
+from speechbrain_bilevel.inference.config import CONFIG, FILES, WEIGHTS
 from speechbrain_bilevel.inference.detector import SpoofDetector
-from speechbrain_bilevel.inference.pretrained import CONFIG, FILES, WEIGHTS
 from speechbrain_bilevel.utils.errors import InputError
 
 NAME = "someone/detector"

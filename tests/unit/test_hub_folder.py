@@ -13,14 +13,13 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.interfaces import foreign_class
 from tiny_detector import SAMPLES, SIZES, export, tiny_network
 
-from speechbrain_bilevel.inference.detector import SpoofDetector
-from speechbrain_bilevel.inference.pretrained import (
+from speechbrain_bilevel.inference.config import (
     FILES,
     DetectorConfig,
-    check_folder,
     read_config,
-    write_folder,
 )
+from speechbrain_bilevel.inference.detector import SpoofDetector
+from speechbrain_bilevel.inference.pretrained import check_folder, write_folder
 from speechbrain_bilevel.lobes import NETWORKS, build
 from speechbrain_bilevel.utils.errors import InputError
 

@@ -9,8 +9,8 @@ import torch
 from full_disk import disk_full_after
 from tiny_detector import SAMPLES, export, tiny_network
 
+from speechbrain_bilevel.inference.config import FILES
 from speechbrain_bilevel.inference.detector import SpoofDetector
-from speechbrain_bilevel.inference.pretrained import FILES
 from speechbrain_bilevel.lobes.mel_cnn import MelCNN
 from speechbrain_bilevel.utils.errors import InputError
 

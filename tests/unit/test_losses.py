@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from speechbrain_bilevel.nnet.losses import SpoofLoss, detection_score
+from speechbrain_bilevel.metrics.detection_score import detection_score
+from speechbrain_bilevel.nnet.losses import SpoofLoss
 from speechbrain_bilevel.nnet.schedulers import noam, warmup_cosine
 from speechbrain_bilevel.utils.checkpoints import AtomicCheckpointer
 

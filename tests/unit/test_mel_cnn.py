@@ -8,11 +8,8 @@ from closed_forms import relative_error
 
 from speechbrain_bilevel.augment.time_domain import RandomCrop
 from speechbrain_bilevel.lobes.mel_cnn import MelCNN
-from speechbrain_bilevel.nnet.losses import (
-    OneClassHead,
-    OneClassSoftmax,
-    detection_score,
-)
+from speechbrain_bilevel.metrics.detection_score import detection_score
+from speechbrain_bilevel.nnet.losses import OneClassHead, OneClassSoftmax
 
 WAVS = torch.randn(3, 1600, generator=torch.Generator().manual_seed(1)) / 10
 

@@ -327,6 +327,7 @@ class Listener:
         self.settings = {"num_samples": num_samples, **settings}
         self.mods = SimpleNamespace(network=torch.nn.Identity())
         self.heard = []
+        self.any_length, self.network_name = False, "Listener"
 
     def classify_batch(self, wavs, wav_lens=None, num_samples=None):
         self.heard.append(wavs)
@@ -571,7 +572,7 @@ def test_an_unwritable_place_is_found_before_the_work(
 
 def test_full_length_and_trimmed_silence_exclude_each_other(path, recordings):
     detector = Listener()
-    detector.mods.network.any_length = True
+    detector.any_length = True
     with pytest.raises(InputError, match="^full length and trimmed silence"):
         score_trials(
             detector, recordings, path, trim_silence=True, full_length=True
@@ -589,7 +590,7 @@ def test_full_length_is_for_networks_of_any_length(path, recordings):
 def test_recordings_in_full_length(path, recordings):
     """Each alone is repeated to a length of the series, whatever the others."""
     detector = Listener()
-    detector.mods.network.any_length = True
+    detector.any_length = True
     wav = np.full(70, 11 / 16)
     soundfile.write(recordings.path[9], wav, 16000)
     score_trials(detector, recordings, path, full_length=True)

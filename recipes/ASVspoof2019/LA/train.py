@@ -26,12 +26,12 @@ from speechbrain_bilevel.dataio.prepare import join_paths
 from speechbrain_bilevel.dataio.protocols import read_protocol
 from speechbrain_bilevel.evaluation.format import format_report
 from speechbrain_bilevel.evaluation.score_files import read_asv_scores
+from speechbrain_bilevel.inference.config import DetectorConfig
 from speechbrain_bilevel.inference.export import export
-from speechbrain_bilevel.inference.pretrained import DetectorConfig
 from speechbrain_bilevel.inference.scoring import score_trials
+from speechbrain_bilevel.metrics.detection_score import detection_score
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.metrics.tdcf import asv_rates, min_tdcf
-from speechbrain_bilevel.nnet.losses import detection_score
 from speechbrain_bilevel.utils.distributed import closing_process_group, rank
 from speechbrain_bilevel.utils.errors import InputError, exit_on_input_error
 from speechbrain_bilevel.utils.files import write_atomically
