@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import importlib.util
+import io
 import logging
 import warnings
 from pathlib import Path
@@ -28,8 +29,9 @@ TOLERANCE = 1e-4
 COMPARED, CALIBRATED = 8, 32
 # Convolutions, from the waveform on, that stay in full precision.
 _FIRST = 3
-# Percent of the numbers that 8 bits have to represent; the largest are cut.
-_PERCENTILE = 99.99
+# Percent of the numbers that 8 bits have to represent; the largest are cut. Of
+# 99.9 to 100, it changed AASIST's scores on MiniLA's dev the least.
+_PERCENTILE = 99.999
 
 
 class PowerSpectrogram(torch.nn.Module):
@@ -259,8 +261,12 @@ def quantize(folder, config, paths):
         raise InputError("none of the recordings can be heard")
 
     class Clips(CalibrationDataReader):
-        def __init__(self):
-            self.rest = iter(tqdm(clips, "Finding ranges", unit="clip"))
+        def __len__(self):
+            return len(clips)
+
+        def set_range(self, start_index, end_index):
+            self.rest = iter(clips[start_index:end_index])
+            bar.update(end_index - start_index)
 
         def get_next(self):
             clip = next(self.rest, None)
@@ -268,7 +274,8 @@ def quantize(folder, config, paths):
 
     source, target = Path(folder, ONNX), Path(folder, ONNX_INT8)
     prepared = target.with_suffix(".prepared")
-    with _quiet():
+    bar = tqdm(desc="Finding ranges", unit="clip", total=len(clips))
+    with _quiet(), bar, contextlib.redirect_stdout(io.StringIO()):
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         nodes = onnx.load(prepared).graph.node
         convolutions = [node.name for node in nodes if node.op_type == "Conv"]
@@ -280,7 +287,11 @@ def quantize(folder, config, paths):
             op_types_to_quantize=["Conv"],
             nodes_to_exclude=convolutions[:_FIRST],
             calibrate_method=CalibrationMethod.Percentile,
-            extra_options={"CalibPercentile": _PERCENTILE},
+            # Without the last, all tensors of all clips are kept: 0.6 GB each.
+            extra_options={
+                "CalibPercentile": _PERCENTILE,
+                "CalibStridedMinMax": 1,
+            },
         )
     prepared.unlink()
     return sha256(target)
