@@ -49,7 +49,18 @@ setup(
         "plots": ["matplotlib"],
         "ssl": ["transformers>=5"],
         "tensorboard": ["tensorboard"],
+        # To write ONNX and to run it; onnx also checks what others wrote.
+        "onnx": ["onnx", "onnxscript", "onnxruntime"],
+        "openvino": ["openvino", "onnx"],
+        "page": ["gradio>=6,<7", "matplotlib"],
         "test": [
+            "onnx",
+            "onnxscript",
+            "onnxruntime",
+            "openvino",
+            "gradio>=6,<7",
+            # Drives a browser.
+            "playwright",
             "pytest",
             "pytest-xdist",
             "ruff",

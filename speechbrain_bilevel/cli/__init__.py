@@ -7,6 +7,7 @@ from speechbrain_bilevel.cli.classify import add_classify
 from speechbrain_bilevel.cli.evaluate import add_evaluate
 from speechbrain_bilevel.cli.fuse import add_calibrate, add_fuse
 from speechbrain_bilevel.cli.options import Parser
+from speechbrain_bilevel.cli.page import add_page
 from speechbrain_bilevel.cli.prepare import add_prepare
 from speechbrain_bilevel.cli.score import add_score
 from speechbrain_bilevel.cli.share import add_export, add_import, add_push
@@ -14,6 +15,7 @@ from speechbrain_bilevel.utils.errors import exit_on_input_error
 
 _COMMANDS = (
     add_classify,
+    add_page,
     add_prepare,
     add_score,
     add_evaluate,

@@ -14,8 +14,6 @@ from speechbrain_bilevel.cli.options import (
 )
 from speechbrain_bilevel.utils.errors import InputError, printable
 
-_FIELDS = ("path", "label", "score", "calibrated", "heard", "error")
-
 
 def add_classify(commands):
     """Add the command to the argparse subparsers."""
@@ -217,8 +215,7 @@ def _json(verdicts):
 
 
 def _as_dict(verdict):
-    fields = {name: getattr(verdict, name) for name in _FIELDS}
-    fields["notes"] = list(verdict.notes)
+    fields = verdict.row | {"notes": list(verdict.notes)}
     if verdict.channels:
         fields["channels"] = [_as_dict(part) for part in verdict.channels]
     for name in ("suspicious", "segments"):
@@ -231,10 +228,11 @@ def _as_dict(verdict):
 
 
 def _csv(verdicts):
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow((*_FIELDS, "notes"))
+    from speechbrain_bilevel.inference.verdicts import FIELDS
+
+    writer = csv.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
+    writer.writeheader()
     for verdict in verdicts:
-        fields = [getattr(verdict, name) for name in _FIELDS]
-        writer.writerow([*fields, "; ".join(verdict.notes)])
+        writer.writerow(verdict.row)
         sys.stdout.flush()
         yield verdict

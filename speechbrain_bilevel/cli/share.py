@@ -87,6 +87,12 @@ def add_export(commands):
         metavar="FILE",
         help="scores of network_int8.onnx on eval, for the card",
     )
+    parser.add_argument(
+        "--space",
+        action="store_true",
+        help="add network.onnx, and in the folder space/ app.py and "
+        "requirements.txt, for `push --space`",
+    )
     parser.set_defaults(run=_export)
 
 
@@ -145,13 +151,19 @@ def add_push(commands):
     parser.add_argument(
         "--private", action="store_true", help="only its owner may see it"
     )
+    parser.add_argument(
+        "--space",
+        action="store_true",
+        help="make a Space of it, a page on the hub to try recordings on, "
+        "from a folder that `export --space` wrote",
+    )
     parser.set_defaults(run=_push)
 
 
 def _push(args):
     from speechbrain_bilevel.inference.hub import push
 
-    print(push(args.folder, args.repo_id, args.private))
+    print(push(args.folder, args.repo_id, args.private, args.space))
     return 0
 
 

@@ -35,6 +35,7 @@ from speechbrain_bilevel.inference.pretrained import (
     load,
     write_folder,
 )
+from speechbrain_bilevel.inference.space import SPACE, space_files
 from speechbrain_bilevel.lobes import build
 from speechbrain_bilevel.metrics.calibration import learn_fusion
 from speechbrain_bilevel.metrics.eer import eer
@@ -62,6 +63,7 @@ def export(
     int8=False,
     clips=None,
     int8_scores=None,
+    space=False,
 ):
     """Write a pretrained folder: the network, calibrated, and its model card.
 
@@ -96,6 +98,8 @@ def export(
         on some, by default on noise; and they tell the ranges of 8-bit numbers.
     int8_scores : str or Path, optional
         The scores of network_int8.onnx on eval, for the card.
+    space : bool
+        Whether to add the files of a Space of the hub; see ``space``.
 
     Returns
     -------
@@ -156,10 +160,13 @@ def export(
             for dataset, table in (arena or {}).items()
         }
     files = arena_files(name or folder.name, config, arena) if arena else {}
+    if space:
+        texts = space_files(name or folder.name)
+        files |= {f"{SPACE}/{name}": text for name, text in texts.items()}
     with tempfile.TemporaryDirectory() as made:
         # Those of a pretrained source are not taken over.
         config = replace(config, onnx=None)
-        if onnx or int8:
+        if onnx or int8 or space:
             config = _add_onnx(config, weights, made, int8, clips)
         card = model_card(
             *(name or folder.name, config, license, calibrated_on, report),

@@ -28,10 +28,14 @@ from speechbrain_bilevel.inference.config import (
     EXPECTED,
     FILES,
     META,
+    ONNX,
+    ONNX_INT8,
     WEIGHTS,
     naming,
 )
+from speechbrain_bilevel.inference.engines import check_network
 from speechbrain_bilevel.inference.pretrained import load
+from speechbrain_bilevel.inference.space import contents as space_contents
 from speechbrain_bilevel.utils.errors import InputError, printable
 
 logger = get_logger(__name__)
@@ -158,7 +162,7 @@ def _refusal(error, advice):
     return InputError(f"the hub refuses ({_line(error)}); {advice}")
 
 
-def push(folder, repo_id, private=False):
+def push(folder, repo_id, private=False, space=False):
     """Upload a pretrained folder, in one commit.
 
     The token is that of ``hf auth login`` or of the variable HF_TOKEN.
@@ -166,13 +170,16 @@ def push(folder, repo_id, private=False):
     Arguments
     ---------
     folder : str or Path
-        It is first loaded as a check. With what belongs to a detector, the
-        Arena's files are uploaded (see ``inference.arena``), and no others.
+        It is first loaded as a check. With what belongs to a detector, ONNX
+        files and the Arena's (see ``inference.arena``) are uploaded, and no
+        others.
     repo_id : str
         "user/name"; created if it does not exist.
     private : bool
         Whether only the owner may see it. An existing public repository is then
         refused, since it would stay public.
+    space : bool
+        Make a Space that serves the detector's page; see ``inference.space``.
 
     Returns
     -------
@@ -191,25 +198,40 @@ def push(folder, repo_id, private=False):
         for name, path in contents.items():
             if not path.is_file():
                 raise InputError(f"no {name} in it")
-        load(folder / CONFIG, folder / WEIGHTS)
+        config, _ = load(folder / CONFIG, folder / WEIGHTS)
+        for name in (ONNX, ONNX_INT8):
+            if (folder / name).exists():
+                check_network(folder / name, config)
+                contents[name] = folder / name
         for path in [*folder.glob(META), *folder.glob(".eval_results/*/*/*")]:
             contents[path.relative_to(folder).as_posix()] = path
         for name in {"README.md", META} & set(contents):
             text = contents[name].read_text(encoding="utf-8")
             contents[name] = text.replace("USER/NAME", repo_id).encode()
+        if space:
+            contents = space_contents(folder)
     operations = [CommitOperationAdd(*item) for item in contents.items()]
+    kind, sdk = ("space", "gradio") if space else ("model", None)
     message = "A detector of speechbrain_bilevel"
     with naming(repo_id, "user/name, and a hub that can be reached"):
         if reason := outage(repo_id, FetchConfig(token=None)):
             raise InputError(f"{reason}; try again later: nothing was uploaded")
         try:
-            url = api.create_repo(repo_id, private=private, exist_ok=True)
-            if private and not api.model_info(repo_id).private:
+            url = api.create_repo(
+                repo_id,
+                private=private,
+                repo_type=kind,
+                exist_ok=True,
+                space_sdk=sdk,
+            )
+            if private and not api.repo_info(repo_id, repo_type=kind).private:
                 raise InputError(
                     "exists and is public. Nothing was uploaded; choose "
                     "another name, or make it private on the hub first"
                 )
-            api.create_commit(repo_id, operations, commit_message=message)
+            api.create_commit(
+                repo_id, operations, commit_message=message, repo_type=kind
+            )
         except HfHubHTTPError as error:
             advice = "fix this and push again: nothing is half-uploaded"
             if error.response.status_code in (401, 403):

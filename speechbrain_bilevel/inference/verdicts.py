@@ -11,6 +11,8 @@ from speechbrain_bilevel.dataio import BONAFIDE, SAMPLE_RATE
 from speechbrain_bilevel.dataio.audio import open_audio
 from speechbrain_bilevel.utils.errors import printable
 
+#: The columns of a table of verdicts.
+FIELDS = ("path", "label", "score", "calibrated", "heard", "error", "notes")
 # Columns of the drawn waveform, as many as the figure has dots.
 _COLUMNS = 1800
 
@@ -59,6 +61,12 @@ class Verdict:
     channel: int | None = None
     channels: tuple = ()
     error: str | None = None
+
+    @property
+    def row(self):
+        """A dict of the values of ``FIELDS``, for a table."""
+        values = {name: getattr(self, name) for name in FIELDS}
+        return values | {"notes": "; ".join(self.notes)}
 
     @property
     def meaning(self):
