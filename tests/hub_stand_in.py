@@ -14,11 +14,13 @@ _COMMIT = "0123456789" * 4
 
 class HubStandIn:
     """Is there within a ``with`` block; ``files`` has what was pushed, by name,
-    ``endpoint`` says where it is, ``sent`` how many bytes of files it sent.
+    ``kinds`` the kinds of repositories that were created, ``endpoint`` says
+    where it is, ``sent`` how many bytes of files it sent.
     ``refusal``, a status and headers, is its answer to all requests."""
 
     def __init__(self):
         self.files = {}
+        self.kinds = []
         self.refusal = None
 
     @property
@@ -60,6 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         lines = [json.loads(line) for line in body.splitlines()]
         if self.path == "/api/repos/create":
+            self.server.hub.kinds.append(lines[0].get("type", "model"))
             home = f"http://{self.headers['Host']}/someone"
             answer = {"url": f"{home}/{lines[0]['name']}"}
         elif "/preupload/" in self.path:

@@ -45,12 +45,12 @@ _MAX_FILE_BYTES, _MAX_TENSOR_BYTES, _MAX_NODES = 2 << 30, 1 << 29, 20_000
 _OPERATORS = """
     Abs Add And BatchNormalization Cast Clip Concat Constant ConstantOfShape
     Conv CumSum DequantizeLinear Div Elu Equal Erf Exp Expand Flatten GRU Gather
-    GatherElements Gelu Gemm GlobalAveragePool GroupNormalization Identity
-    InstanceNormalization LayerNormalization LeakyRelu Less Log MatMul Max
-    MaxPool Min Mul Neg Not Pad Pow QuantizeLinear Range Reciprocal ReduceL2
-    ReduceMax ReduceMean ReduceMin ReduceSum ReduceSumSquare Relu Reshape Selu
-    Shape Sigmoid Sign Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh
-    Tile TopK Transpose Unsqueeze Where
+    GatherElements GatherND Gelu Gemm GlobalAveragePool GroupNormalization
+    Identity InstanceNormalization IsNaN LayerNormalization LeakyRelu Less Log
+    MatMul Max MaxPool Min Mul Neg Not Pad Pow QuantizeLinear Range Reciprocal
+    ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum ReduceSumSquare Relu
+    Reshape Selu Shape Sigmoid Sign Slice Softmax Softplus Split Sqrt Squeeze
+    Sub Sum Tanh Tile TopK Transpose Unsqueeze Where
 """
 _OPERATORS = frozenset(_OPERATORS.split())
 
@@ -169,7 +169,7 @@ def choose(engine, get, device=None, precision="fp32"):
         )
     name = ONNX_INT8 if precision == "int8" else ONNX
     if not (config.onnx or {}).get(_digest_of(name)):
-        option = "--onnx --int8 TRIALS" if name == ONNX_INT8 else "--onnx"
+        option = "--int8 --clips TRIALS" if name == ONNX_INT8 else "--onnx"
         raise InputError(
             f"has no {name}, which {engine} runs; write a folder with one: "
             f"speechbrain-bilevel export THIS OUT {option}"

@@ -27,8 +27,6 @@ OPSET = 20
 TOLERANCE = 1e-4
 #: Clips to compare with, and to find the ranges of 8-bit numbers.
 COMPARED, CALIBRATED = 8, 32
-# Convolutions, from the waveform on, that stay in full precision.
-_FIRST = 3
 # Percent of the numbers that 8 bits have to represent; the largest are cut. Of
 # 99.9 to 100, it changed AASIST's scores on MiniLA's dev the least.
 _PERCENTILE = 99.999
@@ -233,7 +231,8 @@ def _require(*packages):
 def quantize(folder, config, paths):
     """Write network_int8.onnx beside network.onnx; return its SHA-256.
 
-    Convolutions multiply 8-bit numbers, but the first ones stay as they are.
+    Convolutions multiply 8-bit numbers, but the first ones, of one channel,
+    stay as they are.
 
     Arguments
     ---------
@@ -277,15 +276,20 @@ def quantize(folder, config, paths):
     bar = tqdm(desc="Finding ranges", unit="clip", total=len(clips))
     with _quiet(), bar, contextlib.redirect_stdout(io.StringIO()):
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        nodes = onnx.load(prepared).graph.node
-        convolutions = [node.name for node in nodes if node.op_type == "Conv"]
+        graph = onnx.load(prepared).graph
+        channels = {w.name: w.dims[1] for w in graph.initializer if w.dims[1:]}
+        first = [
+            node.name
+            for node in graph.node
+            if node.op_type == "Conv" and channels.get(node.input[1]) == 1
+        ]
         quantize_static(
             prepared,
             target,
             Clips(),
             per_channel=True,
             op_types_to_quantize=["Conv"],
-            nodes_to_exclude=convolutions[:_FIRST],
+            nodes_to_exclude=first,
             calibrate_method=CalibrationMethod.Percentile,
             # Without the last, all tensors of all clips are kept: 0.6 GB each.
             extra_options={

@@ -134,7 +134,7 @@ class Page:
                 os.path.basename(verdict.path),
                 _WORDS[verdict.label],
                 "" if verdict.score is None else f"{verdict.score:+.2f}",
-                f"{verdict.heard:.1f}",
+                "" if verdict.score is None else f"{verdict.heard:.1f}",
                 "; ".join(filter(None, [verdict.error, *verdict.notes])),
             ]
             for verdict in verdicts
@@ -235,6 +235,7 @@ def build(detector, name, local=True):
         hint = gradio.Markdown("Select a row to see it above.", visible=False)
         table = gradio.Dataframe(
             headers=_HEADS,
+            elem_id="table",
             column_widths=["200px", "110px", "90px", "90px", "400px"],
             interactive=False,
             visible=False,

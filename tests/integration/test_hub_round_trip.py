@@ -12,8 +12,9 @@ import soundfile
 from hub_stand_in import HubStandIn
 from parquet_sets import CARD, row, write
 from tiny_detector import export, tiny_network
+from tiny_onnx import export_onnx
 
-from speechbrain_bilevel.inference.config import FILES
+from speechbrain_bilevel.inference.config import FILES, ONNX
 from speechbrain_bilevel.inference.detector import SpoofDetector
 
 NAME = "someone/detector"
@@ -33,6 +34,28 @@ doors = (
 )
 found = [load(name).classify_file(audio)[0].tolist() for load in doors]
 print(json.dumps(found))
+"""
+
+# Run a Space's app.py as the hub does, and print its page's configuration. It
+# has to find the package beside it, and to need no torch.
+SERVE = """
+import runpy, sys, urllib.request
+import gradio
+
+launch = gradio.Blocks.launch
+
+def launched(self, **options):
+    _, address, _ = launch(
+        self, prevent_thread_lock=True, quiet=True, **options
+    )
+    print(urllib.request.urlopen(f"{address}config").read().decode())
+
+gradio.Blocks.launch = launched
+sys.path.insert(0, "")
+runpy.run_path("app.py", run_name="__main__")
+import speechbrain_bilevel
+assert speechbrain_bilevel.__file__.startswith("PACKAGE")
+assert not {"torch", "speechbrain"} & set(sys.modules)
 """
 
 
@@ -83,6 +106,42 @@ def test_there_and_back(hub, shell, tmp_path):
         np.testing.assert_allclose(found, expected[0], atol=1e-6)
     line = f"{expected[3][0]:8} {expected[1].item():+10.4f}    0.1 s  {audio}\n"
     assert shell(COMMAND, "classify", "--source", NAME, audio) == line
+
+
+def test_onnx_and_a_space(hub, shell, tmp_path):
+    """A folder with network.onnx goes there and back, and serves a page."""
+    folder, audio = tmp_path / "detector", tmp_path / "a.wav"
+    export_onnx(folder, "MelCNN", space=True)
+    wav = np.random.default_rng(0).uniform(-0.5, 0.5, 4000)
+    soundfile.write(audio, wav, 16000, subtype="FLOAT")
+    shell(COMMAND, "push", folder, NAME)
+    assert set(hub.files) == {*FILES, ONNX}
+    assert hub.files[ONNX] == (folder / ONNX).read_bytes()
+    engine = "--engine", "onnxruntime"
+    here = shell(COMMAND, "classify", "--source", folder, audio, *engine)
+    there = shell(COMMAND, "classify", "--source", NAME, audio, *engine)
+    assert here == there
+
+    hub.files.clear()
+    shell(COMMAND, "push", folder, NAME, "--space")
+    assert {"README.md", "app.py", "requirements.txt", ONNX} < set(hub.files)
+    assert "model.safetensors" not in hub.files
+    assert b"sdk: gradio\n" in hub.files["README.md"]
+    assert hub.kinds[-1] == "space"
+    served = tmp_path / "served"
+    for name, content in hub.files.items():
+        (served / name).parent.mkdir(parents=True, exist_ok=True)
+        (served / name).write_bytes(content)
+    code = SERVE.replace("PACKAGE", str(served / "speechbrain_bilevel"))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=served,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Bona fide or spoof?" in done.stdout
 
 
 def test_a_data_set_is_read_on_the_hub(hub, shell, tmp_path):
