@@ -99,7 +99,11 @@ class DetectorConfig:
 
     def to_json(self):
         """The text of config.json."""
-        return json.dumps({**asdict(self), **_INTERFACE}, indent=4) + "\n"
+        content = {**asdict(self), **_INTERFACE}
+        if self.onnx is None:
+            # Earlier versions read it, too.
+            del content["onnx"]
+        return json.dumps(content, indent=4) + "\n"
 
 
 def read_config(path, check_sizes=True):

@@ -15,7 +15,7 @@ import torchaudio
 from tqdm import tqdm
 
 from speechbrain_bilevel.dataio.audio import fit_length, hear
-from speechbrain_bilevel.inference.config import ONNX, ONNX_INT8
+from speechbrain_bilevel.inference.config import ONNX, ONNX_INT8, naming
 from speechbrain_bilevel.inference.engines import start
 from speechbrain_bilevel.lobes.v2 import SincFilters
 from speechbrain_bilevel.utils.errors import InputError
@@ -171,14 +171,15 @@ def write_onnx(network, config, folder, clips):
     Raises
     ------
     InputError
-        If what writes or runs ONNX is not installed, or it differs by more than
-        ``TOLERANCE``.
+        If what writes or runs ONNX is not installed, the network cannot be
+        written, or it differs by more than ``TOLERANCE``.
     """
     _require("onnx", "onnxscript", "onnxruntime")
     path = Path(folder, ONNX)
     example = torch.zeros(2, config.num_samples)
     batch = torch.export.Dim("batch", min=1, max=4096)
-    with _quiet(), torch.no_grad():
+    expected = "a network of at most 2 GB that torch can write as ONNX"
+    with naming(config.network, expected), _quiet(), torch.no_grad():
         torch.onnx.export(
             plain(network),
             (example,),

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import html
+import io
 import os
 import shutil
 import tempfile
@@ -118,14 +119,17 @@ class Page:
         lines += [html.escape(text) for text in told if text]
         return f'<div class="verdict {kind}">{"<br>".join(lines)}</div>'
 
-    def drawing(self, verdict, folder):
-        """Draw the recording and its score over time; return a PNG's path."""
+    def drawing(self, verdict):
+        """Return the recording and its score over time as an image, or None."""
         if verdict.error is not None:
             return None
-        number, path = tempfile.mkstemp(".png", dir=folder)
-        with open(number, "wb") as file:
-            file.write(draw_verdict(verdict))
-        return path
+        from PIL import Image
+
+        try:
+            return Image.open(io.BytesIO(draw_verdict(verdict)))
+        except InputError:
+            # A page that was left open for longer than recordings are kept.
+            return None
 
     def table(self, verdicts):
         """Return the rows of the table."""
@@ -168,7 +172,6 @@ def build(detector, name, local=True):
     seconds = detector.num_samples / SAMPLE_RATE
 
     def answer(paths, progress):
-        # Gradio deletes what is in its own folder.
         folder = os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()
         try:
             verdicts = page.score(paths, progress)
@@ -178,7 +181,7 @@ def build(detector, name, local=True):
             hidden = gradio.update(visible=False)
             return [], "", *(4 * [hidden])
         first, several = verdicts[0], len(verdicts) > 1
-        drawn = page.drawing(first, folder)
+        drawn = page.drawing(first)
         return (
             verdicts,
             page.in_words(first),
@@ -195,9 +198,8 @@ def build(detector, name, local=True):
         return answer(path and [path], progress)
 
     def selected(verdicts, event: gradio.SelectData):
-        folder = os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()
         verdict = verdicts[event.index[0]]
-        drawn = page.drawing(verdict, folder)
+        drawn = page.drawing(verdict)
         image = gradio.update(value=drawn, visible=drawn is not None)
         return page.in_words(verdict), image
 
@@ -226,7 +228,7 @@ def build(detector, name, local=True):
         image = gradio.Image(
             show_label=False,
             alt_text="The waveform, and the score over time",
-            type="filepath",
+            type="pil",
             format="png",
             interactive=False,
             visible=False,

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from tiny_detector import SAMPLES, export, tiny_network
+from tiny_onnx import export_onnx
 
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
 from speechbrain_bilevel.evaluation.score_files import read_cm_scores
@@ -58,6 +59,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("score")
     export(folder / "pretrained", tiny_network())
     export_mel_cnn(folder / "mel_cnn")
+    export_onnx(folder / "onnx", "MelCNN")
     random = np.random.default_rng(0)
     lines = ["path,label,attack"]
     for n in range(TRIALS):
@@ -156,6 +158,19 @@ def test_a_killed_run_is_resumed(folder, tmp_path, score):
     assert sorted(done + read) == sorted(everything)
     assert scores.read_bytes() == whole.read_bytes()
     assert score(folder, scores)[2] == []
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_two_processes_resume_an_engine_s_run(folder, tmp_path, score, engine):
+    scores, whole = tmp_path / "a.txt", tmp_path / "whole.txt"
+    more, source = ("--engine", engine), {"source": "onnx"}
+    assert score(folder, whole, *more, **source)[0] == 0
+    code, err = launch(["-c", KILLED], words(folder, scores, *more, **source))
+    assert code == -signal.SIGKILL, err[-5000:]
+    code, err = launch(TWO_PROCESSES, words(folder, scores, *more, **source))
+    assert code == 0, err[-5000:]
+    assert f"{TRIALS - 3 * 4} scores made, {3 * 4} kept" in err
+    assert scores.read_bytes() == whole.read_bytes()
 
 
 def test_two_processes_name_a_bad_file_once(folder, tmp_path, score):

@@ -6,7 +6,11 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from tiny_detector import export
 from tiny_onnx import export_onnx
+
+from speechbrain_bilevel.lobes import build
+from speechbrain_bilevel.lobes.aasist import AASIST_L
 
 CODE = """
 import sys
@@ -45,8 +49,12 @@ def test_without_torch(folder, engine, more):
     assert imported(*words) == []
 
 
-def test_with_torch_only(folder):
-    """SpeechBrain and the meta device would take as long again."""
-    words = "classify", "--source", folder, folder.parent / "a.flac"
-    found = imported(*words)
+def test_with_torch_only(folder, tmp_path):
+    """SpeechBrain, and for published sizes the meta device, would take as long
+    again."""
+    audio = folder.parent / "a.flac"
+    found = imported("classify", "--source", folder, audio)
     assert "torch" in found and "speechbrain" not in found
+    export(tmp_path / "l", build("AASIST", AASIST_L).eval())
+    found = imported("classify", "--source", tmp_path / "l", audio)
+    assert found == ["torch"]
