@@ -39,7 +39,8 @@ def forward(what, folder):
 
         plain = {"AASIST": PlainAASIST, "V2": PlainV2}[type(network).__name__]
         weights = network.state_dict()
-        network = plain(**network.sizes).eval()
+        sizes = {k: v for k, v in network.sizes.items() if k != "num_classes"}
+        network = plain(**sizes).eval()
         network.load_state_dict(weights)
     return lambda wavs: network(torch.from_numpy(wavs)).numpy()
 
