@@ -105,7 +105,7 @@ def load_detector(args, for_recordings=False):
             "out --trust-code"
         )
     device = args.device
-    if args.engine == "torch":
+    if args.engine == "torch" or device is not None:
         device = local_device(device)
     return SpoofDetector.from_hparams(
         args.source,

@@ -109,6 +109,13 @@ def _export(args):
     if not all(map(all, pairs)):
         raise InputError(f"--arena {args.arena[-1]}: expected DATASET=SCORES")
     arguments["arena"] = {name: read_cm_scores(path) for name, path in pairs}
+    for option, given, needed, others in (
+        ("clips", args.clips, args.onnx or args.int8 or args.space, "--onnx"),
+        ("data-folder", folder, args.clips, "--clips"),
+        ("int8-scores", args.int8_scores, args.int8, "--int8"),
+    ):
+        if given and not needed:
+            raise InputError(f"--{option}: has no use without {others}")
     if args.clips:
         trials = read_trials(args.clips, folder, _train_of(args.clips))
         arguments["clips"] = trials.path.tolist()

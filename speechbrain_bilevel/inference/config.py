@@ -16,6 +16,8 @@ from speechbrain_bilevel.utils.errors import InputError, printable
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 #: The network for ``engines``, and with convolutions of 8-bit numbers.
 ONNX, ONNX_INT8 = "network.onnx", "network_int8.onnx"
+#: The folder of what a Space needs besides; see ``inference.space``.
+SPACE = "space"
 #: What is in a pretrained folder; the last two are for SpeechBrain's loaders.
 FILES = ("README.md", CONFIG, WEIGHTS, "hyperparams.yaml", "custom.py")
 #: The description of a system for the Arena; see ``inference.arena``.
@@ -110,7 +112,7 @@ def read_config(path, check_sizes=True):
     """Read an untrusted config.json; missing keys get their defaults.
 
     Without ``check_sizes``, of a network's sizes only the length of its input
-    is looked at, and torch is not imported.
+    is looked at, if there are ONNX files, and torch is not imported.
     """
     with naming(CONFIG, "what speechbrain-bilevel export writes"):
         refuse_special_file(path)
@@ -142,7 +144,7 @@ def _checked_config(content, check_sizes=True):
     prototypes = {"training": TRAINING}
     if check_sizes:
         prototypes["sizes"] = arguments(NETWORKS[content["network"]])
-    else:
+    elif content["onnx"] is not None:
         sizes = _object("sizes: ", content["sizes"], content["sizes"])
         _checked("sizes: ", "num_samples", sizes.get("num_samples"), 1)
     if content["calibration"] is not None:

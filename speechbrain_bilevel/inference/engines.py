@@ -11,6 +11,7 @@ import importlib.util
 import math
 import os
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,11 @@ FASTEST = ("openvino", "onnxruntime")
 _EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 # Limits for an untrusted network; see ``pretrained``.
 _MAX_FILE_BYTES, _MAX_TENSOR_BYTES, _MAX_NODES = 2 << 30, 1 << 29, 20_000
+# Of all tensors together, and of all products. For comparison: AASIST has 1.5
+# GB and multiplies 10 G numbers.
+_MAX_BYTES, _MAX_PRODUCTS = 32 << 30, 1 << 41
+# Attributes of other kinds hold graphs and sparse tensors.
+_KINDS = ("FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS")
 # What networks of ``lobes`` are made of, and what 8-bit numbers need.
 _OPERATORS = """
     Abs Add And BatchNormalization Cast Clip Concat Constant ConstantOfShape
@@ -113,7 +119,7 @@ def open_detector(source, engine="torch", device=None, precision="fp32"):
         has no network in it.
     """
     with naming(source, EXPECTED):
-        get = functools.partial(_get, source)
+        get = _getter(source, engine)
         engine, config, path = choose(engine, get, device, precision)
         if engine != "torch":
             run = start(engine, path, config, precision)
@@ -126,14 +132,22 @@ def open_detector(source, engine="torch", device=None, precision="fp32"):
         return Detector(config, run, engine, precision, any_length)
 
 
-def _get(source, name):
-    """Return the path of a file of a source."""
+def _getter(source, engine):
+    """Return a function of a name: the path of this file of a source."""
     if os.path.isdir(source):
-        return Path(source, name)
+        return functools.partial(Path, source)
     # It imports SpeechBrain.
     from speechbrain_bilevel.inference.hub import fetch_files
 
-    return fetch_files(source, (name,))[0]
+    names = (CONFIG, WEIGHTS) if engine == "torch" else (CONFIG,)
+    found = dict(zip(names, fetch_files(source, names)))
+
+    def get(name):
+        if name not in found:
+            (found[name],) = fetch_files(source, (name,))
+        return found[name]
+
+    return get
 
 
 def choose(engine, get, device=None, precision="fp32"):
@@ -201,13 +215,22 @@ def start(engine, path, config, precision="fp32"):
             run = _run_onnxruntime(path)
         else:
             run = _run_openvino(path, precision)
-        logits = run(np.zeros((1, config.num_samples), np.float32))
-        if logits.shape != (1, 2) or not np.isfinite(logits).all():
-            raise InputError(
-                f"for silence, it outputs {logits.ravel()[:4].tolist()}; "
-                "expected two finite numbers"
-            )
-    return run
+
+    def checked(wavs):
+        expected = f"logits of {len(wavs)} clips, [{len(wavs)}, 2]"
+        with naming(name, expected):
+            logits = run(wavs)
+            if logits.shape != (len(wavs), 2):
+                raise InputError(f"outputs {logits.shape}; expected {expected}")
+        return logits
+
+    logits = checked(np.zeros((1, config.num_samples), np.float32))
+    if not np.isfinite(logits).all():
+        raise InputError(
+            f"{name}: for silence, it outputs {logits.ravel().tolist()}; "
+            "expected two finite numbers"
+        )
+    return checked
 
 
 def threads():
@@ -227,14 +250,18 @@ def _run_torch(network, device, precision):
     from speechbrain_bilevel.utils.distributed import local_device
 
     device = local_device(device)
-    network.to(device)
+    # As SpeechBrain does; a GRU whose weights need gradients is computed by
+    # another kernel, also where none are asked for.
+    network.to(device).requires_grad_(False)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     kind = device.split(":")[0]
 
     def run(wavs):
         half = torch.autocast(kind, dtype, enabled=dtype is not None)
         with torch.inference_mode(), half:
-            logits = network(torch.from_numpy(wavs).to(device))
+            # A copy, in memory as aligned as torch's own: else the last bits
+            # would depend on where the array lies.
+            logits = network(torch.tensor(wavs, device=device))
         return logits.double().cpu().numpy()
 
     return run
@@ -271,6 +298,9 @@ def _run_openvino(path, precision):
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
     }
 
+    # A request holds the output of one call at a time.
+    lock = threading.Lock()
+
     # Compiled for a size of the batch, it is faster.
     @functools.lru_cache(4)
     def compiled(shape):
@@ -278,7 +308,8 @@ def _run_openvino(path, precision):
         return core.compile_model(model, "CPU", options).create_infer_request()
 
     def run(wavs):
-        return compiled(wavs.shape).infer({0: wavs})[0].copy()
+        with lock:
+            return compiled(wavs.shape).infer({0: wavs})[0].copy()
 
     return run
 
@@ -321,35 +352,81 @@ def check_network(path, config):
                 f"operator {printable(node.op_type, 60)}; expected those of "
                 "the networks in speechbrain_bilevel"
             )
-    for tensor in graph.initializer:
-        if tensor.data_location or tensor.external_data:
-            raise InputError("weights in other files; expected none")
-    _check_sizes(onnx, model, config.num_samples)
+    attributes = [a for node in graph.node for a in node.attribute]
+    tensors = [*graph.initializer, *(a.t for a in attributes)]
+    if any(t.data_location or t.external_data for t in tensors):
+        raise InputError("weights in other files; expected none")
+    kinds = onnx.AttributeProto.AttributeType
+    known = {kinds.Value(name) for name in _KINDS}
+    if graph.sparse_initializer or {a.type for a in attributes} - known:
+        raise InputError("sparse tensors or graphs in it; expected none")
+    sizes = [_sizes(onnx, model, batch, config.num_samples) for batch in (1, 2)]
+    _check_cost(graph, *sizes)
 
 
-def _check_sizes(onnx, model, num_samples):
-    """Refuse a network of which, for one clip, a tensor's size is unbounded."""
+def _sizes(onnx, model, batch, num_samples):
+    """Return the shape of every value, for a batch of clips, by its name."""
     graph = model.graph
     if [value.type.tensor_type.elem_type for value in graph.input] != [1]:
         raise InputError("expected one input, of float32")
+    # What the file says of shapes is not believed.
     del graph.value_info[:]
-    shape = graph.input[0].type.tensor_type.shape
-    shape.Clear()
-    for size in (1, num_samples):
-        shape.dim.add().dim_value = size
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.ClearField("shape")
+    for size in (batch, num_samples):
+        graph.input[0].type.tensor_type.shape.dim.add().dim_value = size
     inferred = onnx.shape_inference.infer_shapes(
         model, check_type=True, strict_mode=True, data_prop=True
     ).graph
-    known = {v.name: v for v in (*inferred.value_info, *inferred.output)}
-    for node in inferred.node:
+    values = *inferred.value_info, *inferred.input, *inferred.output
+    found = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in values
+        if v.type.tensor_type.HasField("shape")
+    }
+    return found | {t.name: list(t.dims) for t in inferred.initializer}
+
+
+def _check_cost(graph, shapes, of_two):
+    """Refuse a network that takes too much for a clip, or more than twice as
+    much for two."""
+    total = work = 0
+    for node in graph.node:
         for name in filter(None, node.output):
-            found = known[name].type.tensor_type if name in known else None
-            sizes = [d.dim_value for d in found.shape.dim] if found else [0]
-            bound = 8 * math.prod(sizes)
             # A size of 0 is one that is not known.
-            if not all(sizes) or bound > _MAX_TENSOR_BYTES:
-                what = f"{bound >> 20} MB" if all(sizes) else "an unknown size"
-                raise InputError(
-                    f"its {node.op_type} makes {what}; expected at most "
-                    f"{_MAX_TENSOR_BYTES >> 20} MB"
-                )
+            sizes = shapes.get(name, [0])
+            size, two = math.prod(sizes), math.prod(of_two.get(name, [0]))
+            total += 8 * size
+            if not all(sizes) or not size <= two <= 2 * size:
+                what = "an unknown size"
+            elif 8 * size > _MAX_TENSOR_BYTES:
+                what = f"{8 * size >> 20} MB"
+            else:
+                continue
+            raise InputError(
+                f"its {node.op_type} makes {what}; expected at most "
+                f"{_MAX_TENSOR_BYTES >> 20} MB, and twice as much for two clips"
+            )
+        work += _products(node, shapes)
+    if total > _MAX_BYTES or work > _MAX_PRODUCTS:
+        raise InputError(
+            f"all its tensors have {total >> 20} MB, and it multiplies "
+            f"{work >> 30} G numbers for a clip; expected at most "
+            f"{_MAX_BYTES >> 20} MB and {_MAX_PRODUCTS >> 30} G"
+        )
+
+
+def _products(node, shapes):
+    """Return about how many numbers a node multiplies, or compares."""
+    size = math.prod(shapes[node.output[0]])
+    first, *others = (shapes.get(name, [1]) for name in node.input if name)
+    if node.op_type == "Conv":
+        return size * math.prod(others[0][1:])
+    if node.op_type in ("MatMul", "Gemm"):
+        return size * max(first)
+    if node.op_type == "GRU":
+        return math.prod(first[:2]) * sum(map(math.prod, others[:2]))
+    if node.op_type == "MaxPool":
+        kernel = (a.ints for a in node.attribute if a.name == "kernel_shape")
+        return size * math.prod(next(kernel))
+    return size

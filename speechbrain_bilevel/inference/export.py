@@ -25,6 +25,7 @@ from speechbrain_bilevel.inference.arena import arena_files
 from speechbrain_bilevel.inference.config import (
     CONFIG,
     ONNX,
+    SPACE,
     TRAINING,
     WEIGHTS,
     naming,
@@ -35,7 +36,7 @@ from speechbrain_bilevel.inference.pretrained import (
     load,
     write_folder,
 )
-from speechbrain_bilevel.inference.space import SPACE, space_files
+from speechbrain_bilevel.inference.space import space_files
 from speechbrain_bilevel.lobes import build
 from speechbrain_bilevel.metrics.calibration import learn_fusion
 from speechbrain_bilevel.metrics.eer import eer
@@ -149,11 +150,12 @@ def export(
         training=_training(source, known, corpus),
     )
     calibrated_on = fusion and f"{_count(scores['dev'])} of dev"
-    int8_eer = None
+    int8_eer = int8_count = None
     if int8_scores:
         trials = protocol or _manifest(source, known, "eval")
         table = _read_scores(int8_scores, trials, "eval")
         int8_eer = 100 * eer(*split_classes(table))[0]
+        int8_count = _count(table)
     if fusion is not None:
         arena = {
             dataset: table.assign(score=fusion(table[["score"]]))
@@ -170,7 +172,7 @@ def export(
             config = _add_onnx(config, weights, made, int8, clips)
         card = model_card(
             *(name or folder.name, config, license, calibrated_on, report),
-            int8_eer,
+            *(int8_eer, int8_count),
         )
         paths = sorted(Path(made).iterdir())
         write_folder(folder, config, weights, card, files, paths)
@@ -194,7 +196,7 @@ def _add_onnx(config, weights, folder, int8, paths):
     network.load_state_dict(weights)
     clips = read_clips(paths, config.num_samples)
     facts, difference = write_onnx(network, config, folder, clips)
-    what = f"{len(paths)} recordings" if paths else "noise"
+    what = f"{len(clips)} recordings" if paths else "noise"
     logger.info("%s: differs from torch by %.1e on %s", ONNX, difference, what)
     if int8:
         facts["int8_sha256"] = quantize(folder, config, paths)
@@ -278,10 +280,12 @@ def model_card(
     calibrated_on=None,
     report=None,
     int8_eer=None,
+    int8_count=None,
 ):
     """Return a model card in the form of the Hugging Face hub; see ``export``.
 
-    ``report`` has this system only, ``int8_eer`` is in percent.
+    ``report`` has this system only; ``int8_eer`` is that of network_int8.onnx,
+    in percent, on ``int8_count``.
     """
     system = report and report.evaluations[0]
     measured_on = system and _count(system.scores, system.attacks)
@@ -320,6 +324,7 @@ def model_card(
         system=system,
         measured_on=measured_on,
         int8_eer=int8_eer,
+        int8_count=int8_count,
         metrics=METRICS,
         format=format_estimate,
     )

@@ -209,7 +209,7 @@ def push(folder, repo_id, private=False, space=False):
             text = contents[name].read_text(encoding="utf-8")
             contents[name] = text.replace("USER/NAME", repo_id).encode()
         if space:
-            contents = space_contents(folder)
+            contents = space_contents(folder, repo_id.split("/")[-1])
     operations = [CommitOperationAdd(*item) for item in contents.items()]
     kind, sdk = ("space", "gradio") if space else ("model", None)
     message = "A detector of speechbrain_bilevel"

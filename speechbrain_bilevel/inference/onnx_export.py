@@ -257,8 +257,6 @@ def quantize(folder, config, paths):
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     clips = read_clips(paths, config.num_samples, CALIBRATED)
-    if not len(clips):
-        raise InputError("none of the recordings can be heard")
 
     class Clips(CalibrationDataReader):
         def __len__(self):
@@ -306,7 +304,7 @@ def read_clips(paths, num_samples, count=COMPARED):
     """Return the beginnings of some recordings, [count, num_samples] float32.
 
     They are spread over all; those that cannot be heard are passed over.
-    Without paths, it is noise.
+    Without paths, it is noise. Raise an ``InputError`` if none can be heard.
     """
     if not paths:
         noise = np.random.default_rng(0).standard_normal((count, num_samples))
@@ -315,4 +313,6 @@ def read_clips(paths, num_samples, count=COMPARED):
     for path in paths[:: max(1, len(paths) // count)][:count]:
         with contextlib.suppress(InputError):
             clips.append(fit_length(hear(path, num_samples).wav, num_samples))
-    return np.array(clips, np.float32).reshape(-1, num_samples)
+    if not clips:
+        raise InputError(f"none of {len(paths)} recordings can be heard")
+    return np.array(clips, np.float32)

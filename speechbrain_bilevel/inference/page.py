@@ -6,6 +6,7 @@ import html
 import io
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from pathlib import Path
@@ -76,7 +77,7 @@ class Page:
     """
 
     def __init__(self, detector):
-        self.detector = detector
+        self.detector, self.saved = detector, None
 
     def score(self, paths, progress=None):
         """Return the verdicts on files, each heard as a whole."""
@@ -145,8 +146,14 @@ class Page:
         ]
 
     def save(self, verdicts, folder):
-        """Write the verdicts as CSV, as ``classify`` does; return its path."""
-        path = Path(tempfile.mkdtemp(dir=folder), "verdicts.csv")
+        """Write the verdicts as CSV, as ``classify`` does; return its path.
+
+        Gradio copies it, so the one before is removed.
+        """
+        if self.saved:
+            shutil.rmtree(self.saved, ignore_errors=True)
+        self.saved = tempfile.mkdtemp(dir=folder)
+        path = Path(self.saved, "verdicts.csv")
         with open(path, "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, FIELDS)
             writer.writeheader()
@@ -206,7 +213,8 @@ def build(detector, name, local=True):
     with gradio.Blocks(
         analytics_enabled=False,
         title=f"{name}: bona fide or spoof?",
-        delete_cache=(600, 3600),
+        # Looked for every 5 minutes, for what is 50 minutes old.
+        delete_cache=(300, 3000),
     ) as blocks:
         gradio.Markdown(
             f"# Bona fide or spoof?\n\nThe detector {name} hears windows of "
@@ -295,6 +303,15 @@ def serving(source, port=None, browser=False, **opening):
     os.environ["GRADIO_TEMP_DIR"] = folder
     blocks = build(detector, Path(source).name)
     try:
+        yield _launch(blocks, port, browser)
+    finally:
+        blocks.close(verbose=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _launch(blocks, port, browser):
+    """Start the server; return its address."""
+    try:
         _, address, _ = blocks.launch(
             server_name="127.0.0.1",
             server_port=port,
@@ -307,15 +324,12 @@ def serving(source, port=None, browser=False, **opening):
             footer_links=[],
             **look(),
         )
-        yield address
     except OSError as error:
         raise InputError(
             f"port {port or '7860 to 7959'}: not free ({error}); give another "
             "by --port"
         ) from error
-    finally:
-        blocks.close(verbose=False)
-        shutil.rmtree(folder, ignore_errors=True)
+    return address
 
 
 def launch_space(folder, name):
@@ -327,6 +341,8 @@ def launch_space(folder, name):
 
 
 def wait():
-    """Wait for Ctrl-C."""
+    """Wait for Ctrl-C, a signal to end, or that the terminal is closed."""
     with contextlib.suppress(KeyboardInterrupt):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
         threading.Event().wait()

@@ -24,8 +24,10 @@ from speechbrain_bilevel.inference.config import (
     CONFIG,
     EXPECTED,
     FILES,
+    META,
     ONNX,
     ONNX_INT8,
+    SPACE,
     WEIGHTS,
     naming,
     read_config,
@@ -311,7 +313,9 @@ def check_folder(folder):
     if os.path.islink(folder) or not os.path.isdir(folder):
         raise InputError(f"{folder}: is no folder; expected a new name")
     # Python leaves its cache next to custom.py.
-    names = set(os.listdir(folder)) - {"__pycache__", ONNX, ONNX_INT8}
+    names = set(os.listdir(folder)) - {"__pycache__"}
+    if CONFIG in names:
+        names -= {ONNX, ONNX_INT8, SPACE, META, ".eval_results"}
     for name in sorted(names ^ set(FILES)) if names else []:
         problem = f"has {name}" if name in names else f"has no {name}"
         raise InputError(
@@ -321,3 +325,12 @@ def check_folder(folder):
     if names:
         with naming(folder, EXPECTED):
             read_config(Path(folder, CONFIG))
+
+
+def __getattr__(name):
+    # The YAMLs of earlier versions have it here.
+    if name == "SafetensorsPretrainer":
+        from speechbrain_bilevel.inference import detector
+
+        return detector.SafetensorsPretrainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,12 +7,8 @@ along, so that the Space has the version that wrote it.
 from importlib.metadata import version
 from pathlib import Path
 
-from speechbrain_bilevel.inference.config import CONFIG, ONNX
+from speechbrain_bilevel.inference.config import CONFIG, ONNX, SPACE
 from speechbrain_bilevel.utils.errors import InputError
-
-#: What ``export --space`` writes, in the folder ``SPACE``.
-SPACE = "space"
-SPACE_FILES = ("README.md", "app.py", "requirements.txt")
 
 # Besides gradio, which the hub installs.
 _PACKAGES = (
@@ -67,20 +63,21 @@ def space_files(name):
     }
 
 
-def contents(folder):
-    """Return the files of the Space of a pretrained folder: paths by names.
+def contents(folder, name):
+    """Return the files of the Space of a pretrained folder by their names.
 
-    Raise an ``InputError`` if it was written without ``--space``.
+    These are paths, or bytes: a Space runs app.py, so it is not taken from a
+    folder that may be a stranger's. Raise an ``InputError`` if the folder was
+    written without ``--space``.
     """
     folder, package = Path(folder), Path(__file__).parents[1]
-    found = {name: folder / SPACE / name for name in SPACE_FILES}
-    found |= {name: folder / name for name in (CONFIG, ONNX)}
-    for name, path in found.items():
-        if not path.is_file():
-            raise InputError(
-                f"no {name} for a Space in it; write a folder with one: "
-                "speechbrain-bilevel export SOURCE OUT --onnx --space"
-            )
+    if not (folder / SPACE).is_dir() or not (folder / ONNX).is_file():
+        raise InputError(
+            "no files for a Space in it; write a folder with them: "
+            "speechbrain-bilevel export SOURCE OUT --space"
+        )
+    found = {key: text.encode() for key, text in space_files(name).items()}
+    found |= {key: folder / key for key in (CONFIG, ONNX)}
     for path in package.rglob("*"):
         if path.suffix in (".py", ".jinja"):
             found[path.relative_to(package.parent).as_posix()] = path

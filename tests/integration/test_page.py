@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import os
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,24 @@ def folder(tmp_path_factory):
     soundfile.write(place / "silence.wav", np.zeros(16000), 16000)
     (place / "text <b>.mp3").write_text("no audio")
     return place
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_recordings_are_removed_at_the_end(folder, tmp_path, number):
+    words = "page", "--source", folder / "detector", "--no-browser"
+    process = subprocess.Popen(
+        [COMMAND, *words, "--engine", "onnxruntime"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ, TMPDIR=str(tmp_path)),
+    )
+    process.stdout.readline()
+    (kept,) = tmp_path.glob("speechbrain_bilevel_page_*")
+    (kept / "call.wav").touch()
+    time.sleep(1)
+    process.send_signal(number)
+    assert process.wait(60) == 0
+    assert not kept.exists()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -295,10 +296,19 @@ def test_the_commands_take_an_engine(folder, paths, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main([*command, "--precision", "int8"])
     assert end.value.code == 2
-    out = str(tmp_path / "out")
-    with pytest.raises(SystemExit):
-        main(["export", str(folder), out, "--int8"])
-    assert "name a list of the training by --clips" in capsys.readouterr().err
+    soundfile.write(tmp_path / "silence.wav", np.zeros(1600), 16000)
+    (tmp_path / "list.txt").write_text("silence.wav bonafide\n")
+    silence = "--clips", str(tmp_path / "list.txt")
+    for options, message in (
+        (["--int8"], "name a list of the training by --clips"),
+        (["--onnx", *silence], "none of 1 recordings can be heard"),
+        (silence, "--clips: has no use without --onnx"),
+        (["--data-folder", "x"], "--data-folder: has no use without --clips"),
+        (["--int8-scores", "x"], "--int8-scores: has no use without --int8"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["export", str(folder), str(tmp_path / "out"), *options])
+        assert message in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------- untrusted
@@ -339,6 +349,60 @@ def unknown(model):
     add(model, "ConstantOfShape", ["sizes"], "zeros")
 
 
+def stated(model):
+    """The same, but the file states that it is small."""
+    unknown(model)
+    value = helper.make_tensor_value_info("zeros", TensorProto.FLOAT, [4])
+    model.graph.output.append(value)
+
+
+def many(model):
+    """Its tensors are large together only."""
+    shape = numpy_helper.from_array(np.array([1, 2, 1 << 24]), "large")
+    axes = numpy_helper.from_array(np.array([2]), "axes")
+    model.graph.initializer.extend([shape, axes])
+    add(model, "Unsqueeze", ["logits", "axes"], "thin")
+    for number in range(300):
+        add(model, "Expand", ["thin", "large"], f"thick{number}")
+
+
+def long(model):
+    """Small tensors, but it takes hours."""
+    side = numpy_helper.from_array(np.array([1, 4096, 4096]), "side")
+    axes = numpy_helper.from_array(np.array([1]), "axes")
+    model.graph.initializer.extend([side, axes])
+    add(model, "ReduceSum", ["logits", "axes"], "sum")
+    add(model, "Unsqueeze", ["sum", "axes"], "thin")
+    add(model, "Expand", ["thin", "side"], "a0")
+    for number in range(40):
+        add(model, "MatMul", [f"a{number}", "a0"], f"a{number + 1}")
+
+
+def by_batch(model):
+    """A tensor grows with the square of the batch."""
+    add(model, "Shape", ["logits"], "shape", end=1)
+    one = numpy_helper.from_array(np.array([1]), "one")
+    model.graph.initializer.append(one)
+    add(model, "Unsqueeze", ["logits", "one"], "thin")
+    two = numpy_helper.from_array(np.array([2]), "two")
+    model.graph.initializer.append(two)
+    add(model, "Concat", ["one", "shape", "two"], "square", axis=0)
+    add(model, "Expand", ["thin", "square"], "thick")
+
+
+def sparse(model):
+    tensor = model.graph.sparse_initializer.add()
+    tensor.dims.append(1 << 30)
+
+
+def constant_elsewhere(model):
+    tensor = numpy_helper.from_array(np.zeros(1, np.float32))
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "model.safetensors"
+    add(model, "Constant", [], "constant", value=tensor)
+
+
 def elsewhere(model):
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
@@ -360,6 +424,12 @@ def of_others(model):
 CHANGES = {
     "grow": (grow, "its Expand makes 4096 MB; expected at most 512 MB"),
     "unknown": (unknown, "its ConstantOfShape makes an unknown size"),
+    "stated": (stated, "its ConstantOfShape makes an unknown size"),
+    "many": (many, "all its tensors have .* expected at most 32768 MB"),
+    "long": (long, "and it multiplies .* G numbers .* and 2048 G"),
+    "by batch": (by_batch, "its Expand makes an unknown size"),
+    "sparse": (sparse, "sparse tensors or graphs in it; expected none"),
+    "constant elsewhere": (constant_elsewhere, "weights in other files"),
     "elsewhere": (elsewhere, "weights in other files; expected none"),
     "loop": (loop, "operator Loop; expected those of the networks"),
     "of others": (of_others, "operator Relu; expected those of the networks"),
@@ -377,6 +447,36 @@ def test_networks_that_might_do_harm(folder, tmp_path, case, engine):
     copy = spoil(folder, tmp_path, change)
     with pytest.raises(InputError, match=f"^{copy}: {ONNX}: .*{message}"):
         open_detector(copy, engine)
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+def test_logits_of_another_batch_are_refused(folder, paths, tmp_path, engine):
+    def first(model):
+        """Returns the logits of the first clip only."""
+        del model.graph.output[:]
+        ends = zip(("begin", "end"), ([0], [1]))
+        for name, value in ends:
+            tensor = numpy_helper.from_array(np.array(value), name)
+            model.graph.initializer.append(tensor)
+        add(model, "Slice", ["logits", "begin", "end", "begin"], "one_clip")
+        value = helper.make_tensor_value_info("one_clip", 1, [1, 2])
+        model.graph.output.append(value)
+
+    detector = open_detector(spoil(folder, tmp_path, first), engine)
+    assert detector.score_file(paths[0]).score is not None
+    with pytest.raises(InputError, match=r"outputs \(1, 2\); expected logits"):
+        detector.classify_files(paths)
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+def test_threads_do_not_mix_recordings_up(folder, paths, engine):
+    detector = open_detector(folder, engine)
+    expected = [detector.score_file(path).score for path in paths]
+    assert len(set(expected)) == len(paths)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            verdicts = pool.map(detector.score_file, paths)
+            assert [verdict.score for verdict in verdicts] == expected
 
 
 def test_a_network_that_config_json_does_not_name(folder, tmp_path):

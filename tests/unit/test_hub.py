@@ -22,14 +22,14 @@ class Client:
 
     private, commits = False, ()
 
-    def create_repo(self, repo_id, private, exist_ok):
-        assert exist_ok
+    def create_repo(self, repo_id, private, repo_type, exist_ok, space_sdk):
+        assert exist_ok and (repo_type, space_sdk) == ("model", None)
         return f"https://hub/{repo_id}"
 
-    def model_info(self, repo_id):
+    def repo_info(self, repo_id, repo_type):
         return SimpleNamespace(private=self.private)
 
-    def create_commit(self, repo_id, operations, commit_message):
+    def create_commit(self, repo_id, operations, commit_message, repo_type):
         files = {o.path_in_repo: o.path_or_fileobj for o in operations}
         self.commits = [*self.commits, (repo_id, files)]
 

@@ -580,7 +580,7 @@ def test_full_length_and_trimmed_silence_exclude_each_other(path, recordings):
 
 
 def test_full_length_is_for_networks_of_any_length(path, recordings):
-    with pytest.raises(InputError, match="^Identity: takes recordings of one"):
+    with pytest.raises(InputError, match="^Listener: takes recordings of one"):
         score_trials(Listener(), recordings, path, full_length=True)
     for kind in (AASIST, SSLAASIST, MelCNN):
         assert kind.any_length
