@@ -3,6 +3,7 @@
 
 > python benchmarks/engines.py
 > python benchmarks/engines.py --before CHECKOUT     # beside an earlier build
+> python benchmarks/engines.py --compare FOLDER      # scores of 71,237 crops
 
 Prints tables: clips of 4 s a second (MelCNN: 2 s) for batches of 1 and 8, alone
 and beside a busy process, the memory at most, and the seconds from nothing to
@@ -37,6 +38,7 @@ from measure import (
     target,
     timed,
 )
+from tqdm import tqdm
 
 ONE = Path(__file__).with_name("one_engine.py")
 NETWORKS = {
@@ -53,6 +55,7 @@ COLUMNS = (
     *("plain", "before", "torch fp32", "onnxruntime fp32", "openvino fp32"),
     *("openvino bf16", "openvino int8"),
 )
+EVAL_TRIALS = 71_237
 BUSY = "import torch\na = torch.randn(900, 900)\nwhile True: a @ a"
 CLASSIFY = """
 import sys
@@ -92,7 +95,11 @@ def write(folder, name):
 
     kind, sizes = NETWORKS[name]
     torch.manual_seed(0)
-    network = build(kind, AASIST_L if sizes is None else sizes).eval()
+    network = build(kind, AASIST_L if sizes is None else sizes)
+    with torch.no_grad():
+        # Statistics for the norms.
+        network(0.1 * torch.randn(4, network.num_samples))
+    network.eval()
     config = DetectorConfig.of(network, "logit_difference")
     with tempfile.TemporaryDirectory() as made:
         paths = [f"{made}/{n}.wav" for n in range(2)]
@@ -195,13 +202,46 @@ def cold_starts(folder, plain, before):
         yield row
 
 
+def compare(recordings):
+    """Print how much the scores of MelCNN by each engine differ, on as many
+    crops of recordings as ASVspoof2019 LA has trials in eval."""
+    from speechbrain_bilevel.dataio.audio import find_audio, hear
+    from speechbrain_bilevel.inference.engines import open_detector
+
+    rng, wavs = np.random.default_rng(0), []
+    for path in tqdm(find_audio(recordings), "Reading"):
+        wavs.append(hear(path, 4 * 16000).wav)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "MelCNN")
+        write(folder, "MelCNN")
+        engines = "torch", "onnxruntime", "openvino"
+        detectors = [open_detector(folder, engine) for engine in engines]
+        size, scores = detectors[0].num_samples, []
+        for _ in tqdm(range(-(-EVAL_TRIALS // 64)), "Scoring"):
+            crops = np.empty((64, size), np.float32)
+            for crop, number in zip(crops, rng.integers(len(wavs), size=64)):
+                start = rng.integers(len(wavs[number]))
+                wav = np.roll(wavs[number], -start) * rng.uniform(0.1, 1)
+                crop[:] = np.resize(wav, size)
+            scores.append([each.score_batch(crops) for each in detectors])
+    scores = np.concatenate(scores, axis=1)[:, :EVAL_TRIALS]
+    print(f"{scores.shape[1]} scores, deviation {scores[0].std():.3f}")
+    for engine, others in zip(engines[1:], scores[1:]):
+        difference = np.abs(others - scores[0]).max()
+        print(f"{engine} and torch: at most {difference:.1e} apart")
+
+
 def main():
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--before", metavar="CHECKOUT")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--compare", metavar="RECORDINGS")
     arguments = parser.parse_args()
+    if arguments.compare:
+        compare(arguments.compare)
+        return
     columns = [c for c in COLUMNS if c != "before" or arguments.before]
     peak = matrix_peak()
     print(f"{torch.get_num_threads()} threads, {peak / 1e9:.0f} GFLOPS")
