@@ -70,16 +70,14 @@ class Detector(RecordingScorer):
     config : DetectorConfig
     run : callable
         [batch, samples] float32 -> logits, [batch, 2], arrays.
-    engine, precision : str
+    engine : str
         What runs it, for messages.
     any_length : bool
         Whether ``run`` takes other lengths than ``config.num_samples``.
     """
 
-    def __init__(self, config, run, engine, precision, any_length=False):
-        self.config, self.run = config, run
-        self.engine, self.precision = engine, precision
-        self.any_length = any_length
+    def __init__(self, config, run, engine, any_length=False):
+        self.run, self.engine, self.any_length = run, engine, any_length
         self.num_samples = config.num_samples
         self.network_name = network_name(config, engine)
         self.decision = Decision(config.score, config.calibration)
@@ -123,13 +121,12 @@ def open_detector(source, engine="torch", device=None, precision="fp32"):
         engine, config, path = choose(engine, get, device, precision)
         if engine != "torch":
             run = start(engine, path, config, precision)
-            return Detector(config, run, engine, precision)
+            return Detector(config, run, engine)
         from speechbrain_bilevel.inference.pretrained import load
 
         config, network = load(get(CONFIG), path)
         run = _run_torch(network, device, precision)
-        any_length = network.any_length
-        return Detector(config, run, engine, precision, any_length)
+        return Detector(config, run, engine, network.any_length)
 
 
 def _getter(source, engine):

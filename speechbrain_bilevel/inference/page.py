@@ -79,9 +79,8 @@ class Page:
     def __init__(self, detector):
         self.detector, self.saved = detector, None
 
-    def score(self, paths, progress=None):
+    def score(self, paths, progress):
         """Return the verdicts on files, each heard as a whole."""
-        paths = [paths] if isinstance(paths, str) else list(paths or [])
         if len(paths) > MANY:
             raise InputError(
                 f"{len(paths)} files at once; expected at most {MANY}. For "
@@ -89,8 +88,7 @@ class Page:
             )
         found = []
         for number, path in enumerate(paths):
-            if progress is not None:
-                progress((number, len(paths)), unit="recordings")
+            progress((number, len(paths)), unit="recordings")
             try:
                 verdict = self.detector.segments(path, progress=False)
             except InputError as error:
@@ -145,14 +143,14 @@ class Page:
             for verdict in verdicts
         ]
 
-    def save(self, verdicts, folder):
+    def save(self, verdicts):
         """Write the verdicts as CSV, as ``classify`` does; return its path.
 
         Gradio copies it, so the one before is removed.
         """
         if self.saved:
             shutil.rmtree(self.saved, ignore_errors=True)
-        self.saved = tempfile.mkdtemp(dir=folder)
+        self.saved = tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))
         path = Path(self.saved, "verdicts.csv")
         with open(path, "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, FIELDS)
@@ -178,8 +176,12 @@ def build(detector, name, local=True):
     page = Page(detector)
     seconds = detector.num_samples / SAMPLE_RATE
 
+    def details(verdict):
+        drawn = page.drawing(verdict)
+        image = gradio.update(value=drawn, visible=drawn is not None)
+        return page.in_words(verdict), image
+
     def answer(paths, progress):
-        folder = os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()
         try:
             verdicts = page.score(paths, progress)
         except InputError as error:
@@ -187,28 +189,23 @@ def build(detector, name, local=True):
         if not verdicts:
             hidden = gradio.update(visible=False)
             return [], "", *(4 * [hidden])
-        first, several = verdicts[0], len(verdicts) > 1
-        drawn = page.drawing(first)
+        several = len(verdicts) > 1
         return (
             verdicts,
-            page.in_words(first),
-            gradio.update(value=drawn, visible=drawn is not None),
+            *details(verdicts[0]),
             gradio.update(value=page.table(verdicts), visible=several),
-            gradio.update(value=page.save(verdicts, folder), visible=True),
+            gradio.update(value=page.save(verdicts), visible=True),
             gradio.update(visible=several),
         )
 
     def dropped(paths, progress=gradio.Progress()):  # noqa: B008
-        return answer(paths, progress)
+        return answer(paths or [], progress)
 
     def recorded(path, progress=gradio.Progress()):  # noqa: B008
-        return answer(path and [path], progress)
+        return answer([path] if path else [], progress)
 
     def selected(verdicts, event: gradio.SelectData):
-        verdict = verdicts[event.index[0]]
-        drawn = page.drawing(verdict)
-        image = gradio.update(value=drawn, visible=drawn is not None)
-        return page.in_words(verdict), image
+        return details(verdicts[event.index[0]])
 
     with gradio.Blocks(
         analytics_enabled=False,

@@ -11,7 +11,8 @@ import torch
 import yaml
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.inference.interfaces import foreign_class
-from tiny_detector import SAMPLES, SIZES, export, tiny_network
+from tiny_detector import SAMPLES, export, tiny_network
+from tiny_onnx import SMALL
 
 from speechbrain_bilevel.inference.config import (
     FILES,
@@ -24,35 +25,6 @@ from speechbrain_bilevel.lobes import NETWORKS, build
 from speechbrain_bilevel.utils.errors import InputError
 
 CALIBRATION = {"weight": 1e-05, "bias": -2.5}
-SMALL = {
-    "AASIST": {
-        "num_samples": 8000,
-        "sinc_channels": 9,
-        "channels": [2, 3],
-        "graph_size": 3,
-        "stack_size": 2,
-    },
-    "MelCNN": {"num_samples": 8000, "channels": [4, 8], "one_class": True},
-    "SSLAASIST": {
-        "front_end": {
-            "hidden_size": 8,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 8,
-            "conv_dim": [4, 4],
-            "conv_kernel": [10, 4],
-            "conv_stride": [5, 4],
-            "num_conv_pos_embeddings": 4,
-            "num_conv_pos_embedding_groups": 2,
-        },
-        "num_samples": 8000,
-        "projection_size": 12,
-        "channels": [2],
-        "graph_size": 3,
-        "stack_size": 2,
-    },
-    "V2": SIZES,
-}
 
 
 @pytest.fixture(
