@@ -3,7 +3,9 @@
 
 > python benchmarks/engines.py
 > python benchmarks/engines.py --before CHECKOUT     # beside an earlier build
-> python benchmarks/engines.py --compare FOLDER      # scores of 71,237 crops
+> python benchmarks/engines.py --compare FOLDER --source DETECTOR
+
+The last compares the engines' scores of 71,237 crops of recordings.
 
 Prints tables: clips of 4 s a second (MelCNN: 2 s) for batches of 1 and 8, alone
 and beside a busy process, the memory at most, and the seconds from nothing to
@@ -202,8 +204,8 @@ def cold_starts(folder, plain, before):
         yield row
 
 
-def compare(recordings):
-    """Print how much the scores of MelCNN by each engine differ, on as many
+def compare(recordings, source):
+    """Print how much the scores of a detector by each engine differ, on as many
     crops of recordings as ASVspoof2019 LA has trials in eval."""
     from speechbrain_bilevel.dataio.audio import find_audio, hear
     from speechbrain_bilevel.inference.engines import open_detector
@@ -211,19 +213,16 @@ def compare(recordings):
     rng, wavs = np.random.default_rng(0), []
     for path in tqdm(find_audio(recordings), "Reading"):
         wavs.append(hear(path, 4 * 16000).wav)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place, "MelCNN")
-        write(folder, "MelCNN")
-        engines = "torch", "onnxruntime", "openvino"
-        detectors = [open_detector(folder, engine) for engine in engines]
-        size, scores = detectors[0].num_samples, []
-        for _ in tqdm(range(-(-EVAL_TRIALS // 64)), "Scoring"):
-            crops = np.empty((64, size), np.float32)
-            for crop, number in zip(crops, rng.integers(len(wavs), size=64)):
-                start = rng.integers(len(wavs[number]))
-                wav = np.roll(wavs[number], -start) * rng.uniform(0.1, 1)
-                crop[:] = np.resize(wav, size)
-            scores.append([each.score_batch(crops) for each in detectors])
+    engines = "torch", "onnxruntime", "openvino"
+    detectors = [open_detector(source, engine) for engine in engines]
+    size, scores = detectors[0].num_samples, []
+    for _ in tqdm(range(-(-EVAL_TRIALS // 64)), "Scoring"):
+        crops = np.empty((64, size), np.float32)
+        for crop, number in zip(crops, rng.integers(len(wavs), size=64)):
+            start = rng.integers(len(wavs[number]))
+            wav = np.roll(wavs[number], -start) * rng.uniform(0.1, 1)
+            crop[:] = np.resize(wav, size)
+        scores.append([each.score_batch(crops) for each in detectors])
     scores = np.concatenate(scores, axis=1)[:, :EVAL_TRIALS]
     print(f"{scores.shape[1]} scores, deviation {scores[0].std():.3f}")
     for engine, others in zip(engines[1:], scores[1:]):
@@ -238,9 +237,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--compare", metavar="RECORDINGS")
+    parser.add_argument("--source", help="a folder of `export --onnx`")
     arguments = parser.parse_args()
     if arguments.compare:
-        compare(arguments.compare)
+        compare(arguments.compare, arguments.source)
         return
     columns = [c for c in COLUMNS if c != "before" or arguments.before]
     peak = matrix_peak()
