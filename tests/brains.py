@@ -31,6 +31,7 @@ from speechbrain.utils.metric_stats import ClassificationStats, MetricStats
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from speechbrain_bilevel import BilevelMixin, LevelBatch
+from speechbrain_bilevel.hypergradients import MAML
 
 TRAIN = sb.Stage.TRAIN
 #: Batches of an epoch, and the trials of each level in one.
@@ -378,6 +379,11 @@ class TwoLevelGan(BilevelMixin, Clouds):
     def loss(self, batch):
         if self.upper_optimizer is not None:
             return super().loss(batch)
+        if isinstance(self.hypergradient, MAML):
+            # Of a task, the upper loss is to become small.
+            with torch.no_grad():
+                predictions = self.compute_forward(batch.upper, TRAIN)
+                return self.generator_loss(predictions).item()
         # Without an upper level both networks descend the lower loss.
         with torch.no_grad():
             predictions = self.compute_forward(batch.lower, TRAIN)

@@ -11,14 +11,19 @@ from speechbrain_bilevel.hypergradients import (
     BOME,
     CGAID,
     F2SA,
+    IMAML,
+    MAML,
     MLDG,
     SAM,
     SAMA,
     SOBA,
     Alternating,
     LaggedAlternating,
+    MetaSGD,
     NeumannAID,
     OneStepUnrolled,
+    ProtoMAML,
+    Reptile,
     TruncatedUnrolled,
 )
 
@@ -52,8 +57,25 @@ STRATEGIES = {
     "SAMA": SAMA,
     "MLDG": lambda: MLDG(0.1),
     "SAM": lambda: SAM(0.05),
+    **with_each_mode("MAML", lambda p: MAML(2, 0.1, hvp_mode=p)),
+    "MAML first order": lambda: MAML(2, 0.1, first_order=True),
+    "ANIL": lambda: MAML(2, 0.1, adapted=["head"]),
+    "MetaSGD": lambda: MetaSGD(2, 0.1),
+    "IMAML": lambda: IMAML(2, 0.1, strength=4.0, iterations=2),
+    "Reptile": lambda: Reptile(3, 0.1),
+    # All trials are of one class, as the network has one output.
+    "ProtoMAML": lambda: ProtoMAML(
+        2, 0.01, head="head.4", labels=lambda batch: batch[:, 0].long() * 0
+    ),
 }
-ONE_LEVEL = ("MLDG", "SAM")
+#: Those to which a micro-batch is a task: joining two makes another task.
+FROM_START = (
+    *(f"MAML {hvp_mode}" for hvp_mode in MODES),
+    *("MAML first order", "ANIL", "MetaSGD", "IMAML", "Reptile", "ProtoMAML"),
+)
+ONE_LEVEL = ("MLDG", "SAM", *FROM_START)
+#: Those that name no module of ``network()``.
+FOR_ANY_BRAIN = [n for n in STRATEGIES if n not in ("ANIL", "ProtoMAML")]
 #: Those with an upper level.
 TWO_LEVELS = [name for name in STRATEGIES if name not in ONE_LEVEL]
 

@@ -1,4 +1,4 @@
-"""Which trials each level trains on: folds, and paired batches."""
+"""Which trials each level trains on: folds, paired batches, and tasks."""
 
 from typing import NamedTuple
 
@@ -199,6 +199,162 @@ class PairedBatchSampler(torch.utils.data.Sampler):
         passes = -(-count // len(trials))
         order = [random.permutation(trials) for _ in range(passes)]
         return np.concatenate(order)[:count]
+
+
+class TaskBatchSampler(torch.utils.data.Sampler):
+    """Yield tasks for ``hypergradients.meta_learning``: a support and a query.
+
+    A task has the items of one group, and those that all groups share (bona
+    fide ones, where groups are attacks). In both of its parts the classes have
+    equal shares, as far as the sizes allow, and no recording is in both.
+    ``PairedBatch`` separates the parts: the support is the lower batch.
+
+    Groups take turns, in a new order each time. Items repeat within a part
+    where a group has too few of a class.
+
+    Arguments
+    ---------
+    groups, labels : array_like of str
+        The group (attack, source, speaker) and the class of each item.
+    support_size, query_size : int
+        At least the number of classes.
+    recordings : array_like of str, optional
+        The recording that each item is from; by default each its own.
+    shared : str
+        The group of items that belong to every task.
+    length : int, optional
+        Tasks in an epoch; by default as many as have the size of the set.
+    seed : int
+        The order depends on the seed and the epoch.
+
+    Raises
+    ------
+    InputError
+        If a size is too small, a group has one class or fewer than two
+        recordings of one, or recordings cannot be divided.
+
+    Example
+    -------
+    >>> attacks = ["-"] * 4 + ["A01"] * 2 + ["A02"] * 2
+    >>> labels = ["bonafide"] * 4 + ["spoof"] * 4
+    >>> sampler = TaskBatchSampler(attacks, labels, 2, 2)
+    >>> [len(task) for task in sampler]
+    [4, 4]
+    """
+
+    def __init__(
+        self,
+        groups,
+        labels,
+        support_size,
+        query_size,
+        recordings=None,
+        shared=NO_ATTACK,
+        length=None,
+        seed=1234,
+    ):
+        groups, labels = np.asarray(groups, str), np.asarray(labels, str)
+        if recordings is None:
+            recordings = np.arange(len(groups))
+        counts = len(groups), len(labels), len(recordings)
+        if len(set(counts)) > 1:
+            raise InputError(
+                "groups, labels and recordings of {}, {} and {} items; "
+                "expected the same number".format(*counts)
+            )
+        _, self.recordings = np.unique(recordings, return_inverse=True)
+        self.sizes = support_size, query_size
+        self.length = length or max(1, len(groups) // sum(self.sizes))
+        self.seed, self.epoch = seed, 1
+        # For each group the items of each class, that in the fewest recordings
+        # first.
+        self.tasks, every = [], groups == shared
+        for group in sorted(set(groups[~every])):
+            items = np.flatnonzero(every | (groups == group))
+            names = np.unique(labels[items])
+            classes = [items[labels[items] == name] for name in names]
+            self._check(group, names, classes)
+            self.tasks.append(sorted(classes, key=self._count))
+            try:
+                self._draw(self.tasks[-1], np.random.default_rng(seed))
+            except InputError as error:
+                raise InputError(f"group {group}: {error}") from error
+        if not self.tasks:
+            raise InputError(
+                f"groups: all items are of '{shared}', which is shared; "
+                "expected another, which makes tasks"
+            )
+
+    def _check(self, group, names, classes):
+        for size in self.sizes:
+            if size < len(classes):
+                raise InputError(
+                    "support_size and query_size: {} and {}; expected at least "
+                    "{}, the classes of group {}".format(
+                        *self.sizes, len(classes), group
+                    )
+                )
+        counts = list(map(self._count, classes))
+        if len(counts) < 2 or min(counts) < 2:
+            found = ", ".join(f"{c} of {n}" for n, c in zip(names, counts))
+            raise InputError(
+                f"group {group}: recordings of each class: {found}; a task "
+                "needs two classes, and two recordings of each; leave the "
+                "group's items out, or join it with another one"
+            )
+
+    def set_epoch(self, epoch):
+        """Set the epoch, counted from 1, of the next iteration."""
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        random = np.random.default_rng([self.seed, self.epoch])
+        turns = []
+        for _ in range(self.length):
+            turns = turns or random.permutation(len(self.tasks)).tolist()
+            yield self._draw(self.tasks[turns.pop()], random)
+
+    def _count(self, items):
+        return len(np.unique(self.recordings[items]))
+
+    def _draw(self, classes, random):
+        for _ in range(100):
+            sides = self._divide(classes, random)
+            pools = [
+                [items[sides[self.recordings[items]] == i] for items in classes]
+                for i in (0, 1)
+            ]
+            if all(map(len, pools[0] + pools[1])):
+                break
+        else:
+            raise InputError(
+                "its recordings, some with items of several classes, cannot be "
+                "divided into a support and a query that have all classes; "
+                "leave some out"
+            )
+        task = []
+        for size, pool in zip(self.sizes, pools):
+            shares = size // len(pool) + (
+                np.arange(len(pool)) < size % len(pool)
+            )
+            for items, share in zip(pool, shares):
+                task += np.resize(random.permutation(items), share).tolist()
+        return task
+
+    def _divide(self, classes, random):
+        """Return the part of each recording, 0 or 1, an array."""
+        sides = np.full(len(self.recordings), -1)
+        for items in classes:
+            found = random.permutation(np.unique(self.recordings[items]))
+            new = found[sides[found] < 0]
+            first, second = ((sides[found] == i).sum() for i in (0, 1))
+            half = (len(new) + second - first + random.integers(2)) // 2
+            half = min(max(half, 0), len(new))
+            sides[new[:half]], sides[new[half:]] = 0, 1
+        return sides
 
 
 def class_weights(attacks):

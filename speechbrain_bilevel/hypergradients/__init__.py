@@ -10,6 +10,13 @@ from speechbrain_bilevel.hypergradients.base import (
 )
 from speechbrain_bilevel.hypergradients.baselines import MLDG, SAM
 from speechbrain_bilevel.hypergradients.implicit import CGAID, SOBA, NeumannAID
+from speechbrain_bilevel.hypergradients.meta_learning import (
+    IMAML,
+    MAML,
+    MetaSGD,
+    ProtoMAML,
+    Reptile,
+)
 from speechbrain_bilevel.hypergradients.penalty import BOME, F2SA
 from speechbrain_bilevel.hypergradients.unrolled import (
     SAMA,
@@ -21,6 +28,8 @@ __all__ = [
     "BOME",
     "CGAID",
     "F2SA",
+    "IMAML",
+    "MAML",
     "MLDG",
     "SAM",
     "SAMA",
@@ -28,8 +37,11 @@ __all__ = [
     "Alternating",
     "Hypergradient",
     "LaggedAlternating",
+    "MetaSGD",
     "NeumannAID",
     "OneStepUnrolled",
+    "ProtoMAML",
+    "Reptile",
     "StatefulHypergradient",
     "TruncatedUnrolled",
 ]

@@ -100,6 +100,15 @@ class BatchLoss:
             self._kept = at, self._versions(), by_level["lower"], leaves
         return self._vectors(levels, found)
 
+    def graph(self, at):
+        """Evaluate the loss at values of the lower parameters.
+
+        Return the tensors that its graph begins at, a list.
+        """
+        leaves = self._leaves(at)
+        self._evaluate(leaves)
+        return leaves
+
     def products(
         self,
         vector,

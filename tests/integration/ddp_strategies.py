@@ -2,7 +2,8 @@
 all steps and the final weights.
 
 Each process sees its own part of every batch; their mean loss is that of the
-joined batch, which one process alone sees.
+joined batch, which one process alone sees. Where a batch is a task, one process
+accumulates the tasks that two see.
 """
 
 import sys
@@ -11,7 +12,14 @@ import speechbrain as sb
 import torch
 from small_problem import SmallBrain, loader, small_batches, weights
 from speechbrain.processing.features import InputNormalization
-from strategies import STRATEGIES, network, part_of, strategy_brain
+from strategies import (
+    FROM_START,
+    STRATEGIES,
+    network,
+    part_of,
+    strategy_brain,
+    strategy_state,
+)
 
 from speechbrain_bilevel.hypergradients.partition import plain_name
 from speechbrain_bilevel.utils.distributed import (
@@ -61,10 +69,14 @@ def result(name, case):
     modules = network(norm=norm)
     if case == "inputs_normalized":
         modules["inputs"] = InputNormalization()
+    options = dict(CASES[case])
+    parts = options.get("grad_accumulation_factor", 1)
+    if name in FROM_START and world_size() == 1:
+        parts *= 2
+        options["grad_accumulation_factor"] = parts
     brain = strategy_brain(
-        name, modules, Noting, distributed_backend="gloo", **CASES[case]
+        name, modules, Noting, distributed_backend="gloo", **options
     )
-    parts = brain.grad_accumulation_factor
     mine = [
         part_of(small_batches(2), start, parts * world_size())
         for start in range(rank(), parts * world_size(), world_size())
@@ -75,6 +87,8 @@ def result(name, case):
     found = {plain_name(key): value for key, value in weights(brain).items()}
     for level, gradients in brain.gradients.items():
         found[f"{level} gradients"] = torch.stack(gradients)
+    for number, tensor in enumerate(strategy_state(brain)):
+        found[f"state {number}"] = tensor
     return found
 
 

@@ -41,7 +41,13 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.metric_stats import MetricStats
-from strategies import EPOCHS, STRATEGIES, TWO_LEVELS, distance
+from strategies import (
+    EPOCHS,
+    FOR_ANY_BRAIN,
+    STRATEGIES,
+    TWO_LEVELS,
+    distance,
+)
 
 from speechbrain_bilevel import (
     BilevelMixin,
@@ -56,7 +62,7 @@ from speechbrain_bilevel.hypergradients import (
 from speechbrain_bilevel.utils.errors import InputError
 from speechbrain_bilevel.utils.seed import seed_step
 
-every_strategy = pytest.mark.parametrize("name", STRATEGIES)
+every_strategy = pytest.mark.parametrize("name", FOR_ANY_BRAIN)
 with_two_levels = pytest.mark.parametrize("name", TWO_LEVELS)
 
 
@@ -94,6 +100,13 @@ def levels_of(cls, brain):
         {n for n, is_ in zip(names, is_upper) if not is_},
         {n for n, is_ in zip(names, is_upper) if is_},
     )
+
+
+def trained(brain):
+    """All parameters, and the step sizes that MetaSGD learns."""
+    step_sizes = getattr(brain.hypergradient, "parameter", None)
+    own = [] if step_sizes is None else [step_sizes]
+    return [*brain.modules.parameters(), *own]
 
 
 def moved(before, after):
@@ -593,7 +606,7 @@ def test_vectors_have_no_decay_at_either_level(name):
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
-    parameters = [*brain.modules.parameters()]
+    parameters = trained(brain)
     assert set(decays) == set(parameters)
     for parameter in parameters:
         expected = 0.01 if parameter.ndim > 1 else 0
@@ -610,7 +623,7 @@ def test_the_brains_own_optimizers_share_the_lower_level(cls, name):
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 shared.setdefault(parameter, []).append(optimizer_name)
-    assert set(shared) == set(brain.modules.parameters())
+    assert set(shared) == set(trained(brain))
     assert all(len(names) == 1 for names in shared.values())
     upper = upper_parameters(cls, brain)
     if name in TWO_LEVELS:
@@ -764,7 +777,7 @@ def broken(batch):
     return LevelBatch(*(level * float("nan") for level in batch))
 
 
-@pytest.mark.parametrize("name", [None, *STRATEGIES])
+@pytest.mark.parametrize("name", [None, *FOR_ANY_BRAIN])
 def test_steps_that_are_not_finite_are_left_out(name, caplog):
     ends = []
 

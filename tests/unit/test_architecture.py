@@ -90,9 +90,10 @@ def test_size():
     lines = sum(len(p.read_text("utf-8").splitlines()) for p in files)
     # Raised from 75 and 15,000 for what was added since: containers, channels,
     # layouts of lists and scores, parquet, the Arena, SSL + AASIST's weights,
-    # what is checked before it is replaced or trained; ONNX, engines, the page.
-    assert len(files) <= 92
-    assert lines <= 20_300
+    # what is checked before it is replaced or trained; ONNX, engines, the page;
+    # starts to adapt from, and adapting.
+    assert len(files) <= 94
+    assert lines <= 22_000
 
 
 def test_the_top_offers_its_classes_lazily():

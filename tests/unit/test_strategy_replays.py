@@ -91,7 +91,7 @@ def test_replays_are_the_same_function(method, options, normalize):
     assert distance(found, exact) < 1e-6 * min(e.norm() for e in exact)
 
 
-@pytest.mark.parametrize("name", ["at_step", "ahead", "SOBA"])
+@pytest.mark.parametrize("name", ["at_step", "ahead", "SOBA", "MAML"])
 def test_dropout_is_the_same_for_all_products(name, monkeypatch):
     found = []
     for hvp_mode in ("reverse", "forward", "difference"):
