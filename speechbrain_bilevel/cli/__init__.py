@@ -3,6 +3,7 @@
 import logging
 import sys
 
+from speechbrain_bilevel.cli.adapt import add_adapt
 from speechbrain_bilevel.cli.classify import add_classify
 from speechbrain_bilevel.cli.evaluate import add_evaluate
 from speechbrain_bilevel.cli.fuse import add_calibrate, add_fuse
@@ -21,6 +22,7 @@ _COMMANDS = (
     add_evaluate,
     add_calibrate,
     add_fuse,
+    add_adapt,
     add_export,
     add_push,
     add_import,

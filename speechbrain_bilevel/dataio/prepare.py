@@ -81,7 +81,7 @@ def find_trials(data_folder, partition=None, protocol=None, **options):
     protocol : str or Path, optional
         A protocol or list instead of the one in the folder; its paths are
         relative to its own folder or to the data folder.
-    columns, bonafide, need_labels
+    columns, bonafide, need_labels, keep
         See ``protocols.read_protocol``.
     bonafide_folder : str or Path, optional
         Audio of bona fide speech, to add to the trials of a corpus that has
@@ -119,10 +119,12 @@ def find(
     bonafide="",
     bonafide_folder=None,
     need_labels=True,
+    keep=(),
 ):
     """Find trials like ``find_trials``; return them and their ``Corpus``."""
     root, inside = audio_root(data_folder), protocol is None
     reading = dict(columns=columns, bonafide=bonafide, need_labels=need_labels)
+    reading["keep"] = keep
     on_hub = str(data_folder).startswith(HUB)
     if inside and (on_hub or Path(data_folder).is_file()):
         protocol = data_folder

@@ -27,6 +27,7 @@ EXPECTED = "a pretrained folder, or the user/name of a hub repository"
 #: Facts about the training; the last two are in its output folder only.
 TRAINING = {
     "method": "",
+    "adaptation": "",
     "corpus": "",
     "num_bonafide": 0,
     "num_spoof": 0,

@@ -274,6 +274,26 @@ class SpoofDetector(RecordingScorer, EncoderClassifier):
             hparams = {**config.hparams, "savedir": savedir}
             return cls({"network": network}, hparams, run_opts, **kwargs)
 
+    def adapt(self, trials, recordings=None, **options):
+        """Return a detector that a few labelled recordings have adapted.
+
+        See ``inference.adaptation.adapt`` for the arguments, and for the
+        ``NoGainError`` where adapting does not help.
+        """
+        from speechbrain_bilevel.inference.adaptation import adapt
+
+        network = self.mods.network
+        if isinstance(network, EngineNetwork):
+            raise InputError(
+                f"{self.network_name}: cannot be adapted; use the engine torch"
+            )
+        score = self.hparams.score
+        found = adapt(network, trials, score, recordings, **options)
+        hparams = {"num_samples": self.num_samples, "score": score}
+        hparams["calibration"] = found.calibration
+        run_opts = {"device": self.device, "precision": self.precision}
+        return type(self)({"network": found.network}, hparams, run_opts)
+
     @property
     def num_samples(self):
         """The length that the network sees, in samples at 16 kHz."""

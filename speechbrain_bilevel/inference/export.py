@@ -337,6 +337,6 @@ def _count(scores, attacks=None):
     return text if attacks is None else f"{text} of {len(attacks)} attacks"
 
 
-def _plain(text):
-    """Escape a name from a file, so that it has no meaning in Markdown."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", printable(text, 200))
+def _plain(text, longest=200):
+    """Escape text from a file, so that it has no meaning in Markdown."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", printable(text, longest))

@@ -1,0 +1,121 @@
+"""The table and the plot of ``run.py``."""
+
+import io
+
+import numpy as np
+from scipy import stats
+from starts import STARTS
+
+from speechbrain_bilevel.evaluation.plots import require_matplotlib, style
+
+PLACES = "other recordings of the same pages", "other pages"
+
+
+def rates(runs, count, place):
+    """EERs of the seeds, [seeds], means over splits; count 0 is before."""
+    values = []
+    for splits in runs:
+        of_splits = []
+        for result in splits:
+            if count == 0:
+                of_splits.append(result["before"][place])
+            else:
+                (found,) = result[str(count)].values()
+                of_splits.append(found[place])
+        values.append(np.mean(of_splits))
+    return np.array(values)
+
+
+def half_width(values):
+    """Half of the 95 % interval of a mean, by Student's t."""
+    factor = stats.t.ppf(0.975, len(values) - 1)
+    return factor * values.std(ddof=1) / len(values) ** 0.5
+
+
+def counts_of(runs):
+    """The numbers of clips, 0 included."""
+    return [0, *(int(key) for key in runs[0][0] if key.isdigit())]
+
+
+def _cell(values, before, plain):
+    """EER, errors less than before in percent, and p against plain training."""
+    text = f"{values.mean():.1f} ± {half_width(values):.1f}"
+    if values is not before:
+        text += f" (-{100 * (1 - values.mean() / before.mean()):.0f} %)"
+    if values is not plain:
+        text += f", p = {stats.ttest_rel(values, plain).pvalue:.3f}"
+    return text
+
+
+def table(results, chosen):
+    """The EERs of all starts in Markdown, what was chosen, and the command."""
+    counts, lines = counts_of(results["plain"]), []
+    for place, title in enumerate(PLACES):
+        heads = ["start", "unadapted", *(f"{n} clips" for n in counts[1:])]
+        lines += [f"EER in % on {title}:", ""]
+        lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+        for name, runs in results.items():
+            cells, before = [STARTS[name].title], rates(runs, 0, place)
+            for count in counts:
+                values = rates(runs, count, place) if count else before
+                plain = rates(results["plain"], count, place)
+                same = name == "plain"
+                cells.append(_cell(values, before, values if same else plain))
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+    heads = "clips", "unadapted", "adapted", *("kept as it was", "worse")
+    lines += ["`speechbrain-bilevel adapt`, from plain training:", ""]
+    lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for count in counts[1:]:
+        lines.append(_by_command(results["plain"], count))
+    lines += ["", "Chosen on the folds:", ""]
+    lines += [
+        f"- {STARTS[name].title}: {each['settings']}, steps {each['steps']}, "
+        f"EER {each['on_folds']:.1f} %"
+        for name, each in chosen.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _by_command(runs, count):
+    """A row: what ``adapt`` makes of plain training, on the same pages."""
+    before, after, kept, worse = [], [], 0, 0
+    for first, *_ in runs:
+        found = first[f"adapt {count}"]
+        before.append(first["before"][0])
+        after.append(found["rates"][0] if found["choice"] else before[-1])
+        kept += found["choice"] is None
+        worse += after[-1] > before[-1]
+    before, after = np.array(before), np.array(after)
+    cells = count, f"{before.mean():.1f}", _cell(after, before, after)
+    cells = *cells, f"{kept} of {len(runs)}", f"{worse} of {len(runs)}"
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def plot(results, path):
+    """EER over the number of clips, with intervals, for both places."""
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    with style():
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        both = figure.subplots(1, 2, sharey=True)
+        for place, (axes, title) in enumerate(zip(both, PLACES)):
+            for number, (name, runs) in enumerate(results.items()):
+                counts = counts_of(runs)
+                values = [rates(runs, count, place) for count in counts]
+                axes.errorbar(
+                    np.arange(len(counts)) + 0.04 * number,
+                    [each.mean() for each in values],
+                    [half_width(each) for each in values],
+                    label=STARTS[name].title,
+                    capsize=2,
+                )
+            axes.set_xticks(range(len(counts)), counts)
+            axes.set_title(title)
+            axes.set_xlabel("labelled clips")
+        both[0].set_ylabel("EER, %")
+        both[1].legend(fontsize="small")
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=150)
+    path.write_bytes(file.getvalue())
