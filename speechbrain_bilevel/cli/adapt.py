@@ -6,6 +6,7 @@ from speechbrain_bilevel.cli.options import (
     add_reading_arguments,
     finite_number,
     read_trials,
+    refuse_existing,
     whole_number,
 )
 from speechbrain_bilevel.utils.errors import InputError
@@ -95,6 +96,7 @@ def _adapt(args):
     from speechbrain_bilevel.inference.adaptation import METHODS, adapt_folder
     from speechbrain_bilevel.utils.distributed import local_device
 
+    refuse_existing(args.folder)
     reading = {"columns": args.columns, "bonafide": args.bonafide}
     keep = () if args.by in (None, "speaker") else (args.by,)
     trials = read_trials(

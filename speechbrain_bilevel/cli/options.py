@@ -153,6 +153,18 @@ def read_trials(path, folder=None, partition=None, **reading):
     return trials
 
 
+def refuse_existing(folder):
+    """Refuse a folder to write that is there, unless it is empty."""
+    from speechbrain_bilevel.utils.files import locked
+
+    with locked(folder):
+        is_empty = os.path.isdir(folder) and not os.listdir(folder)
+        if os.path.lexists(folder) and not is_empty:
+            raise InputError(
+                f"{folder}: exists; choose a new name, or delete it"
+            )
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that takes ``-1e-3`` for a number, not for an option."""
 

@@ -2,7 +2,7 @@
 
 import os
 
-from speechbrain_bilevel.cli.options import read_trials
+from speechbrain_bilevel.cli.options import read_trials, refuse_existing
 from speechbrain_bilevel.utils.errors import InputError
 
 
@@ -104,7 +104,7 @@ def _export(args):
 
     arguments = {k: v for k, v in vars(args).items() if k != "run"}
     folder = arguments.pop("data_folder")
-    _refuse_existing(args.folder)
+    refuse_existing(args.folder)
     pairs = [text.partition("=")[::2] for text in args.arena]
     if not all(map(all, pairs)):
         raise InputError(f"--arena {args.arena[-1]}: expected DATASET=SCORES")
@@ -132,17 +132,6 @@ def _export(args):
 def _train_of(path):
     """Return the partition of a folder; a list is taken as it is."""
     return "train" if os.path.isdir(path) else None
-
-
-def _refuse_existing(folder):
-    from speechbrain_bilevel.utils.files import locked
-
-    with locked(folder):
-        is_empty = os.path.isdir(folder) and not os.listdir(folder)
-        if os.path.lexists(folder) and not is_empty:
-            raise InputError(
-                f"{folder}: exists; choose a new name, or delete it"
-            )
 
 
 def add_push(commands):
@@ -201,7 +190,7 @@ def add_import(commands):
 def _import(args):
     from speechbrain_bilevel.inference.importers import import_weights
 
-    _refuse_existing(args.folder)
+    refuse_existing(args.folder)
     unwrapped = import_weights(args.network, args.weights, args.folder)
     if unwrapped:
         print(f"{args.weights}: taken off: {', '.join(unwrapped)}")

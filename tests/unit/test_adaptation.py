@@ -259,6 +259,10 @@ def test_the_command_writes_a_folder_that_tells(
     detector = SpoofDetector.from_hparams(out)
     verdicts = detector.classify_files(trials.path.tolist(), progress=False)
     assert [v.label for v in verdicts] == trials.label.tolist()
+    for folder in (out, source):
+        with pytest.raises(SystemExit):
+            main(["adapt", listed, str(folder), "--source", str(source)])
+        assert "exists; choose a new name" in capsys.readouterr().err
 
 
 def test_without_a_gain_nothing_is_written(source, clips, tmp_path, capsys):
@@ -277,8 +281,6 @@ def test_recordings_of_a_column(source, clips, tmp_path, capsys):
     listed = write_list(clips, tmp_path / "mine.csv", call=names)
     words = ["adapt", listed, str(tmp_path / "out"), "--source", str(source)]
     words += ["--methods", "all"]
-    assert main([*words, "--by", "call"]) == 0
-    assert "of 6 recordings" in capsys.readouterr().out
     for column, message in (
         ("other", "other"),
         ("speaker", "speaker is unknown in 24 of 24 lines"),
@@ -287,6 +289,8 @@ def test_recordings_of_a_column(source, clips, tmp_path, capsys):
             main([*words, "--by", column])
         assert caught.value.code == 2
         assert message in capsys.readouterr().err
+    assert main([*words, "--by", "call"]) == 0
+    assert "of 6 recordings" in capsys.readouterr().out
 
 
 def test_bad_input_is_told_and_nothing_is_written(
