@@ -8,6 +8,7 @@ changed.
 import copy
 import time
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,8 @@ class Adaptation:
     costs : dict of (str, int) to float
         Cllr in bits in cross-validation, by method and steps; ("", 0) is the
         detector's own.
+    recordings : array_like
+        [trials], what cross-validation kept together.
     folds : int
     not_tried : list of str
         Methods for which there was no time.
@@ -108,6 +111,7 @@ class Adaptation:
     before: np.ndarray
     after: np.ndarray
     costs: dict
+    recordings: object
     folds: int
     not_tried: list
 
@@ -134,7 +138,8 @@ def adapt(
         See ``metrics.detection_score``.
     recordings : array_like, optional
         The recording that each trial is from, [trials]; cross-validation keeps
-        its trials together. By default each is its own.
+        its trials together. By default each is its own, unless two sound the
+        same.
     methods : list of str
         What to choose from.
     minutes : float
@@ -165,10 +170,11 @@ def adapt(
         if method not in METHODS:
             expected = ", ".join(METHODS)
             raise InputError(f"methods: {method}; expected some of {expected}")
-    names = np.arange(len(trials)) if recordings is None else recordings
-    folds = divide(is_bonafide, names, seed)
     learner = Learner(network, score, is_bonafide, seed)
     learner.read(trials.path, progress)
+    if recordings is None:
+        recordings = [sha256(c.tobytes()).hexdigest() for c in learner.clips]
+    folds = divide(is_bonafide, recordings, seed)
     every = np.arange(len(trials))
     before = learner.scores(network, every)
     costs, held_out, not_tried = {}, {}, []
@@ -196,7 +202,7 @@ def adapt(
     choice = min(held_out, key=sums.get)
     own = losses(before, is_bonafide)
     sums["", 0] = float(own.sum())
-    _, codes = np.unique(names, return_inverse=True)
+    _, codes = np.unique(recordings, return_inverse=True)
     gains = np.bincount(codes, own - costs[choice])
     error = np.sqrt(len(gains)) * gains.std(ddof=1)
     if not gains.sum() > _SURE * error:
@@ -220,6 +226,7 @@ def adapt(
         before=before,
         after=after,
         costs=sums,
+        recordings=recordings,
         folds=len(folds),
         not_tried=not_tried,
     )
@@ -270,7 +277,7 @@ def adapt_folder(
     found = adapt(
         network.to(device), trials, config.score, recordings, **options
     )
-    summary = describe(found, trials, recordings)
+    summary = describe(found, trials)
     if old is None:
         summary += " What it forgot was not measured."
     else:
@@ -299,12 +306,11 @@ def adapt_folder(
     return found, summary
 
 
-def describe(found, trials, recordings=None):
+def describe(found, trials):
     """Say in words what an ``Adaptation`` has learned, and from what."""
     table = trials[["utt", "label", "attack"]].copy()
-    names = np.arange(len(trials)) if recordings is None else recordings
     # Recordings are resampled as speakers are.
-    table["speaker"] = np.asarray(names).astype(str)
+    table["speaker"] = np.asarray(found.recordings).astype(str)
     tables = [table.assign(score=s) for s in (found.before, found.after)]
     report = evaluate(
         tables, None, default_resampling(tables), names=["before", "after"]

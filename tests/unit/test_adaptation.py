@@ -159,6 +159,18 @@ def test_clips_of_one_recording_are_never_apart():
         assert 0 < is_bonafide[rest].sum() < len(rest)
 
 
+def test_what_sounds_the_same_is_one_recording(network, clips):
+    twice = pd.concat([clips[:12], clips[:12]], ignore_index=True)
+    found = adapt(
+        *(network, twice, "logit_difference"),
+        methods=["classifier"],
+        progress=False,
+    )
+    assert "24 trials (12 bona fide, 12 spoofed) of 12 recordings" in (
+        adaptation.describe(found, twice)
+    )
+
+
 @pytest.mark.parametrize(
     "labels, recordings, message",
     [

@@ -167,6 +167,8 @@ def test_recordings_by_each_engine(folder, paths, engine):
     assert log_posteriors.shape == (1, 2)
     with pytest.raises(InputError, match="MelCNN in ONNX has no embeddings"):
         full.encode_batch(torch.zeros(1, 1600))
+    with pytest.raises(InputError, match="adapted; use the engine torch"):
+        full.adapt(None)
     with pytest.raises(InputError, match="MelCNN in ONNX takes windows of 0.1"):
         other.segments(paths[0], window=0.2)
 
