@@ -59,10 +59,10 @@ def add_adapt(commands):
         "--methods",
         nargs="+",
         metavar="METHOD",
-        choices=("classifier", "normalization", "lora", "all"),
-        help="what may be trained: classifier (the last layers), normalization "
-        "(these and normalization), lora (low-rank changes of all weights), "
-        "all; by default, all of these are tried",
+        choices=("back_end", "normalization", "lora", "all"),
+        help="what may be trained: back_end (all behind the front end), "
+        "normalization (with the classifier), lora (low-rank changes of all "
+        "weights), all; by default, all of these are tried",
     )
     parser.add_argument(
         "--minutes",

@@ -36,12 +36,13 @@ from speechbrain_bilevel.metrics.detection_score import detection_score
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.utils.errors import InputError, listed
 
-#: What of a network can be trained: its last layers; these and normalization;
-#: normalization and a change of low rank (LoRA) of all weights; everything.
-METHODS = "classifier", "normalization", "lora", "all"
+#: What of a network can be trained: all behind its front end; its normalization
+#: and classifier; its normalization and a change of low rank (LoRA) of all
+#: weights; everything.
+METHODS = "back_end", "normalization", "lora", "all"
 _WORDS = {
-    "classifier": "its last layers",
-    "normalization": "its normalization and last layers",
+    "back_end": "all layers behind its front end",
+    "normalization": "its normalization and classifier",
     "lora": "its normalization and a change of low rank of all weights",
     "all": "all of its parameters",
 }
@@ -53,11 +54,12 @@ BATCH_SIZE = 32
 MIN_RECORDINGS = 2
 
 _MAX_FOLDS = 4
-_RATES = {"classifier": 1e-2, "normalization": 3e-3, "lora": 1e-3, "all": 1e-3}
+_RATES = {"back_end": 1e-3, "normalization": 3e-3, "lora": 1e-3, "all": 1e-3}
 _WARMUP = 5
 _RANK = 4
-# Crops of each clip whose embeddings the classifier is trained on.
-_CROPS = 4
+# Crops of each clip, of whose features the back end is trained, and the bytes
+# of all of them.
+_CROPS, _MAX_FEATURES = 4, 1 << 30
 # All audio that is held in memory, in samples: 1 GB.
 _MAX_SAMPLES = 1 << 28
 # Clips that are scored at once.
@@ -465,7 +467,7 @@ class Learner:
         self.is_bonafide = is_bonafide
         self.size = network.num_samples
         self.device = next(network.parameters()).device
-        self.embeddings = None
+        self.features = None
 
     def read(self, paths, progress):
         """Read the beginning of each file, twice what the network sees."""
@@ -513,8 +515,9 @@ class Learner:
             for step in range(1, checkpoints[-1] + 1):
                 _training_mode(network)
                 which = self._draw(kept, rng)
-                if method == "classifier":
-                    logits = network.classifier(self._embedded(which, rng))
+                if method == "back_end":
+                    features = self._extracted(which, rng)
+                    logits = network.classifier(network.readout(features))
                 else:
                     logits = network(self._cropped(which, rng))
                 kind = self.score.replace("softmax", "logit_difference")
@@ -557,16 +560,21 @@ class Learner:
         return torch.from_numpy(np.stack(wavs)).to(self.device)
 
     @torch.no_grad()
-    def _embedded(self, which, rng):
-        """Embeddings of crops, which are computed once for all clips."""
-        if self.embeddings is None:
-            found, crops = [], np.random.default_rng(self.seed)
+    def _extracted(self, which, rng):
+        """Features of crops, which are computed once for all clips."""
+        if self.features is None:
+            random, found = np.random.default_rng(self.seed), []
+            count = _CROPS
             for i in range(len(self.clips)):
-                found.append(
-                    self.network.embed(self._cropped([i] * _CROPS, crops))
-                )
-            self.embeddings = torch.stack(found)
-        return self.embeddings[which, rng.integers(_CROPS, size=len(which))]
+                wavs = self._cropped([i] * count, random)
+                found.append(self.network.extract_features(wavs))
+                if i == 0:
+                    size = len(self.clips) * found[0][0].nbytes
+                    count = max(1, min(count, _MAX_FEATURES // size))
+                    found[0] = found[0][:count]
+            self.features = torch.stack(found)
+        crops = rng.integers(self.features.shape[1], size=len(which))
+        return self.features[which, crops]
 
 
 def _trained(network, method):
@@ -585,9 +593,25 @@ def _trained(network, method):
         for module in network.modules():
             if isinstance(module, _NORMS):
                 module.requires_grad_(True)
-    if method != "lora":
+    if method == "normalization":
         network.classifier.requires_grad_(True)
+    if method == "back_end":
+        _release_back_end(network)
     return [p for p in network.parameters() if p.requires_grad]
+
+
+def _release_back_end(network):
+    """Make the parameters trained that act behind ``extract_features``."""
+    # In evaluation mode, cuDNN's recurrent layers have no gradients.
+    _training_mode(network.requires_grad_(True))
+    with torch.no_grad():
+        wavs = next(network.parameters()).new_zeros(2, network.num_samples)
+        features = network.extract_features(wavs)
+    loss = network.classifier(network.readout(features)).sum()
+    parameters = list(network.parameters())
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, found):
+        parameter.requires_grad_(gradient is not None)
 
 
 def _training_mode(network):

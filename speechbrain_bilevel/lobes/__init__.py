@@ -1,7 +1,8 @@
 """Networks: waveforms, [batch, samples] at 16 kHz, -> logits, [batch, 2].
 
 A network has ``num_samples``, the length that it was made for; ``embed`` and
-``classifier``, which compose it; ``any_length``, true if it takes others; and
+``classifier``, which compose it, as ``extract_features`` (the front end) and
+``readout`` compose ``embed``; ``any_length``, true if it takes others; and
 ``sizes``, its constructor's arguments as JSON, for ``build``.
 """
 

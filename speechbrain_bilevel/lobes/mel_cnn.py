@@ -114,12 +114,20 @@ class MelCNN(torch.nn.Module):
             else torch.nn.Linear(embedding_size, 2)
         )
 
-    def embed(self, wavs):
-        """[batch, samples] -> [batch, embedding_size]"""
+    def extract_features(self, wavs):
+        """[batch, samples] -> [batch, 2 * channels[-1] * bands]"""
         maps = self.mel_encoder(wavs).flatten(1, 2)
         # The root of zero, in a band without sound, has no derivative.
         deviation = (maps.var(dim=-1, correction=0) + 1e-8).sqrt()
-        return self.embedding(torch.cat([maps.mean(dim=-1), deviation], dim=-1))
+        return torch.cat([maps.mean(dim=-1), deviation], dim=-1)
+
+    def readout(self, features):
+        """[batch, 2 * channels[-1] * bands] -> [batch, embedding_size]"""
+        return self.embedding(features)
+
+    def embed(self, wavs):
+        """[batch, samples] -> [batch, embedding_size]"""
+        return self.readout(self.extract_features(wavs))
 
     def forward(self, wavs):
         """[batch, samples] -> logits, [batch, 2]"""

@@ -241,17 +241,24 @@ class V2(torch.nn.Module):
             torch.nn.Linear(classifier_size, num_classes),
         )
 
-    def embed(self, wavs):
-        """[batch, num_samples] -> [batch, tokens], means over GRU channels"""
+    def extract_features(self, wavs):
+        """[batch, num_samples] -> [batch, tokens, d_model]"""
         if wavs.shape[1] != self.num_samples:
             raise ValueError(
                 f"V2 was built for {self.num_samples} samples, got "
                 f"{wavs.shape[1]}: cut or tile with dataio.audio.fit_length"
             )
         parts = wavs.split(_CPU_CHUNK) if in_parts(self, wavs) else [wavs]
-        x = torch.cat([self._tokens(part) for part in parts])
-        x, _ = self.gru(x)
-        return x.mean(dim=2)
+        return torch.cat([self._tokens(part) for part in parts])
+
+    def readout(self, features):
+        """[batch, tokens, d_model] -> [batch, tokens], means of GRU channels"""
+        outputs, _ = self.gru(features)
+        return outputs.mean(dim=2)
+
+    def embed(self, wavs):
+        """[batch, num_samples] -> [batch, tokens]"""
+        return self.readout(self.extract_features(wavs))
 
     def _tokens(self, wavs):
         """[batch, num_samples] -> [batch, tokens, d_model]"""

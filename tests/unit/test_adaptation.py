@@ -105,8 +105,8 @@ def test_each_method_learns_other_recordings_of_the_kind(
     }
     convs = {n for n in changed if n.startswith("mel_encoder.convs")}
     norms = {n for n in convs if n.split(".")[2] in ("1", "4")}
-    assert bool(convs) == (method != "classifier")
-    assert (convs == norms) == (method in ("classifier", "normalization"))
+    assert bool(convs) == (method != "back_end")
+    assert (convs == norms) == (method in ("back_end", "normalization"))
     # Statistics stay as they were.
     assert not any("running" in name for name in changed)
 
@@ -133,7 +133,7 @@ def test_random_numbers_of_the_program_are_left_alone(network, clips):
     torch.manual_seed(5)
     adapt(
         *(network, clips, "logit_difference"),
-        methods=["classifier"],
+        methods=["back_end"],
         progress=False,
     )
     assert torch.equal(torch.rand(3), expected)
@@ -163,7 +163,7 @@ def test_what_sounds_the_same_is_one_recording(network, clips):
     twice = pd.concat([clips[:12], clips[:12]], ignore_index=True)
     found = adapt(
         *(network, twice, "logit_difference"),
-        methods=["classifier"],
+        methods=["back_end"],
         progress=False,
     )
     assert "24 trials (12 bona fide, 12 spoofed) of 12 recordings" in (
@@ -193,7 +193,7 @@ def test_losses_are_shares_of_cllr():
 
 
 def test_what_takes_too_long_is_not_tried_and_said(network, clips, monkeypatch):
-    costs = {"classifier": 0.01, "all": 10.0}
+    costs = {"back_end": 0.01, "all": 10.0}
     clock = [0.0]
     monkeypatch.setattr(adaptation.time, "monotonic", lambda: clock[0])
     train = Learner.train
@@ -205,7 +205,7 @@ def test_what_takes_too_long_is_not_tried_and_said(network, clips, monkeypatch):
     monkeypatch.setattr(Learner, "train", slow)
     found = adapt(
         *(network, clips, "logit_difference"),
-        methods=["classifier", "all"],
+        methods=["back_end", "all"],
         minutes=0.5,
         progress=False,
     )
