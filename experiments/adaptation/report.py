@@ -12,18 +12,12 @@ PLACES = "other recordings of the same pages", "other pages"
 
 
 def rates(runs, count, place):
-    """EERs of the seeds, [seeds], means over splits; count 0 is before."""
-    values = []
-    for splits in runs:
-        of_splits = []
-        for result in splits:
-            if count == 0:
-                of_splits.append(result["before"][place])
-            else:
-                (found,) = result[str(count)].values()
-                of_splits.append(found[place])
-        values.append(np.mean(of_splits))
-    return np.array(values)
+    """EERs of the seeds, [seeds]; count 0 is before."""
+    found = [
+        next(iter(run[str(count)].values())) if count else run["before"]
+        for run in runs
+    ]
+    return np.array([each[place] for each in found])
 
 
 def half_width(values):
@@ -34,7 +28,7 @@ def half_width(values):
 
 def counts_of(runs):
     """The numbers of clips, 0 included."""
-    return [0, *(int(key) for key in runs[0][0] if key.isdigit())]
+    return [0, *(int(key) for key in runs[0] if key.isdigit())]
 
 
 def _cell(values, before, plain):
@@ -80,9 +74,10 @@ def table(results, chosen):
 def _by_command(runs, count):
     """A row: what ``adapt`` makes of plain training, on the same pages."""
     before, after, kept, worse = [], [], 0, 0
-    for first, *_ in runs:
-        found = first[f"adapt {count}"]
-        before.append(first["before"][0])
+    runs = [run for run in runs if f"adapt {count}" in run]
+    for run in runs:
+        found = run[f"adapt {count}"]
+        before.append(run["before"][0])
         after.append(found["rates"][0] if found["choice"] else before[-1])
         kept += found["choice"] is None
         worse += after[-1] > before[-1]
