@@ -17,7 +17,7 @@ from torch.nn.functional import softplus
 from torch.nn.utils import parametrize
 from tqdm import tqdm
 
-from speechbrain_bilevel.dataio import BONAFIDE, SAMPLE_RATE, SPOOF
+from speechbrain_bilevel.dataio import BONAFIDE, NO_ATTACK, SAMPLE_RATE, SPOOF
 from speechbrain_bilevel.dataio.audio import fit_length, hear
 from speechbrain_bilevel.evaluation.bootstrap import default_resampling
 from speechbrain_bilevel.evaluation.evaluate import evaluate
@@ -34,6 +34,7 @@ from speechbrain_bilevel.inference.pretrained import (
 from speechbrain_bilevel.metrics.calibration import learn_fusion
 from speechbrain_bilevel.metrics.detection_score import detection_score
 from speechbrain_bilevel.metrics.eer import eer
+from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
 from speechbrain_bilevel.utils.errors import InputError, listed
 
 #: What of a network can be trained: all behind its front end; its normalization
@@ -72,6 +73,7 @@ _NORMS = (
     torch.nn.modules.batchnorm._NormBase,
     torch.nn.LayerNorm,
     torch.nn.GroupNorm,
+    UnbiasedLayerNorm,
 )
 
 
@@ -310,7 +312,10 @@ def adapt_folder(
 
 def describe(found, trials):
     """Say in words what an ``Adaptation`` has learned, and from what."""
-    table = trials[["utt", "label", "attack"]].copy()
+    table = trials[["label"]].reset_index(drop=True)
+    table["utt"] = table.index.astype(str)
+    # Attacks do not matter here, and there may be many.
+    table["attack"] = table.label.where(table.label == SPOOF, NO_ATTACK)
     # Recordings are resampled as speakers are.
     table["speaker"] = np.asarray(found.recordings).astype(str)
     tables = [table.assign(score=s) for s in (found.before, found.after)]
@@ -581,14 +586,13 @@ def _trained(network, method):
     """Make the parameters of a method the only trained ones; return them."""
     network.requires_grad_(method == "all")
     if method == "lora":
+        layers = torch.nn.Linear, torch.nn.modules.conv._ConvNd
         for module in list(network.modules()):
-            weight = getattr(module, "weight", None)
-            if isinstance(
-                module, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
-            ):
-                parametrize.register_parametrization(
-                    module, "weight", _LowRank(weight)
-                )
+            # Not those whose weight is computed, as by weight_norm.
+            weight = module._parameters.get("weight")
+            if isinstance(module, layers) and weight is not None:
+                change = _LowRank(weight)
+                parametrize.register_parametrization(module, "weight", change)
     if method in ("normalization", "lora"):
         for module in network.modules():
             if isinstance(module, _NORMS):

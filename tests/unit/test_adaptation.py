@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from tiny_onnx import SMALL, small_network
 
 from speechbrain_bilevel import SpoofDetector
 from speechbrain_bilevel.cli import main
@@ -109,6 +110,47 @@ def test_each_method_learns_other_recordings_of_the_kind(
     assert (convs == norms) == (method in ("back_end", "normalization"))
     # Statistics stay as they were.
     assert not any("running" in name for name in changed)
+
+
+#: Parts of the names of what each method must not change.
+FRONT_ENDS = {
+    "AASIST": ("front_end.", "encoder."),
+    "MelCNN": ("mel_encoder.",),
+    "SSLAASIST": ("front_end.", "projection.", "encoder."),
+    "V2": ("sinc_branch.", "mel_encoder.", "transformer."),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", SMALL)
+def test_what_is_trained_of_every_network(name, method, clips):
+    network = small_network(name)
+    is_bonafide = (clips.label == "bonafide").to_numpy()
+    learner = Learner(network, "logit_difference", is_bonafide, 0)
+    learner.read(clips.path, progress=False)
+    before, every = network.state_dict(), np.arange(len(clips))
+    ((_, adapted),) = learner.train(method, every, [2])
+    assert np.isfinite(learner.scores(adapted, every)).all()
+    after = adapted.state_dict()
+    assert list(after) == list(before)
+    trained = [n for n, _ in network.named_parameters()]
+    changed = {n for n in trained if not torch.equal(after[n], before[n])}
+    assert set(before) - set(trained) == {
+        n
+        for n in set(before) - set(trained)
+        if torch.equal(after[n], before[n])
+    }
+    fronts = {n for n in changed if n.startswith(FRONT_ENDS[name])}
+    if method == "back_end":
+        assert changed and not fronts
+        assert any(n.startswith("classifier") for n in changed)
+    elif method == "normalization":
+        assert fronts and len(changed) < len(trained) / 2
+    else:
+        matrices = {n for n in fronts if before[n].dim() > 1}
+        assert matrices
+    if method == "all":
+        assert len(changed) > 0.9 * len(trained)
 
 
 def test_the_same_seed_gives_the_same_network(network, clips):
