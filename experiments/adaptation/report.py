@@ -8,7 +8,11 @@ from starts import STARTS
 
 from speechbrain_bilevel.evaluation.plots import require_matplotlib, style
 
-PLACES = "other recordings of the same pages", "other pages"
+PLACES = (
+    "other recordings of the same pages",
+    "those of them by speakers who were not adapted to",
+    "other pages",
+)
 
 
 def rates(runs, count, place):
@@ -42,7 +46,7 @@ def _cell(values, before, plain):
 
 
 def table(results, chosen):
-    """The EERs of all starts in Markdown, what was chosen, and the command."""
+    """All EERs in Markdown, and what was chosen."""
     counts, lines = counts_of(results["plain"]), []
     for place, title in enumerate(PLACES):
         heads = ["start", "unadapted", *(f"{n} clips" for n in counts[1:])]
@@ -93,9 +97,9 @@ def plot(results, path):
     from matplotlib.figure import Figure
 
     with style():
-        figure = Figure(figsize=(9, 4), layout="constrained")
-        both = figure.subplots(1, 2, sharey=True)
-        for place, (axes, title) in enumerate(zip(both, PLACES)):
+        figure = Figure(figsize=(12, 4), layout="constrained")
+        panels = figure.subplots(1, len(PLACES), sharey=True)
+        for place, (axes, title) in enumerate(zip(panels, PLACES)):
             for number, (name, runs) in enumerate(results.items()):
                 counts = counts_of(runs)
                 values = [rates(runs, count, place) for count in counts]
@@ -107,10 +111,10 @@ def plot(results, path):
                     capsize=2,
                 )
             axes.set_xticks(range(len(counts)), counts)
-            axes.set_title(title)
+            axes.set_title(title, fontsize="small")
             axes.set_xlabel("labelled clips")
-        both[0].set_ylabel("EER, %")
-        both[1].legend(fontsize="small")
+        panels[0].set_ylabel("EER, %")
+        panels[-1].legend(fontsize="small")
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=150)
     path.write_bytes(file.getvalue())

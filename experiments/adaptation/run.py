@@ -8,8 +8,8 @@ Trains the small log-mel CNN of the recipe plainly and by meta-learning
 8, 32 and 96 clips: of attacks that were held out from train and dev, on which
 step sizes and numbers of steps are chosen; then, with several seeds, of pages
 of eval, which each seed divides anew (``splits.py``). There, it is measured on
-other recordings of the same pages, and on other pages. Writes table.md,
-results.json and adaptation.png.
+other recordings of the same pages, those of other speakers among them, and on
+other pages. Writes table.md, results.json and adaptation.png.
 FOLDER has sources_train.tsv, sources_dev.tsv and sources_eval.tsv. Runs that
 are done are not made again: start the same command to go on.
 """

@@ -1,11 +1,10 @@
 """Which clips a detector is trained on, adapted to and measured on.
 
-A *recording* is what no two parts share: all clips of a speaker on a page, or,
-on pages of fewer than five speakers, all of a speaker that have the same number
-in their names (a sentence).
+A *recording* is what no two parts share: all clips of a speaker on a page whose
+names have the same number, that is, a sentence, as said by the speaker and by
+each of the systems. The parts of a fold share no *unit*: all clips of a speaker
+on a page, or, on pages of fewer than five speakers, a recording.
 """
-
-import re
 
 import numpy as np
 import pandas as pd
@@ -14,11 +13,11 @@ from speechbrain_bilevel.dataio.prepare import find_trials, join_paths
 
 #: Attacks that the detector of a fold has not seen.
 HELD_OUT = (("A01", "A02"), ("A03", "A04"), ("A05", "A06"))
-_FEW_SPEAKERS = 5
+_FEW = 5
 
 
 def read(data_folder, sources, partition):
-    """Return the trials of a partition with ``page`` and ``recording``.
+    """Return the trials of a partition with page, recording and unit.
 
     ``sources`` is a table with the columns utt, repo (the page), speaker and
     repo_path.
@@ -28,15 +27,13 @@ def read(data_folder, sources, partition):
     table = pd.read_csv(sources, sep="\t", dtype=str).set_index("utt")
     table = table.loc[trials.utt]
     trials["page"] = table.repo.to_numpy()
-    speakers = table.groupby("repo").speaker.nunique()
-    names = []
-    for row in table.itertuples():
-        name = f"{row.repo} {row.speaker}"
-        if speakers[row.repo] < _FEW_SPEAKERS:
-            last = row.repo_path.rpartition("/")[2]
-            name += " " + " ".join(re.findall(r"\d+", last))
-        names.append(name)
-    trials["recording"] = names
+    numbers = table.repo_path.str.rpartition("/")[2].str.findall(r"\d+")
+    voices = table.repo + " " + table.speaker
+    recordings = voices + " " + numbers.str.join(" ")
+    several = table.groupby("repo").speaker.transform("nunique") >= _FEW
+    trials["voice"] = voices.to_numpy()
+    trials["recording"] = recordings.to_numpy()
+    trials["unit"] = recordings.where(~several, voices).to_numpy()
     return trials
 
 
@@ -49,8 +46,8 @@ def halves(names, rng):
 def fold(train, dev, held_out, seed):
     """Return trials to train on, to adapt to and to test on, of a fold.
 
-    Training has neither the held-out attacks nor dev. Their recordings, and
-    dev's bona fide ones, are divided into halves to adapt to and to test on.
+    Training has neither the held-out attacks nor dev. Their units, and dev's
+    bona fide ones, are divided into halves to adapt to and to test on.
     """
     rng = np.random.default_rng(seed)
     seen = ~train.attack.isin(held_out)
@@ -58,17 +55,18 @@ def fold(train, dev, held_out, seed):
     rest = pd.concat([train[~seen], dev[kept]])
     pool = set()
     for _, of_class in rest.groupby("label", observed=True):
-        pool |= halves(of_class.recording, rng)
-    is_pool = rest.recording.isin(pool)
+        pool |= halves(of_class.unit, rng)
+    is_pool = rest.unit.isin(pool)
     return train[seen], rest[is_pool], rest[~is_pool]
 
 
 def split(trials, seed):
-    """Return trials to adapt to, of the same pages, and of other pages.
+    """Return trials to adapt to, and three sets to test on.
 
     Half of the pages are known, those with one class only apart from those with
     both, so that either half has both classes. Of the recordings of a known
-    page, half are to adapt to.
+    page, half are to adapt to. The tests: the others; those of them whose
+    speaker is not among those to adapt to; the other pages.
     """
     rng = np.random.default_rng(seed)
     kinds = trials.groupby("page").label.agg(lambda of: "".join(sorted({*of})))
@@ -77,11 +75,12 @@ def split(trials, seed):
         known |= halves(kinds.index[kinds == kind], rng)
     other = trials[~trials.page.isin(known)]
     trials = trials[trials.page.isin(known)]
-    pool = set()
+    chosen = set()
     for _, of_page in trials.groupby("page"):
-        pool |= halves(of_page.recording, rng)
-    is_pool = trials.recording.isin(pool)
-    return trials[is_pool], trials[~is_pool], other
+        chosen |= halves(of_page.recording, rng)
+    is_pool = trials.recording.isin(chosen)
+    pool, same = trials[is_pool], trials[~is_pool]
+    return pool, same, same[~same.voice.isin(pool.voice)], other
 
 
 def draw(pool, count, seed):
