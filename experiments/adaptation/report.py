@@ -39,7 +39,8 @@ def _cell(values, before, plain):
     """EER, errors less than before in percent, and p against plain training."""
     text = f"{values.mean():.1f} ± {half_width(values):.1f}"
     if values is not before:
-        text += f" (-{100 * (1 - values.mean() / before.mean()):.0f} %)"
+        change = 100 * (values.mean() / before.mean() - 1)
+        text += f" ({change:+.0f} %)"
     if values is not plain:
         text += f", p = {stats.ttest_rel(values, plain).pvalue:.3f}"
     return text

@@ -3,7 +3,7 @@
 All starts make the same number of backward passes of 32 clips.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import speechbrain as sb
 import torch
@@ -36,13 +36,15 @@ class Start:
     """How a start is trained.
 
     ``passes`` are backward passes for each task, of 16 clips; ``settings`` are
-    those to choose from on the folds.
+    those to choose from on the folds; ``plain`` is the share of the passes that
+    plain training makes first.
     """
 
     title: str
     make: object
     passes: object
     settings: list = field(default_factory=lambda: [{}])
+    plain: float = 0.0
 
 
 def _three_steps(*sizes):
@@ -51,7 +53,7 @@ def _three_steps(*sizes):
 
 
 STARTS = {
-    "plain": Start("plain training", None, lambda **_: 2),
+    "plain": Start("plain training", None, None, plain=1.0),
     "fomaml": Start(
         "MAML, first order",
         lambda **o: MAML(first_order=True, **o),
@@ -100,6 +102,14 @@ STARTS = {
         [dict(steps=4, step_size=size) for size in (0.02, 0.1)],
     ),
 }
+# A half is plain, the other as above, with the step size chosen there.
+for name, title in (("fomaml", "MAML"), ("protomaml", "ProtoMAML")):
+    STARTS[f"plain_{name}"] = replace(
+        STARTS[name],
+        title=f"plain, then {title}, first order",
+        settings=_three_steps(0.1),
+        plain=0.5,
+    )
 
 
 class StartBrain(BilevelMixin, sb.Brain):
@@ -139,41 +149,48 @@ class Clips(torch.utils.data.Dataset):
 
 
 def train(name, settings, clips, attacks, seed, budget):
-    """Train a start with as many passes as the budget; return the network."""
+    """Train a start with as many passes as the budget; return the network.
+
+    ``attacks`` are the groups that tasks are of; "-" belongs to all.
+    """
     start = STARTS[name]
     sb.utils.seed.seed_everything(seed)
     network = build("MelCNN", {})
-    crop, labels = RandomCrop(network.num_samples), clips.labels.numpy()
-    cost = TASKS * start.passes(**settings) * SUPPORT / 32
-    steps = round(budget / cost)
-    hparams = {"hypergradient": None, "crop": crop}
-    if start.make is None:
-        steps, random = budget, torch.Generator().manual_seed(seed)
+    steps = round(start.plain * budget)
+    if steps:
+        random = torch.Generator().manual_seed(seed)
         sampler = torch.utils.data.WeightedRandomSampler(
-            class_weights(attacks), 32 * budget, generator=random
+            class_weights(attacks), 32 * steps, generator=random
         )
         loader = {"batch_size": 32, "sampler": sampler}
-        loader["collate_fn"] = PaddedBatch
-    else:
-        hparams["hypergradient"] = start.make(**settings)
+        _fit(network, clips, steps, collate_fn=PaddedBatch, **loader)
+    if start.make is not None:
+        cost = TASKS * start.passes(**settings) * SUPPORT / 32
+        steps = round((1 - start.plain) * budget / cost)
         sampler = TaskBatchSampler(
-            *(attacks, labels.astype(str), SUPPORT, QUERY),
+            *(attacks, clips.labels.numpy().astype(str), SUPPORT, QUERY),
             length=steps * TASKS,
             seed=seed,
         )
         loader = {"batch_sampler": sampler, "collate_fn": PairedBatch(SUPPORT)}
+        _fit(network, clips, steps, start.make(**settings), TASKS, **loader)
+    return network.eval()
+
+
+def _fit(network, clips, steps, strategy=None, accumulated=1, **loader):
+    """Train a network for an epoch of so many steps."""
     brain = StartBrain(
         modules={"network": network},
         opt_class=lambda p: torch.optim.Adam(p, lr=1e-3),
         hparams={
-            **hparams,
+            "hypergradient": strategy,
+            "crop": RandomCrop(network.num_samples),
             "lr_schedule": lambda o: warmup_cosine(o, steps, 0.04),
         },
         run_opts={
             "device": "cpu",
             "noprogressbar": True,
-            "grad_accumulation_factor": 1 if start.make is None else TASKS,
+            "grad_accumulation_factor": accumulated,
         },
     )
     brain.fit([1], clips, train_loader_kwargs=loader)
-    return network.eval()

@@ -185,6 +185,8 @@ def adapt(
     end = time.monotonic() + 60 * minutes
     hidden = None if progress else True
     for left, method in zip(range(len(methods), 0, -1), methods):
+        if method == "back_end":
+            learner.extract()
         seconds = (end - time.monotonic()) / left / (len(folds) + 1)
         checkpoints = learner.affordable(method, every, seconds)
         if not checkpoints:
@@ -315,7 +317,7 @@ def describe(found, trials):
     table = trials[["label"]].reset_index(drop=True)
     table["utt"] = table.index.astype(str)
     # Attacks do not matter here, and there may be many.
-    table["attack"] = table.label.where(table.label == SPOOF, NO_ATTACK)
+    table["attack"] = np.where(table.label == SPOOF, SPOOF, NO_ATTACK)
     # Recordings are resampled as speakers are.
     table["speaker"] = np.asarray(found.recordings).astype(str)
     tables = [table.assign(score=s) for s in (found.before, found.after)]
@@ -493,6 +495,19 @@ class Learner:
         _refuse_faults(faults, len(paths))
 
     @torch.no_grad()
+    def extract(self):
+        """Compute the features of some crops, for the method "back_end"."""
+        random, found, count = np.random.default_rng(self.seed), [], _CROPS
+        for i in range(len(self.clips)):
+            wavs = self._cropped([i] * count, random)
+            found.append(self.network.extract_features(wavs))
+            if i == 0:
+                size = len(self.clips) * found[0][0].nbytes
+                count = max(1, min(count, _MAX_FEATURES // size))
+                found[0] = found[0][:count]
+        self.features = torch.stack(found)
+
+    @torch.no_grad()
     def scores(self, network, which):
         """Return scores of clips as the detector hears them, an array."""
         found = []
@@ -506,7 +521,10 @@ class Learner:
         return torch.cat(found).double().numpy()
 
     def train(self, method, kept, checkpoints):
-        """Yield (steps, network in evaluation mode) for each of checkpoints."""
+        """Yield (steps, network in evaluation mode) for each of checkpoints.
+
+        "back_end" needs ``extract`` first.
+        """
         rng = np.random.default_rng([self.seed, len(kept)])
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
@@ -521,7 +539,10 @@ class Learner:
                 _training_mode(network)
                 which = self._draw(kept, rng)
                 if method == "back_end":
-                    features = self._extracted(which, rng)
+                    crops = rng.integers(
+                        self.features.shape[1], size=len(which)
+                    )
+                    features = self.features[which, crops]
                     logits = network.classifier(network.readout(features))
                 else:
                     logits = network(self._cropped(which, rng))
@@ -538,7 +559,7 @@ class Learner:
 
     def affordable(self, method, kept, seconds):
         """Return those of ``STEPS`` that can be made in so many seconds."""
-        # The first step is slower, and embeddings are made before it.
+        # The first step is slower.
         start = time.monotonic()
         list(self.train(method, kept, [1]))
         first = time.monotonic() - start
@@ -563,23 +584,6 @@ class Learner:
             start = rng.integers(max(1, len(wav) - self.size + 1))
             wavs.append(fit_length(wav[start:][: self.size], self.size))
         return torch.from_numpy(np.stack(wavs)).to(self.device)
-
-    @torch.no_grad()
-    def _extracted(self, which, rng):
-        """Features of crops, which are computed once for all clips."""
-        if self.features is None:
-            random, found = np.random.default_rng(self.seed), []
-            count = _CROPS
-            for i in range(len(self.clips)):
-                wavs = self._cropped([i] * count, random)
-                found.append(self.network.extract_features(wavs))
-                if i == 0:
-                    size = len(self.clips) * found[0][0].nbytes
-                    count = max(1, min(count, _MAX_FEATURES // size))
-                    found[0] = found[0][:count]
-            self.features = torch.stack(found)
-        crops = rng.integers(self.features.shape[1], size=len(which))
-        return self.features[which, crops]
 
 
 def _trained(network, method):

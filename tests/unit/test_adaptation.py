@@ -128,6 +128,7 @@ def test_what_is_trained_of_every_network(name, method, clips):
     is_bonafide = (clips.label == "bonafide").to_numpy()
     learner = Learner(network, "logit_difference", is_bonafide, 0)
     learner.read(clips.path, progress=False)
+    learner.extract()
     before, every = network.state_dict(), np.arange(len(clips))
     ((_, adapted),) = learner.train(method, every, [2])
     assert np.isfinite(learner.scores(adapted, every)).all()
