@@ -98,7 +98,7 @@ def plot(results, path):
     from matplotlib.figure import Figure
 
     with style():
-        figure = Figure(figsize=(12, 4), layout="constrained")
+        figure = Figure(figsize=(12, 4.8), layout="constrained")
         panels = figure.subplots(1, len(PLACES), sharey=True)
         for place, (axes, title) in enumerate(zip(panels, PLACES)):
             for number, (name, runs) in enumerate(results.items()):
@@ -115,7 +115,8 @@ def plot(results, path):
             axes.set_title(title, fontsize="small")
             axes.set_xlabel("labelled clips")
         panels[0].set_ylabel("EER, %")
-        panels[-1].legend(fontsize="small")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(*(handles, labels), loc="outside lower center", ncols=4)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=150)
     path.write_bytes(file.getvalue())
