@@ -61,6 +61,8 @@ _RANK = 4
 # Crops of each clip, of whose features the back end is trained, and the bytes
 # of all of them.
 _CROPS, _MAX_FEATURES = 4, 1 << 30
+# What the passes of a step may keep for their gradients, in bytes.
+_MAX_KEPT = 2 << 30
 # All audio that is held in memory, in samples: 1 GB.
 _MAX_SAMPLES = 1 << 28
 # Clips that are scored at once.
@@ -217,7 +219,7 @@ def adapt(
             f"best adapted detector has a Cllr of {sums[choice]:.3f} bits, the "
             f"one as it is {sums['', 0]:.3f}, which is not better than by "
             f"{error:.3f}, the standard error. Nothing was changed; add "
-            "recordings"
+            f"recordings{_no_time(not_tried)}"
         )
     method, steps = choice
     ((_, adapted),) = learner.train(method, every, [steps])
@@ -338,13 +340,12 @@ def describe(found, trials):
         f"recordings, the EER went from {before} % to {after} %, Cllr from "
         f"{costs[0]:.3f} to {costs[1]:.3f} bits; method and steps were chosen "
         "by these, so elsewhere it is somewhat worse. This holds for other "
-        "recordings of the same sources only."
-        + (
-            f" There was no time to try {', '.join(found.not_tried)}."
-            if found.not_tried
-            else ""
-        )
+        f"recordings of the same sources only{_no_time(found.not_tried)}."
     )
+
+
+def _no_time(methods):
+    return f"; there was no time to try {', '.join(methods)}" if methods else ""
 
 
 def _refuse_faults(faults, count):
@@ -535,27 +536,47 @@ class Learner:
             schedule = torch.optim.lr_scheduler.LambdaLR(
                 optimizer, lambda step: min(1.0, (step + 1) / _WARMUP)
             )
+            size = self._part_size(network, method)
             for step in range(1, checkpoints[-1] + 1):
                 _training_mode(network)
                 which = self._draw(kept, rng)
-                if method == "back_end":
-                    crops = rng.integers(
-                        self.features.shape[1], size=len(which)
-                    )
-                    features = self.features[which, crops]
-                    logits = network.classifier(network.readout(features))
-                else:
-                    logits = network(self._cropped(which, rng))
-                kind = self.score.replace("softmax", "logit_difference")
-                score = detection_score(logits, kind)
-                sign = torch.from_numpy(2.0 * self.is_bonafide[which] - 1)
-                loss = softplus(-sign.to(score) * score).mean()
-                optimizer.zero_grad()
-                loss.backward()
+                for part in np.array_split(which, -(-BATCH_SIZE // size)):
+                    loss = self._loss(network, method, part, rng)
+                    (loss * len(part) / BATCH_SIZE).backward()
                 optimizer.step()
+                optimizer.zero_grad()
                 schedule.step()
                 if step in checkpoints:
                     yield step, _merged(network, self.network)
+
+    def _loss(self, network, method, which, rng):
+        """Return the mean logistic loss of crops of some clips."""
+        if method == "back_end":
+            crops = rng.integers(self.features.shape[1], size=len(which))
+            features = self.features[which, crops]
+            logits = network.classifier(network.readout(features))
+        else:
+            logits = network(self._cropped(which, rng))
+        kind = self.score.replace("softmax", "logit_difference")
+        score = detection_score(logits, kind)
+        sign = torch.from_numpy(2.0 * self.is_bonafide[which] - 1)
+        return softplus(-sign.to(score) * score).mean()
+
+    def _part_size(self, network, method):
+        """Return how many clips may be passed at once, for their memory.
+
+        Norms are as in use, so gradients of parts add up to those of the whole.
+        """
+        kept = [1]
+
+        def count(tensor):
+            kept.append(tensor.nbytes)
+            return tensor
+
+        hooks = torch.autograd.graph.saved_tensors_hooks
+        with hooks(count, lambda tensor: tensor):
+            self._loss(network, method, [0], np.random.default_rng(0))
+        return min(BATCH_SIZE, max(1, _MAX_KEPT // sum(kept)))
 
     def affordable(self, method, kept, seconds):
         """Return those of ``STEPS`` that can be made in so many seconds."""

@@ -254,7 +254,7 @@ def test_what_takes_too_long_is_not_tried_and_said(network, clips, monkeypatch):
     )
     assert found.not_tried == ["all"]
     text = adaptation.describe(found, clips)
-    assert text.endswith("There was no time to try all.")
+    assert text.endswith("; there was no time to try all.")
     with pytest.raises(InputError, match="minutes: 0.5 are too few"):
         adapt(
             *(network, clips, "logit_difference"),
@@ -262,6 +262,24 @@ def test_what_takes_too_long_is_not_tried_and_said(network, clips, monkeypatch):
             minutes=0.5,
             progress=False,
         )
+
+
+def test_parts_of_a_batch_give_its_gradients(network, clips, monkeypatch):
+    """Without dropout and crops, which are drawn for each part."""
+    network = build("MelCNN", SIZES | {"dropout": 0.0}).eval()
+    clips, every = clips[:12], np.arange(12)
+    is_bonafide = (clips.label == "bonafide").to_numpy()
+    learner = Learner(network, "logit_difference", is_bonafide, 0)
+    learner.read(clips.path, progress=False)
+    learner.clips = [clip[:4000] for clip in learner.clips]
+    states = []
+    for limit in (1 << 30, 1 << 17):
+        monkeypatch.setattr(adaptation, "_MAX_KEPT", limit)
+        ((_, adapted),) = learner.train("all", every, [5])
+        states.append(adapted.state_dict())
+    assert learner._part_size(network, "all") < 8
+    for name, tensor in states[0].items():
+        assert torch.allclose(tensor, states[1][name], atol=1e-5)
 
 
 def test_softmax_scores_are_adapted_too(network, clips):
