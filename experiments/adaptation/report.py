@@ -93,7 +93,7 @@ def _by_command(runs, count):
 
 
 def plot(results, path):
-    """EER over the number of clips, with intervals, for both places."""
+    """EER over the number of clips, with intervals, for each of the places."""
     require_matplotlib()
     from matplotlib.figure import Figure
 

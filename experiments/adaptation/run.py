@@ -27,6 +27,7 @@ from splits import HELD_OUT, draw, fold, read, split
 from starts import STARTS, Clips, train
 from tqdm import tqdm
 
+from speechbrain_bilevel.evaluation.score_files import split_classes
 from speechbrain_bilevel.inference import adaptation
 from speechbrain_bilevel.inference.adaptation import STEPS, Learner, adapt
 from speechbrain_bilevel.metrics.eer import eer
@@ -34,7 +35,6 @@ from speechbrain_bilevel.utils.files import write_atomically
 
 COUNTS = 8, 32, 96
 SCORE = "logit_difference"
-ALL = "all"
 
 
 def error_rate(network, trials):
@@ -45,8 +45,7 @@ def error_rate(network, trials):
 
 def rate(scores, trials):
     """EER in percent of scores of trials."""
-    is_bonafide = (trials.label == "bonafide").to_numpy()
-    return 100 * eer(scores[is_bonafide], scores[~is_bonafide])[0]
+    return 100 * eer(*split_classes(trials.assign(score=scores)))[0]
 
 
 def learner_of(network, trials, seed=0):
@@ -66,7 +65,7 @@ def adapted_rates(network, few, tests, seed, steps=STEPS):
             rate(reader.scores(network, np.arange(len(test))), test)
             for reader, test in zip(readers, tests)
         ]
-        for number, network in learner.train(ALL, every, steps)
+        for number, network in learner.train("all", every, steps)
     }
 
 

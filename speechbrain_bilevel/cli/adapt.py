@@ -3,7 +3,8 @@
 import os
 
 from speechbrain_bilevel.cli.options import (
-    add_reading_arguments,
+    add_source_arguments,
+    add_trials_arguments,
     finite_number,
     read_trials,
     refuse_existing,
@@ -30,24 +31,8 @@ def add_adapt(commands):
         "or the protocol or folder of a corpus",
     )
     parser.add_argument("folder", metavar="OUT", help="folder to write")
-    parser.add_argument(
-        "--source",
-        required=True,
-        metavar="FOLDER",
-        help="pretrained folder, or user/name of a hub repository",
-    )
-    parser.add_argument(
-        "--data-folder",
-        metavar="FOLDER",
-        help="where relative paths of audio start; by default the folder that "
-        "TRIALS is in",
-    )
-    parser.add_argument(
-        "--partition",
-        metavar="NAME",
-        help="which trials; default: all of a list, eval of a folder",
-    )
-    add_reading_arguments(parser, "TRIALS", "path - label")
+    add_source_arguments(parser)
+    add_trials_arguments(parser)
     parser.add_argument(
         "--by",
         metavar="COLUMN",
@@ -81,10 +66,6 @@ def add_adapt(commands):
     parser.add_argument("--name", help="for the card; by default that of OUT")
     parser.add_argument(
         "--license", metavar="ID", help="for the card: see `export`"
-    )
-    parser.add_argument(
-        "--device",
-        help="cpu, cuda or cuda:N; by default the GPU if there is one",
     )
     parser.add_argument(
         "--seed", type=whole_number(0), default=0, help="(default: 0)"

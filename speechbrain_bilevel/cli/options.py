@@ -50,8 +50,24 @@ def add_reading_arguments(parser, what, example):
     )
 
 
-def add_detector_arguments(parser):
-    """Add the options for the detector of a command and its device."""
+def add_trials_arguments(parser):
+    """Add the options that say where and how the trials are read."""
+    parser.add_argument(
+        "--data-folder",
+        metavar="FOLDER",
+        help="the corpus' folder, where relative paths of audio start; by "
+        "default the folder that TRIALS is in",
+    )
+    parser.add_argument(
+        "--partition",
+        metavar="NAME",
+        help="which trials; default: all of a protocol, eval of a folder",
+    )
+    add_reading_arguments(parser, "TRIALS", "path - label")
+
+
+def add_source_arguments(parser):
+    """Add the options for a detector and its device."""
     parser.add_argument(
         "--source",
         required=True,
@@ -59,14 +75,19 @@ def add_detector_arguments(parser):
         help="pretrained folder, or user/name of a hub repository",
     )
     parser.add_argument(
+        "--device",
+        help="cpu, cuda or cuda:N; by default the GPU if there is one",
+    )
+
+
+def add_detector_arguments(parser):
+    """Add the options for the detector of a command and how it is run."""
+    add_source_arguments(parser)
+    parser.add_argument(
         "--trust-code",
         action="store_true",
         help="run whatever the folder's hyperparams.yaml says, for networks "
         "outside of speechbrain_bilevel; without it, nothing of it is run",
-    )
-    parser.add_argument(
-        "--device",
-        help="cpu, cuda or cuda:N; by default the GPU if there is one",
     )
     parser.add_argument(
         "--engine",

@@ -5,7 +5,7 @@ import os
 
 from speechbrain_bilevel.cli.options import (
     add_detector_arguments,
-    add_reading_arguments,
+    add_trials_arguments,
     load_detector,
     read_trials,
     whole_number,
@@ -31,18 +31,7 @@ def add_score(commands):
     )
     parser.add_argument("scores", metavar="SCORES", help="score file to write")
     add_detector_arguments(parser)
-    parser.add_argument(
-        "--data-folder",
-        metavar="FOLDER",
-        help="the corpus' folder, where relative paths of audio start; by "
-        "default the folder that TRIALS is in",
-    )
-    parser.add_argument(
-        "--partition",
-        metavar="NAME",
-        help="which trials; default: all of a protocol, eval of a folder",
-    )
-    add_reading_arguments(parser, "TRIALS", "path - label")
+    add_trials_arguments(parser)
     parser.add_argument(
         "--layout",
         choices=("asvspoof2019", "asvspoof2021", "asvspoof5"),

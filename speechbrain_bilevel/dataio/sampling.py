@@ -106,7 +106,24 @@ def check_batch_size(name, size, n_trials):
         raise InputError(f"{name}: {size}; expected 1 to {n_trials} trials")
 
 
-class PairedBatchSampler(torch.utils.data.Sampler):
+class _EpochSampler(torch.utils.data.Sampler):
+    """Has ``length`` batches, drawn anew in each epoch."""
+
+    def __init__(self, length, seed):
+        self.length, self.seed, self.epoch = length, seed, 1
+
+    def set_epoch(self, epoch):
+        """Set the epoch, counted from 1, of the next iteration."""
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.length
+
+    def _random(self):
+        return np.random.default_rng([self.seed, self.epoch])
+
+
+class PairedBatchSampler(_EpochSampler):
     """Yield batches of a lower and an upper part, each as one list of indices.
 
     Each epoch takes the next fold. The trials of each level are shuffled, and
@@ -161,29 +178,21 @@ class PairedBatchSampler(torch.utils.data.Sampler):
         check_batch_size("upper_batch_size", upper_size, n_trials)
         self.folds = folds
         self.sizes = Fold(lower_size, upper_size)
-        self.seed = seed
         self.weights = weights
-        self.epoch = 1
         lower = [len(fold.lower) // lower_size for fold in folds]
         upper = [len(fold.upper) // upper_size for fold in folds]
-        self.length = int(np.mean(lower))
+        length = int(np.mean(lower))
         if epoch_ends == "shorter":
-            self.length = min(lower + upper)
-        if self.length == 0:
+            length = min(lower + upper)
+        super().__init__(length, seed)
+        if length == 0:
             raise InputError(
                 "batch_size: a fold has too few trials for one batch of "
                 f"{lower_size} + {upper_size}; lower the batch sizes"
             )
 
-    def set_epoch(self, epoch):
-        """Set the epoch, counted from 1, of the next iteration."""
-        self.epoch = epoch
-
-    def __len__(self):
-        return self.length
-
     def __iter__(self):
-        random = np.random.default_rng([self.seed, self.epoch])
+        random = self._random()
         fold = self.folds[(self.epoch - 1) % len(self.folds)]
         streams = [
             self._draw(trials, size * self.length, random).reshape(-1, size)
@@ -201,7 +210,7 @@ class PairedBatchSampler(torch.utils.data.Sampler):
         return np.concatenate(order)[:count]
 
 
-class TaskBatchSampler(torch.utils.data.Sampler):
+class TaskBatchSampler(_EpochSampler):
     """Yield tasks for ``hypergradients.meta_learning``: a support and a query.
 
     A task has the items of one group, and those that all groups share (bona
@@ -264,8 +273,8 @@ class TaskBatchSampler(torch.utils.data.Sampler):
             )
         _, self.recordings = np.unique(recordings, return_inverse=True)
         self.sizes = support_size, query_size
-        self.length = length or max(1, len(groups) // sum(self.sizes))
-        self.seed, self.epoch = seed, 1
+        of_set = max(1, len(groups) // sum(self.sizes))
+        super().__init__(length or of_set, seed)
         # For each group the items of each class, that in the fewest recordings
         # first.
         self.tasks, every = [], groups == shared
@@ -303,16 +312,8 @@ class TaskBatchSampler(torch.utils.data.Sampler):
                 "group's items out, or join it with another one"
             )
 
-    def set_epoch(self, epoch):
-        """Set the epoch, counted from 1, of the next iteration."""
-        self.epoch = epoch
-
-    def __len__(self):
-        return self.length
-
     def __iter__(self):
-        random = np.random.default_rng([self.seed, self.epoch])
-        turns = []
+        random, turns = self._random(), []
         for _ in range(self.length):
             turns = turns or random.permutation(len(self.tasks)).tolist()
             yield self._draw(self.tasks[turns.pop()], random)

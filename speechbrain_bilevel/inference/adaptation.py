@@ -22,15 +22,17 @@ from speechbrain_bilevel.dataio.audio import fit_length, hear
 from speechbrain_bilevel.evaluation.bootstrap import default_resampling
 from speechbrain_bilevel.evaluation.evaluate import evaluate
 from speechbrain_bilevel.evaluation.format import format_estimate
+from speechbrain_bilevel.evaluation.score_files import split_classes
 from speechbrain_bilevel.inference.config import EXPECTED, naming
 from speechbrain_bilevel.inference.detector import SpoofDetector
-from speechbrain_bilevel.inference.export import model_card
+from speechbrain_bilevel.inference.export import combined, model_card
 from speechbrain_bilevel.inference.hub import fetch_files
 from speechbrain_bilevel.inference.pretrained import (
     check_folder,
     load,
     write_folder,
 )
+from speechbrain_bilevel.metrics.asvspoof5 import bits
 from speechbrain_bilevel.metrics.calibration import learn_fusion
 from speechbrain_bilevel.metrics.detection_score import detection_score
 from speechbrain_bilevel.metrics.eer import eer
@@ -225,10 +227,9 @@ def adapt(
     ((_, adapted),) = learner.train(method, every, [steps])
     after = held_out[choice]
     fusion = learn_fusion(after[:, None], is_bonafide)
-    (weight,), bias = fusion.weights, fusion.bias
     return Adaptation(
         network=adapted,
-        calibration={"weight": weight, "bias": bias},
+        calibration=combined(None, fusion),
         method=method,
         steps=steps,
         before=before,
@@ -368,9 +369,8 @@ def _error_rate(network, score, trials, progress):
     )
     faults = [each.error for each in verdicts if each.error is not None]
     _refuse_faults(faults, len(trials))
-    scores = np.array([each.score for each in verdicts])
-    is_bonafide = (trials.label == BONAFIDE).to_numpy()
-    return 100 * eer(scores[is_bonafide], scores[~is_bonafide])[0]
+    table = trials.assign(score=[each.score for each in verdicts])
+    return 100 * eer(*split_classes(table))[0]
 
 
 def divide(is_bonafide, recordings, seed=0):
@@ -387,7 +387,7 @@ def divide(is_bonafide, recordings, seed=0):
     Returns
     -------
     list of numpy.ndarray
-        Indices of the trials of each fold, 2 to 5.
+        Indices of the trials of each fold, 2 to 4.
 
     Raises
     ------
@@ -450,7 +450,7 @@ def losses(scores, is_bonafide):
     except InputError:
         return shares
     signed = np.where(is_bonafide, llr, -llr)
-    return shares * np.logaddexp(0, -signed) / np.log(2)
+    return shares * bits(-signed)
 
 
 class _LowRank(torch.nn.Module):

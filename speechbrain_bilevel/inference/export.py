@@ -146,7 +146,7 @@ def export(
         )
     config = replace(
         config,
-        calibration=_combined(config.calibration, fusion),
+        calibration=combined(config.calibration, fusion),
         training=_training(source, known, corpus),
     )
     calibrated_on = fusion and f"{_count(scores['dev'])} of dev"
@@ -249,8 +249,8 @@ def _learn(dev, needed):
         return None
 
 
-def _combined(calibration, fusion):
-    """Combine the source's own calibration, if any, with the one after it."""
+def combined(calibration, fusion):
+    """Combine a detector's calibration, if any, with the one after it."""
     if fusion is None:
         return calibration
     (weight,), bias = fusion.weights, fusion.bias

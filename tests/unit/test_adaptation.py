@@ -135,12 +135,8 @@ def test_what_is_trained_of_every_network(name, method, clips):
     after = adapted.state_dict()
     assert list(after) == list(before)
     trained = [n for n, _ in network.named_parameters()]
-    changed = {n for n in trained if not torch.equal(after[n], before[n])}
-    assert set(before) - set(trained) == {
-        n
-        for n in set(before) - set(trained)
-        if torch.equal(after[n], before[n])
-    }
+    changed = {n for n in before if not torch.equal(after[n], before[n])}
+    assert changed <= set(trained)
     fronts = {n for n in changed if n.startswith(FRONT_ENDS[name])}
     if method == "back_end":
         assert changed and not fronts
@@ -182,7 +178,7 @@ def test_random_numbers_of_the_program_are_left_alone(network, clips):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_what_is_held_out_was_not_trained_on(network, clips, monkeypatch):
+def test_what_is_held_out_was_not_trained_on(network, clips):
     """Labels at random: cross-validation is no better than chance."""
     rng = np.random.default_rng(0)
     clips["label"] = rng.permutation(["bonafide", "spoof"] * 12)
