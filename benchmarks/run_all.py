@@ -27,6 +27,7 @@ BENCHMARKS = {
     "bound": "What the networks cannot do without",
     "v2": "V2 against a plain transcription",
     "aasist": "AASIST against a plain transcription",
+    "reference": "Reference networks against plain transcriptions",
     "kernels": "V2's own CPU code against torch's",
     "engines": "Finished detectors by each engine",
     "alternating": "The bi-level step against its bound",

@@ -19,13 +19,22 @@ OVERRIDES = {
     "num_workers": 0,
 }
 NETWORKS = {
+    "lfcc_gmm": "{num_components: 4}",
+    "cqcc_gmm": "{num_components: 4}",
     "v2": "{sinc_channels: 8, patch_size: 4, token_sizes: [12, 6], "
     "encoder_channels: [4, 8], num_layers: 1, d_ffn: 16, gru_hidden_size: 4, "
     "classifier_size: 4}",
     "aasist": "{sinc_channels: 9, sinc_kernel_size: 17, channels: [2, 3], "
     "graph_size: 3, stack_size: 2}",
+    "lfcc_lcnn": "{channels: [2, 3, 2, 2, 2], embedding_size: 4}",
     "mel_cnn": "{n_mels: 16, channels: [2, 3], embedding_size: 4}",
+    "rawnet2": "{sinc_channels: 4, sinc_kernel_size: 17, channels: [3, 4], "
+    "gru_hidden_size: 4, gru_layers: 1, classifier_size: 4}",
+    "rawgat_st": "{sinc_channels: 9, sinc_kernel_size: 17, mask_limit: 3, "
+    "channels: [2, 3], graph_size: 3, joint_size: 2, nodes: 4}",
     "ssl_aasist": "{projection_size: 12, channels: [2, 3], graph_size: 3, "
+    "stack_size: 2}",
+    "whisper_aasist": "{projection_size: 12, channels: [2, 3], graph_size: 3, "
     "stack_size: 2}",
 }
 

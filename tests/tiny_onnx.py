@@ -16,7 +16,26 @@ SMALL = {
         "graph_size": 6,
         "stack_size": 4,
     },
+    "CepstralGMM": {"num_samples": 1600, "num_components": 4},
+    "LCNN": {"num_samples": 4000, "channels": [4, 6, 4, 4, 4], "lstm": True},
     "MelCNN": {"num_samples": 1600, "channels": [4, 8], "one_class": True},
+    "RawGATST": {
+        "num_samples": 1600,
+        "sinc_channels": 9,
+        "sinc_kernel_size": 33,
+        "mask_limit": 3,
+        "channels": [6, 8],
+        "graph_size": 6,
+        "joint_size": 4,
+    },
+    "RawNet2": {
+        "num_samples": 1600,
+        "sinc_channels": 6,
+        "sinc_kernel_size": 33,
+        "channels": [6, 8],
+        "gru_hidden_size": 6,
+        "classifier_size": 4,
+    },
     "SSLAASIST": {
         "num_samples": 1600,
         "front_end": {
@@ -43,7 +62,7 @@ def small_network(name):
         return tiny_network()
     torch.manual_seed(0)
     network = build(name, SMALL[name])
-    for _ in range(3):
+    for _ in range(10):
         network(0.1 * torch.randn(4, network.num_samples))
     return network.eval()
 

@@ -14,6 +14,7 @@ RAWBOOST = {
             algorithm: 5"""
 }
 
+ALL = "griffin_lim, griffin_lim_mel, world"
 ONE_CLASS = {
     "network": "{one_class: True}",
     "loss": "!new:speechbrain_bilevel.nnet.losses.OneClassSoftmax",
@@ -37,8 +38,8 @@ class Arm(NamedTuple):
     batch : int
         Clips of a backward pass.
     chosen_from : bool
-        Whether the arm may become the best bi-level one. Not those that have no
-        upper level, and not the published form of another.
+        Whether the arm may become the best one. Not those that have neither an
+        upper level nor copies, and not the published form of another.
     without : str
         The plain arm with all the same but the second level.
     budgets : int
@@ -55,12 +56,19 @@ class Arm(NamedTuple):
     budgets: int = 1
 
 
+def _copies(vocoders):
+    """Return what adds copies of the bona fide clips, as spoofs."""
+    return {"copy_synthesis": f"[{vocoders}]", "class_balanced": "True"}
+
+
 def _bilevel(description, strategy, passes, chosen_from=True, **overrides):
     without = "plain"
     if ONE_CLASS.items() <= overrides.items():
         without = "plain_one_class"
     elif RAWBOOST.items() <= overrides.items():
         without = "plain_rawboost"
+    elif "copy_synthesis" in overrides:
+        without = "plain_copies"
     return Arm(
         description,
         passes,
@@ -102,6 +110,17 @@ ARMS = {
     ),
     "plain_one_class": Arm("plain, one-class softmax", overrides=ONE_CLASS),
     "plain_rawboost": Arm("plain, RawBoost", overrides=RAWBOOST),
+    "plain_copies": Arm(
+        "plain, copies", overrides=_copies(ALL), chosen_from=True
+    ),
+    **{
+        f"plain_copies_{family}": Arm(
+            f"plain, copies by {family} only",
+            overrides=_copies(family),
+            chosen_from=True,
+        )
+        for family in ALL.split(", ")
+    },
     "sam": _bilevel("SAM", "SAM", 2, False),
     "paired": _bilevel(
         "batches of both levels jointly, no second level",
@@ -134,6 +153,12 @@ ARMS = {
     ),
     "alternating_rawboost": _bilevel(
         "mel encoder up, Alternating, RawBoost", "Alternating", 2, **RAWBOOST
+    ),
+    "alternating_copies": _bilevel(
+        "mel encoder up, Alternating, copies",
+        "Alternating",
+        2,
+        **_copies(ALL),
     ),
     "alternating_norms": _bilevel(
         "normalization up, Alternating", "Alternating", 2, upper=f"[{_NORMS}]"

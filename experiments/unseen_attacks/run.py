@@ -5,11 +5,12 @@
 
 Trains the small log-mel CNN of the recipe in many ways (``arms.py``), all
 with the same number of backward passes. First each arm is tried on folds of
-train and dev with attacks held out; the bi-level arm that does best there is
-the one that is compared with plain training. Only then every arm is trained on
-all attacks, with three seeds, those to be compared with more, and eval is
-scored. Writes table.md, results.json and unseen_attacks.png. Runs that are done
-are not made again: start the same command to go on.
+train and dev with attacks held out; the arm with a second level, or with copies
+of bona fide clips as spoofs, that does best there is the one that is compared
+with plain training. Only then every arm is trained on all attacks, with three
+seeds, those to be compared with more, and eval is scored. Writes table.md,
+results.json and unseen_attacks.png. Runs that are done are not made again:
+start the same command to go on.
 """
 
 import argparse
@@ -29,6 +30,8 @@ from arms import ARMS
 from report import plot, table
 from tqdm import tqdm
 
+from speechbrain_bilevel.augment.copy_synthesis import vocoder_names
+from speechbrain_bilevel.dataio import NO_ATTACK
 from speechbrain_bilevel.dataio.protocols import (
     asvspoof2019_protocol_path,
     read_asvspoof2019_protocol,
@@ -69,15 +72,19 @@ def make_fold(corpus, folder, held_out):
 
 
 # ----------------------------------------------------------------------- runs
-def hparams(arm, corpus, attacks, seed, budget):
+def hparams(arm, corpus, attacks, seed, budget, copies_folder):
     """The YAML of an arm that makes its passes."""
+    overrides = dict(arm.overrides)
+    if copies := yaml.safe_load(overrides.get("copy_synthesis", "null")):
+        names, bonafide = vocoder_names(copies), attacks.count(NO_ATTACK)
+        each = int(overrides.get("copies_per_clip", len(names)))
+        attacks = attacks + (names * bonafide)[: each * bonafide]
+        overrides["copies_folder"] = json.dumps(str(copies_folder))
     if arm.levels == 1:
         steps = len(attacks) // arm.batch
     else:
-        ends = arm.overrides.get("epoch_ends", "lower")
-        folds = group_folds(
-            attacks, 3, seed, leaky="leaky_folds" in arm.overrides
-        )
+        ends = overrides.get("epoch_ends", "lower")
+        folds = group_folds(attacks, 3, seed, leaky="leaky_folds" in overrides)
         steps = len(PairedBatchSampler(folds, BATCH, BATCH, seed, ends))
     cost = steps * arm.passes * arm.batch / BATCH
     epochs = max(1, round(arm.budgets * budget / cost))
@@ -86,7 +93,7 @@ def hparams(arm, corpus, attacks, seed, budget):
         "seed": seed,
         "number_of_epochs": epochs,
         "training_steps": epochs * steps,
-        **arm.overrides,
+        **overrides,
     }
     base = quote(str(RECIPE_HPARAMS / YAMLS[arm.levels]))
     lines = [f"--- !include:{base}"]
@@ -94,12 +101,12 @@ def hparams(arm, corpus, attacks, seed, budget):
     return "\n".join(lines).replace("SIZE", str(len(set(attacks)))) + "\n"
 
 
-def run(name, corpus, output, seed, budget):
+def run(name, corpus, output, seed, budget, copies_folder):
     """Make a run, unless it is there, and return what it gave."""
     arm, done = ARMS[name], output / "run.json"
     attacks = read_asvspoof2019_protocol(corpus, "train").attack.to_list()
     text, yaml = (
-        hparams(arm, corpus, attacks, seed, budget),
+        hparams(arm, corpus, attacks, seed, budget, copies_folder),
         output / "arm.yaml",
     )
     if done.exists():
@@ -139,7 +146,7 @@ def error_rates(path):
     }
 
 
-def run_all(plan, jobs, budget):
+def run_all(plan, jobs, *options):
     """Make all runs of {key: (arm, corpus, output, seed)}, some at a time."""
     stop = threading.Event()
 
@@ -147,7 +154,7 @@ def run_all(plan, jobs, budget):
         if stop.is_set():
             return None
         try:
-            return run(*arguments, budget)
+            return run(*arguments, *options)
         except BaseException:
             stop.set()
             raise
@@ -177,9 +184,12 @@ def arguments():
     parser.add_argument(
         "--jobs", type=int, default=2, help="runs at a time, a core each"
     )
+    parser.add_argument(
+        "--folds_only", action="store_true", help="choose, and leave eval alone"
+    )
     args = parser.parse_args()
     if not any(ARMS[arm].chosen_from for arm in args.arms):
-        parser.error("--arms: no bi-level arm to compare with plain training")
+        parser.error("--arms: none that may be compared with plain training")
     return args
 
 
@@ -192,6 +202,7 @@ def main():
         name = "without_" + "_".join(held_out)
         folds[name] = output / "corpora" / name
         make_fold(args.data_folder, folds[name], held_out)
+    options = args.jobs, args.budget, (output / "copies").resolve()
     plain = [ARMS[arm].without for arm in args.arms]
     arms = [arm for arm in ARMS if arm in {"plain", *plain, *args.arms}]
     tried = run_all(
@@ -200,8 +211,7 @@ def main():
             for fold, corpus in folds.items()
             for arm in arms
         },
-        args.jobs,
-        args.budget,
+        *options,
     )
     on_folds = {
         arm: [tried[arm, fold]["unseen"] for fold in folds] for arm in arms
@@ -211,7 +221,9 @@ def main():
     (output / "chosen.yaml").write_text(
         yaml.safe_dump({"best": best, "unseen EER of the folds": on_folds})
     )
-    print(f"best bi-level arm on the folds: {best}")
+    print(f"best arm on the folds: {best}")
+    if args.folds_only:
+        return
 
     compared = ("plain", ARMS[best].without, best)
     seeds = {
@@ -229,8 +241,7 @@ def main():
             for arm in arms
             if seed <= seeds[arm]
         },
-        args.jobs,
-        args.budget,
+        *options,
     )
     results = {
         arm: {

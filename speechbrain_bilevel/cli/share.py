@@ -168,13 +168,14 @@ def add_import(commands):
     parser = commands.add_parser(
         "import",
         help="make a detector of weights published elsewhere",
-        description="Write a pretrained folder of published weights: of "
-        "AASIST or AASIST-L (github.com/clovaai/aasist), of SSL + AASIST "
-        "(github.com/TakHemlata/SSL_Anti-spoofing), or of V2 "
-        "(github.com/menglu-lml/ASV_Deepfake_with_bilevel). It is not "
-        "calibrated: `score` dev with it, then `export` it with --dev-scores.",
+        description="Write a pretrained folder of weights that the authors of "
+        "a network published; docs/sharing.md names their repositories. It is "
+        "not calibrated: `score` dev with it, then `export` it with "
+        "--dev-scores.",
     )
-    choices = "aasist", "aasist-l", "ssl-aasist", "v2"
+    choices = ["aasist", "aasist-l", "lfcc-lcnn", "lfcc-lcnn-lstm"]
+    choices += ["lfcc-lcnn-2021", "rawgat-st", "rawgat-st-add"]
+    choices += ["rawgat-st-concat", "rawnet2", "ssl-aasist", "v2"]
     parser.add_argument("network", choices=choices)
     parser.add_argument(
         "weights",

@@ -47,6 +47,7 @@ _KINDS = {
     str: "text",
     tuple: f"a list of 1 to {_MAX_ITEMS} whole numbers",
     dict: "an object",
+    type(None): f"null, or a list of 1 to {_MAX_ITEMS} whole numbers",
 }
 _INTERFACE = {"speechbrain_interface": "EncoderClassifier"}
 # What is known of the ONNX files.
@@ -161,6 +162,8 @@ def _checked_config(content, check_sizes=True):
 
 def _checked(where, name, value, prototype):
     """Return a value, refused unless it has the type of its default."""
+    if prototype is None and isinstance(value, list):
+        prototype = (0,)
     kind = type(prototype)
     # JSON has no tuples, and some programs write 2.0 as 2.
     if (type(value), kind) in ((int, float), (list, tuple)):

@@ -53,10 +53,10 @@ _OPERATORS = """
     Conv CumSum DequantizeLinear Div Elu Equal Erf Exp Expand Flatten GRU Gather
     GatherElements GatherND Gelu Gemm GlobalAveragePool GroupNormalization
     Identity InstanceNormalization IsNaN LayerNormalization LeakyRelu Less Log
-    MatMul Max MaxPool Min Mul Neg Not Pad Pow QuantizeLinear Range Reciprocal
-    ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum ReduceSumSquare Relu
-    Reshape Selu Shape Sigmoid Sign Slice Softmax Softplus Split Sqrt Squeeze
-    Sub Sum Tanh Tile TopK Transpose Unsqueeze Where
+    LSTM MatMul Max MaxPool Min Mul Neg Not Pad Pow QuantizeLinear Range
+    Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum ReduceSumSquare
+    Relu Reshape Selu Shape Sigmoid Sign Slice Softmax Softplus Split Sqrt
+    Squeeze Sub Sum Tanh Tile TopK Transpose Unsqueeze Where
 """
 _OPERATORS = frozenset(_OPERATORS.split())
 
@@ -421,7 +421,7 @@ def _products(node, shapes):
         return size * math.prod(others[0][1:])
     if node.op_type in ("MatMul", "Gemm"):
         return size * max(first)
-    if node.op_type == "GRU":
+    if node.op_type in ("GRU", "LSTM"):
         return math.prod(first[:2]) * sum(map(math.prod, others[:2]))
     if node.op_type == "MaxPool":
         kernel = (a.ints for a in node.attribute if a.name == "kernel_shape")

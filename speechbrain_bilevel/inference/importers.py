@@ -1,5 +1,6 @@
 """Make pretrained folders of weights published elsewhere."""
 
+import functools
 import pickle
 import re
 import zipfile
@@ -16,6 +17,7 @@ from speechbrain_bilevel.inference.export import model_card
 from speechbrain_bilevel.inference.pretrained import check_folder, write_folder
 from speechbrain_bilevel.lobes import build
 from speechbrain_bilevel.lobes.aasist import AASIST_L
+from speechbrain_bilevel.lobes.lcnn import LCNN_2021
 from speechbrain_bilevel.utils.errors import InputError, listed, printable
 
 # Published names of V2 -> ours; the first match counts. "" drops a tensor:
@@ -132,6 +134,70 @@ _SSL_AASIST = _AASIST | {
     ),
 }
 
+# The same for RawGAT-ST, of whose residual blocks the first has its convolution
+# under a name that is not used in the others.
+_RAWGAT = {
+    r"first_bn\.(.*)": lambda m: f"front_end.norm.{m[1]}",
+    r"encoder([12])\.0\.0\.conv_1\.(.*)": lambda m: (
+        f"{_VIEWS[m[1]]}_encoder.0.conv1.{m[2]}"
+    ),
+    r"encoder[12]\.[1-5]\.0\.(bn1|conv_1)\..*": lambda m: "",
+    r"encoder([12])\.([0-5])\.0\.(conv1|bn2|conv2|conv_downsample)\.(.*)": (
+        lambda m: f"{_VIEWS[m[1]]}_encoder.{m[2]}.{_BLOCK[m[3]]}.{m[4]}"
+    ),
+    r"GAT_layer([123])\.(\w+)(.*)": lambda m: (
+        f"{_VIEWS[m[1]]}_graph.0.{_ATTENTION[m[2]]}{m[3]}"
+    ),
+    r"pool([123])\.proj\.(.*)": lambda m: (
+        f"{_VIEWS[m[1]]}_graph.1.score.{m[2]}"
+    ),
+    r"proj([12])\.(.*)": lambda m: f"{_VIEWS[m[1]]}_projection.{m[2]}",
+    r"proj\.(.*)": lambda m: f"node.{m[1]}",
+    r"proj_node\.(.*)": lambda m: f"classifier.{m[1]}",
+}
+_VIEWS = {"1": "spectral", "2": "temporal", "3": "joint"}
+_BLOCK = {
+    "conv1": "conv1",
+    "bn2": "norm",
+    "conv2": "conv2",
+    "conv_downsample": "shortcut",
+}
+
+# The same for RawNet2.
+_RAWNET2 = {
+    r"first_bn\.(.*)": lambda m: f"front_end.norm.{m[1]}",
+    r"block([1-5])\.0\.bn1\.(.*)": lambda m: (
+        f"encoder.{m[1]}.input_norm.{m[2]}"
+    ),
+    r"block([0-5])\.0\.(conv1|bn2|conv2|conv_downsample)\.(.*)": lambda m: (
+        f"encoder.{m[1]}.{_BLOCK[m[2]]}.{m[3]}"
+    ),
+    r"fc_attention([0-5])\.0\.(.*)": lambda m: f"encoder.{m[1]}.scale.{m[2]}",
+    r"bn_before_gru\.(.*)": lambda m: f"norm.{m[1]}",
+    r"gru\.(\w+_l)(\d)": lambda m: f"grus.{m[2]}.{m[1]}0",
+    r"fc([12])_gru\.(.*)": lambda m: f"classifier.{int(m[1]) - 1}.{m[2]}",
+}
+
+# The same for LFCC-LCNN, whose layers are numbered: in a sequence with those
+# that have no tensors, and the LSTM layers from 0 each.
+_LCNN = {
+    r"(in|out)put_(mean|std)|m_frontend\..*": lambda m: "",
+    r"m_transform\.0\.(\d+)\.(weight|bias)": lambda m: (
+        f"encoder.{_LIGHT_CONVS[m[1]]}.conv.{m[2]}"
+    ),
+    r"m_transform\.0\.(\d+)\.(running_\w+|num_\w+)": lambda m: (
+        f"encoder.{_LIGHT_NORMS[m[1]]}.norm.{m[2]}"
+    ),
+    r"m_before_pooling\.0\.([01])\.l_blstm\.(\w+_l)0(\w*)": lambda m: (
+        f"lstm.{m[2]}{m[1]}{m[3]}"
+    ),
+    r"m_output_act\.0\.1\.(.*)": lambda m: f"embedding.0.{m[1]}",
+    r"m_output_act\.0\.(3\.)?(.*)": lambda m: f"classifier.{m[2]}",
+}
+_LIGHT_CONVS = (0, 3, 6, 10, 13, 16, 19, 22, 25)
+_LIGHT_CONVS = {str(n): layer for layer, n in enumerate(_LIGHT_CONVS)}
+_LIGHT_NORMS = {"5": 1, "9": 2, "12": 3, "18": 5, "21": 6, "24": 7}
+
 
 def v2_state_dict(published):
     """Rename the state dict of the published V2 for ``lobes.v2.V2``."""
@@ -165,6 +231,58 @@ def ssl_aasist_state_dict(published):
         direction = found.pop(f"{name}_v").float()
         norm = direction.norm(dim=(0, 1), keepdim=True)
         found[name] = found.pop(f"{name}_g") * direction / norm
+    return found
+
+
+def rawgat_state_dict(published):
+    """Rename the published RawGAT-ST's state dict for ``lobes.rawgat``.
+
+    Example
+    -------
+    >>> rawgat_state_dict({"pool3.proj.bias": 0, "encoder2.5.0.bn2.bias": 1})
+    {'joint_graph.1.score.bias': 0, 'temporal_encoder.5.norm.bias': 1}
+    """
+    return _renamed(published, _RAWGAT, "RawGAT-ST")
+
+
+def rawnet2_state_dict(published, pre_activation=False):
+    """Rename the published RawNet2's state dict for ``lobes.rawnet2``.
+
+    With ``pre_activation``, keep the input norms of the residual blocks.
+
+    Example
+    -------
+    >>> rawnet2_state_dict({"gru.bias_ih_l2": 0, "block1.0.bn1.bias": 1})
+    {'grus.2.bias_ih_l0': 0}
+    """
+    found = _renamed(published, _RAWNET2, "RawNet2")
+    return {
+        name: tensor
+        for name, tensor in found.items()
+        if pre_activation or ".input_norm." not in name
+    }
+
+
+def lcnn_state_dict(published, num_bins=257):
+    """Rename the published LFCC-LCNN's state dict for ``lobes.lcnn``.
+
+    The difference of our two logits is the published one. The cepstra of the
+    network must be of ``num_bins`` frequencies.
+
+    Example
+    -------
+    >>> lcnn_state_dict({"m_output_act.0.bias": torch.tensor([3.0])})
+    {'classifier.bias': tensor([-1.5000,  1.5000])}
+    """
+    found = _renamed(published, _LCNN, "LFCC-LCNN")
+    bins = len(published.get("m_frontend.0.lfcc_fb", range(num_bins)))
+    if bins != num_bins:
+        raise InputError(
+            f"cepstra are of {bins} frequencies; expected {num_bins}"
+        )
+    for name in "classifier.weight", "classifier.bias":
+        if name in found:
+            found[name] = torch.cat([-found[name], found[name]]) / 2
     return found
 
 
@@ -204,6 +322,15 @@ _CLOVA = (
     "published at https://github.com/clovaai/aasist under the MIT license, "
     "copyright NAVER Corp., trained on ASVspoof2019 LA"
 )
+_EURECOM = (
+    "published at https://github.com/eurecom-asp/RawGAT-ST-antispoofing under "
+    "the MIT license, copyright eurecom-asp, trained on ASVspoof2019 LA"
+)
+_NII = (
+    "published at https://github.com/nii-yamagishilab/"
+    "project-NN-Pytorch-scripts under the BSD 3-clause license, copyright "
+    "Xin Wang, National Institute of Informatics, trained on ASVspoof2019 LA"
+)
 # XLS-R 300M, which its authors give waveforms as they are.
 _XLS_R = {
     "hidden_size": 1024,
@@ -229,6 +356,59 @@ PUBLISHED = {
         aasist_state_dict,
         "bonafide_logit",
         f"Weights of AASIST-L, {_CLOVA}",
+    ),
+    "lfcc-lcnn": Published(
+        "LCNN",
+        {},
+        lcnn_state_dict,
+        "logit_difference",
+        f"Weights of LFCC-LCNN (fixed, sigmoid), {_NII}",
+    ),
+    "lfcc-lcnn-lstm": Published(
+        "LCNN",
+        {"lstm": True},
+        lcnn_state_dict,
+        "logit_difference",
+        f"Weights of LFCC-LCNN (lstmsum, sigmoid), {_NII}",
+    ),
+    "lfcc-lcnn-2021": Published(
+        "LCNN",
+        LCNN_2021,
+        functools.partial(lcnn_state_dict, num_bins=LCNN_2021["num_bins"]),
+        "logit_difference",
+        "Weights of ASVspoof 2021's LFCC-LCNN, published with "
+        "https://github.com/asvspoof-challenge/2021, trained on ASVspoof2019 "
+        "LA",
+    ),
+    "rawgat-st": Published(
+        "RawGATST",
+        {},
+        rawgat_state_dict,
+        "bonafide_logit",
+        f"Weights of RawGAT-ST (mul), {_EURECOM}",
+    ),
+    "rawgat-st-add": Published(
+        "RawGATST",
+        {"fusion": "add"},
+        rawgat_state_dict,
+        "bonafide_logit",
+        f"Weights of RawGAT-ST (add), {_EURECOM}",
+    ),
+    "rawgat-st-concat": Published(
+        "RawGATST",
+        {"fusion": "concat", "joint_size": 32},
+        rawgat_state_dict,
+        "bonafide_logit",
+        f"Weights of RawGAT-ST (concat), {_EURECOM}",
+    ),
+    "rawnet2": Published(
+        "RawNet2",
+        {},
+        rawnet2_state_dict,
+        "logit_difference",
+        "Weights of RawNet2, the baseline of ASVspoof 2021, published at "
+        "https://github.com/asvspoof-challenge/2021, trained on ASVspoof2019 "
+        "LA",
     ),
     "ssl-aasist": Published(
         "SSLAASIST",

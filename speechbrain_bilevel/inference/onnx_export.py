@@ -112,10 +112,48 @@ class _Gru(torch.nn.Module):
         return output.squeeze(1).transpose(0, 1), None
 
 
+class _Lstm(torch.nn.Module):
+    """ONNX's operators for a bidirectional ``torch.nn.LSTM``, batch first."""
+
+    def __init__(self, lstm):
+        super().__init__()
+        self.hidden_size, self.num_layers = lstm.hidden_size, lstm.num_layers
+
+        def reorder(name):
+            # torch has input, forget, new, output; ONNX input, output, forget,
+            # new; and all of one direction before the other.
+            found = []
+            for each in name, f"{name}_reverse":
+                gates = getattr(lstm, each).detach().split(lstm.hidden_size)
+                found.append(torch.cat([gates[n] for n in (0, 3, 1, 2)]))
+            return torch.stack(found)
+
+        for n in range(lstm.num_layers):
+            biases = reorder(f"bias_ih_l{n}"), reorder(f"bias_hh_l{n}")
+            self.register_buffer(f"of_input{n}", reorder(f"weight_ih_l{n}"))
+            self.register_buffer(f"of_state{n}", reorder(f"weight_hh_l{n}"))
+            self.register_buffer(f"bias{n}", torch.cat(biases, dim=1))
+
+    def forward(self, x):
+        x = x.transpose(0, 1)
+        for n in range(self.num_layers):
+            names = f"of_input{n}", f"of_state{n}", f"bias{n}"
+            output = torch.onnx.ops.symbolic(
+                "LSTM",
+                (x, *(getattr(self, name) for name in names)),
+                {"hidden_size": self.hidden_size, "direction": "bidirectional"},
+                dtype=torch.float32,
+                shape=(x.shape[0], 2, x.shape[1], self.hidden_size),
+            )
+            x = output.transpose(1, 2).flatten(2)
+        return x.transpose(0, 1), None
+
+
 _PLAIN = {
     torchaudio.transforms.MelSpectrogram: PowerSpectrogram,
     SincFilters: _FixedFilters,
     torch.nn.GRU: _Gru,
+    torch.nn.LSTM: _Lstm,
 }
 
 

@@ -180,7 +180,7 @@ def _shorten_recurrence(plan):
     """Replace recurrent networks, whose steps would take a second."""
     for module in plan.modules():
         if isinstance(module, torch.nn.RNNBase):
-            size = module.hidden_size
+            size = module.hidden_size * (1 + module.bidirectional)
             module.forward = lambda x, size=size: (
                 x.new_empty(*x.shape[:2], size),
                 None,

@@ -28,7 +28,11 @@ class _Networks(Mapping):
 
 _MODULES = {
     "AASIST": "aasist",
+    "CepstralGMM": "cepstral_gmm",
+    "LCNN": "lcnn",
     "MelCNN": "mel_cnn",
+    "RawGATST": "rawgat",
+    "RawNet2": "rawnet2",
     "SSLAASIST": "ssl",
     "V2": "v2",
 }

@@ -1,115 +1,26 @@
-"""AASIST's back end on wav2vec 2.0 or XLS-R; needs transformers."""
+"""AASIST's back end on wav2vec 2.0, WavLM or Whisper; needs transformers."""
 
 import torch
 from torch.nn.functional import max_pool2d, selu
-from torch.nn.utils import parametrize
 
-from speechbrain_bilevel.lobes import arguments, with_sizes
+from speechbrain_bilevel.lobes import with_sizes
 from speechbrain_bilevel.lobes.aasist import POOL, GraphBackEnd, ResidualBlock
-from speechbrain_bilevel.utils.errors import InputError
-
-# Other entries that change the computation; the same in all models of wav2vec
-# 2.0 and XLS-R.
-_FIXED_CONFIG = {
-    "model_type": "wav2vec2",
-    "hidden_act": "gelu",
-    "feat_extract_activation": "gelu",
-    "layer_norm_eps": 1e-5,
-    "add_adapter": False,
-    "adapter_attn_dim": None,
-    "apply_spec_augment": False,
-}
-# Options of SpeechBrain's Wav2Vec2 that change it too.
-_FIXED_OPTIONS = {"output_norm": False, "output_all_hiddens": False}
-
-
-@with_sizes
-class UntrainedWav2Vec2(torch.nn.Module):
-    """SpeechBrain's ``Wav2Vec2`` with random weights and without a source.
-
-    It computes the same by tensors of the same names. A detector has its own
-    weights, so it need not fetch any.
-
-    Arguments
-    ---------
-    hidden_size, ..., num_conv_pos_embedding_groups
-        See transformers' ``Wav2Vec2Config``; the defaults are wav2vec 2.0 base.
-    do_normalize : bool
-        Normalize each waveform to mean 0 and variance 1.
-    freeze : bool
-        Compute no gradient.
-
-    Example
-    -------
-    >>> front_end = UntrainedWav2Vec2(hidden_size=48, num_hidden_layers=1)
-    >>> front_end(torch.randn(2, 800)).shape
-    torch.Size([2, 2, 48])
-    """
-
-    def __init__(
-        self,
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        conv_dim=(512,) * 7,
-        conv_kernel=(10, 3, 3, 3, 3, 2, 2),
-        conv_stride=(5, 2, 2, 2, 2, 2, 2),
-        conv_bias=False,
-        feat_extract_norm="group",
-        do_stable_layer_norm=False,
-        num_conv_pos_embeddings=128,
-        num_conv_pos_embedding_groups=16,
-        do_normalize=True,
-        freeze=False,
-    ):
-        super().__init__()
-        try:
-            from transformers import Wav2Vec2Config, Wav2Vec2Model
-        except ImportError as error:
-            raise InputError(
-                "wav2vec 2.0 needs transformers; install it by pip install "
-                "'.[ssl]' in the clone"
-            ) from error
-        sizes = dict(self.sizes, apply_spec_augment=False)
-        self.do_normalize = sizes.pop("do_normalize")
-        self.freeze = sizes.pop("freeze")
-        config = Wav2Vec2Config(**sizes)
-        config.num_feat_extract_layers = len(config.conv_dim)
-        self.model = Wav2Vec2Model(config)
-        if freeze:
-            self.eval()
-            self.requires_grad_(False)
-
-    def forward(self, wavs):
-        """[batch, samples] -> [batch, frames, hidden_size]"""
-        with torch.set_grad_enabled(
-            torch.is_grad_enabled() and not self.freeze
-        ):
-            if self.do_normalize:
-                wavs = torch.nn.functional.layer_norm(wavs, wavs.shape[1:])
-            return self.model(wavs).last_hidden_state
+from speechbrain_bilevel.lobes.ssl_front_end import SSLFrontEnd
 
 
 @with_sizes
 class SSLAASIST(GraphBackEnd):
-    """wav2vec 2.0, a linear projection, residual blocks and AASIST's graphs.
+    """A pretrained front end, a projection, residual blocks, AASIST's graphs.
 
     With ``attention``, as published (https://arxiv.org/abs/2202.12233), less
     the input norms of residual blocks, on which its output does not depend.
     Without, features are read out as in AASIST, by maxima of magnitudes.
 
-    A front end with ``freeze`` gets no gradient and stays in evaluation mode.
-    Weight norm of the front end is resolved into the weights, since torch's
-    second derivatives of it are wrong. No layer is dropped at random.
-    Parameters of masked pretraining are not trained, since DDP refuses
-    parameters without a gradient.
-
     Arguments
     ---------
     front_end : torch.nn.Module or dict
-        SpeechBrain's ``Wav2Vec2``, an ``UntrainedWav2Vec2``, or the sizes of
-        the latter.
+        SpeechBrain's ``Wav2Vec2``, ``WavLM`` or ``Whisper``, which
+        ``SSLFrontEnd`` takes over, or one of these, or its sizes.
     num_samples : int
         Input length in training, at 16 kHz. Others work if they give a frame.
     projection_size : int
@@ -118,13 +29,16 @@ class SSLAASIST(GraphBackEnd):
         Output channels of each residual block.
     attention : bool
         Read features out by means whose weights are learned.
+    layers, num_trainable_layers
+        See ``SSLFrontEnd.select``.
     **graphs
         See ``GraphBackEnd``.
 
     Raises
     ------
     InputError
-        If ``UntrainedWav2Vec2`` cannot represent the front end.
+        If ``SSLFrontEnd`` cannot represent the front end, or has no such
+        layers.
 
     Example
     -------
@@ -140,29 +54,30 @@ class SSLAASIST(GraphBackEnd):
 
     def __init__(
         self,
-        front_end: UntrainedWav2Vec2,
+        front_end: SSLFrontEnd,
         num_samples=64600,
         projection_size=128,
         channels=(32, 32, 64, 64, 64, 64),
         attention=False,
+        layers=None,
+        num_trainable_layers=0,
         **graphs,
     ):
         if isinstance(front_end, dict):
-            front_end = UntrainedWav2Vec2(**front_end)
-        self.sizes["front_end"] = dict(_sizes_of(front_end))
-        config = front_end.model.config
+            front_end = SSLFrontEnd(**front_end)
+        front_end = SSLFrontEnd.of(front_end)
+        front_end.select(layers, num_trainable_layers)
+        self.sizes["front_end"] = dict(front_end.sizes)
         super().__init__(
             projection_size // POOL,
             channels[-1],
             num_samples,
-            _min_samples(POOL, config),
+            front_end.min_samples(POOL),
             **graphs,
         )
-        config.layerdrop = 0.0
-        _resolve_weight_norm(front_end)
-        front_end.model.masked_spec_embed.requires_grad_(False)
         self.front_end = front_end
-        self.projection = torch.nn.Linear(config.hidden_size, projection_size)
+        hidden_size = front_end.sizes["hidden_size"]
+        self.projection = torch.nn.Linear(hidden_size, projection_size)
         self.norm = torch.nn.BatchNorm2d(1)
         # No pooling: a frame lasts 20 ms, in AASIST's first features 0.2 ms.
         sizes = zip([1, *channels], channels)
@@ -178,14 +93,8 @@ class SSLAASIST(GraphBackEnd):
                 torch.nn.BatchNorm2d(2 * size),
                 torch.nn.Conv2d(2 * size, size, 1),
             )
-        self.train(self.training)
-
-    def train(self, mode=True):
-        """Set the mode, but keep a frozen front end in evaluation mode."""
-        super().train(mode)
-        if self.front_end.freeze:
-            self.front_end.eval()
-        return self
+        # What is frozen is told by the choice of layers.
+        self.train()
 
     def extract_features(self, wavs):
         """[batch, samples] -> [batch, channels, bands, frames]"""
@@ -200,41 +109,3 @@ class SSLAASIST(GraphBackEnd):
         features = selu(self.encoder_norm(features))
         weights = self.attention(features)
         return [(features * weights.softmax(d)).sum(d) for d in (2, 3)]
-
-
-def _sizes_of(front_end):
-    """Return the sizes of an ``UntrainedWav2Vec2`` that computes the same."""
-    if isinstance(front_end, UntrainedWav2Vec2):
-        return front_end.sizes
-    config = front_end.model.config
-    for owner, fixed in ((config, _FIXED_CONFIG), (front_end, _FIXED_OPTIONS)):
-        for name, expected in fixed.items():
-            value = getattr(owner, name, expected)
-            if value != expected:
-                raise InputError(
-                    f"front_end: {name} is {value!r}; expected {expected!r}, "
-                    "as of wav2vec 2.0 and XLS-R: a detector with another "
-                    "front end could not be exported"
-                )
-    found = {"do_normalize": front_end.normalize_wav}
-    found["freeze"] = front_end.freeze
-    for name in arguments(UntrainedWav2Vec2):
-        if name not in found:
-            value = getattr(config, name)
-            found[name] = list(value) if isinstance(value, tuple) else value
-    return found
-
-
-def _min_samples(frames, config):
-    """Return the fewest samples that the convolutions turn into ``frames``."""
-    layers = zip(config.conv_kernel, config.conv_stride)
-    for kernel, stride in reversed(list(layers)):
-        frames = (frames - 1) * stride + kernel
-    return frames
-
-
-def _resolve_weight_norm(front_end):
-    for module in list(front_end.modules()):
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):
-                parametrize.remove_parametrizations(module, name)

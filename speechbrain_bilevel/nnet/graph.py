@@ -181,9 +181,12 @@ class GraphPool(torch.nn.Module):
     def forward(self, x):
         """[batch, nodes, in_features] -> [batch, fewer nodes, in_features]"""
         scores = torch.sigmoid(self.score(self.dropout(x)))
-        kept = max(int(x.shape[1] * self.ratio), 1)
-        _, chosen = scores.topk(kept, dim=1)
+        _, chosen = scores.topk(self.kept(x.shape[1]), dim=1)
         return (x * scores).gather(1, chosen.expand(-1, -1, x.shape[2]))
+
+    def kept(self, nodes):
+        """Return how many of a number of nodes are kept."""
+        return max(int(nodes * self.ratio), 1)
 
 
 class StackingBranch(torch.nn.Module):

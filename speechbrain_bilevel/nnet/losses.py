@@ -4,7 +4,7 @@ Logits are [batch, 2], for spoof (0) and bona fide (1), as in ``dataio.LABELS``.
 """
 
 import torch
-from torch.nn.functional import cross_entropy, normalize, softplus
+from torch.nn.functional import cross_entropy, nll_loss, normalize, softplus
 
 
 class SpoofLoss(torch.nn.Module):
@@ -122,6 +122,27 @@ class OneClassSoftmax(torch.nn.Module):
         missed = self.margins.to(logits.device)[labels] - (bonafide - spoof)
         sign = 2 * labels - 1
         losses = softplus(self.scale * sign * missed)
+        return (losses if weights is None else weights * losses).mean()
+
+
+class NegativeLogLikelihood(torch.nn.Module):
+    """Fit the model of each class to its own clips: generative training.
+
+    For networks whose logits are log-likelihoods, as ``nnet.gmm``'s.
+
+    Example
+    -------
+    >>> loss = NegativeLogLikelihood()
+    >>> loss(torch.tensor([[-3.0, -9.0], [-9.0, -5.0]]), torch.tensor([0, 1]))
+    tensor(4.)
+    """
+
+    def forward(self, logits, labels, weights=None):
+        """Return the mean loss of a batch, a scalar.
+
+        See ``SpoofLoss.forward`` for the arguments.
+        """
+        losses = nll_loss(logits, labels, reduction="none")
         return (losses if weights is None else weights * losses).mean()
 
 

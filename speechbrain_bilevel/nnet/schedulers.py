@@ -79,3 +79,29 @@ def warmup_cosine(optimizer, steps, warmup=0.04, stay_at_zero=True):
         return 0.5 * (1.0 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, factor)
+
+
+def inverse_power(optimizer, power=0.6):
+    """Fall with a power of the number of steps, (step + 2) ** -power.
+
+    For stepwise EM, ``nnet.gmm.EM``, which converges with a ``power`` above 0.5
+    and up to 1: Liang and Klein, "Online EM for unsupervised models", 2009.
+
+    Arguments
+    ---------
+    optimizer : torch.optim.Optimizer
+        Its rate is multiplied by the schedule.
+    power : float
+
+    Returns
+    -------
+    torch.optim.lr_scheduler.LambdaLR
+
+    Example
+    -------
+    >>> import torch
+    >>> sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> inverse_power(sgd, power=1.0).get_last_lr()
+    [0.5]
+    """
+    return LambdaLR(optimizer, lambda step: (step + 2) ** -power)

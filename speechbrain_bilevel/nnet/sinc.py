@@ -88,6 +88,9 @@ class SincFrontEnd(torch.nn.Module):
         See ``sinc_filters``.
     pool_size : int
         Number of filters, and of frames, that are pooled into one.
+    mask_limit : int
+        In training, a random number of adjacent filters below this one is
+        silent in a batch; 0 for none.
 
     Example
     -------
@@ -95,9 +98,14 @@ class SincFrontEnd(torch.nn.Module):
     torch.Size([2, 1, 2, 106])
     """
 
-    def __init__(self, out_channels, kernel_size, pool_size):
+    def __init__(self, out_channels, kernel_size, pool_size, mask_limit=0):
         super().__init__()
+        if mask_limit > out_channels + 1:
+            raise ValueError(
+                f"mask_limit: {mask_limit}; expected at most {out_channels + 1}"
+            )
         self.pool_size = pool_size
+        self.mask_limit = mask_limit
         filters = sinc_filters(out_channels, kernel_size).unsqueeze(1)
         self.register_buffer("filters", filters, persistent=False)
         self.norm = torch.nn.BatchNorm2d(1)
@@ -109,14 +117,24 @@ class SincFrontEnd(torch.nn.Module):
         """
         size = self.pool_size
         bands = len(self.filters) // size
+        filters = self.filters
+        if self.training and self.mask_limit:
+            filters = self._masked(filters)
         with full_precision(wavs):
             # Filters that are in no band are not heard.
-            x = conv1d(wavs.unsqueeze(1), self.filters[: bands * size])
+            x = conv1d(wavs.unsqueeze(1), filters[: bands * size])
             x = x.unflatten(1, (bands, size))
             x = max_pool1d(x.abs().amax(dim=2), size)
             x = selu(self.norm(x.unsqueeze(1)))
         # Convolutions keep that layout, in which pooling is ten times faster.
         return x.squeeze(1).unsqueeze(3).movedim(3, 1)
+
+    def _masked(self, filters):
+        count = int(torch.randint(self.mask_limit, ()))
+        first = int(torch.randint(len(filters) - count + 1, ()))
+        kept = torch.ones_like(filters)
+        kept[first : first + count] = 0
+        return filters * kept
 
 
 # ------------------------------------------------------------------------- V2

@@ -134,6 +134,10 @@ def test_a_finished_run_is_left_alone(bilevel, corpus):
         "train_v2_small",
         "train_aasist",
         "train_aasist_bilevel",
+        "train_lfcc_gmm",
+        "train_cqcc_gmm",
+        "train_lfcc_lcnn",
+        "train_lfcc_lcnn_bilevel",
     ],
 )
 def test_every_other_yaml_runs(yaml, corpus, tmp_path):

@@ -73,16 +73,18 @@ def test_every_network_equals_torch_in_every_engine(name, tmp_path):
     clips = read_clips([], network.num_samples, 5)
     clips *= np.geomspace(0.01, 30, 5, dtype=np.float32)[:, None]
     facts, difference = write_onnx(network, config, tmp_path, clips)
-    assert difference < TOLERANCE
     config = dataclasses.replace(config, onnx=facts)
     with torch.no_grad():
         expected = network(torch.from_numpy(clips)).numpy()
-    assert expected.std(axis=0).min() > 10 * TOLERANCE
+    # Log-likelihoods are far from 0.
+    tolerance = TOLERANCE * max(1, np.abs(expected).max() / 100)
+    assert difference < tolerance
+    assert expected.std(axis=0).min() > 10 * tolerance
     for engine in OTHERS:
         run = start(engine, tmp_path / ONNX, config)
         for batch in (1, 2, 5):
             found = run(clips[:batch])
-            np.testing.assert_allclose(found, expected[:batch], atol=TOLERANCE)
+            np.testing.assert_allclose(found, expected[:batch], atol=tolerance)
 
 
 def test_the_file_says_nothing_of_where_it_was_written(folder):

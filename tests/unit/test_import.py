@@ -29,6 +29,12 @@ def imported(run, name, weights, folder):
     return SpoofDetector.from_hparams(out)
 
 
+def test_all_published_weights_are_offered(run):
+    _, text, _ = run("import", "--help")
+    offered = text[text.index("{") + 1 : text.index("}")].split(",")
+    assert sorted(map(str.strip, offered)) == sorted(importers.PUBLISHED)
+
+
 @pytest.mark.parametrize("name", ["AASIST", "AASIST-L"])
 def test_aasist_with_made_up_weights(run, tmp_path, name):
     """In any clone; see ``published_aasist``."""

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Trains a spoofing countermeasure on ASVspoof2019 LA, plainly or bi-level.
 
-To run this recipe:
 > python train.py hparams/train_v2_bilevel.yaml --data_folder /path/to/LA
 
 With `hypergradient: null` in the YAML the training is plain. Otherwise part of
@@ -19,6 +18,7 @@ from speechbrain.dataio.sampler import ReproducibleWeightedRandomSampler
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from speechbrain_bilevel import BilevelMixin, SpoofDetector
+from speechbrain_bilevel.augment.copy_synthesis import copy_synthesis
 from speechbrain_bilevel.dataio import BONAFIDE, LABELS, sampling
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
 from speechbrain_bilevel.dataio.batch import PairedBatch
@@ -52,13 +52,13 @@ class SpoofBrain(BilevelMixin, sb.Brain):
             waveforms = self.modules.noise(waveforms)
         return self.modules.network(waveforms)
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(self, predictions, batch, stage, weights=None):
         """The loss; dev's scores are kept on the way."""
         labels = self.targets(batch.label_encoded, stage)
         if stage == sb.Stage.VALID:
             scores = detection_score(predictions, self.hparams.score)
             self.dev_scores.append((scores.cpu(), labels.cpu()))
-        return self.hparams.loss(predictions, labels)
+        return self.hparams.loss(predictions, labels, weights)
 
     def lower_objectives(self, predictions, batch, stage):
         """The loss, each attack with its learned weight where there are any."""
@@ -66,8 +66,7 @@ class SpoofBrain(BilevelMixin, sb.Brain):
         if "attack_weights" in self.modules:
             attacks = self.targets(batch.attack_encoded, stage)
             weights = self.modules.attack_weights(attacks)
-        labels = self.targets(batch.label_encoded, stage)
-        return self.hparams.loss(predictions, labels, weights)
+        return self.compute_objectives(predictions, batch, stage, weights)
 
     def targets(self, encoded, stage):
         """[batch, 1] -> [batch], repeated for the copies by augmentation."""
@@ -97,9 +96,8 @@ class SpoofBrain(BilevelMixin, sb.Brain):
             self.train_stats = {"loss": stage_loss, **self.level_stats()}
         elif stage == sb.Stage.VALID:
             stats = {"loss": stage_loss, **self.dev_metrics()}
-            self.hparams.train_logger.log_stats(
-                {"epoch": epoch}, self.train_stats, stats
-            )
+            logger = self.hparams.train_logger
+            logger.log_stats({"epoch": epoch}, self.train_stats, stats)
             self.checkpointer.save_and_keep_only(meta=stats, min_keys=["EER"])
 
     def dev_metrics(self):
@@ -112,16 +110,21 @@ class SpoofBrain(BilevelMixin, sb.Brain):
             # --debug validates too few trials for an error rate.
             return {"EER": float("nan")}
         metrics = {"EER": 100 * eer(bonafide, spoof)[0]}
-        if self.dev_asv_rates is not None:
-            tdcf, _ = min_tdcf(bonafide, spoof, self.dev_asv_rates)
-            metrics["min_tDCF"] = tdcf
+        if (rates := self.dev_asv_rates) is not None:
+            metrics["min_tDCF"] = min_tdcf(bonafide, spoof, rates)[0]
         return metrics
 
 
 def dataio_prep(hparams):
     """The training and dev sets, and the training loader's arguments."""
     manifests = Path(hparams["manifest_folder"])
-    attacks = read_protocol(manifests / "train.csv").attack
+    csvs = {name: manifests / f"{name}.csv" for name in ("train", "dev")}
+    if vocoders := hparams.get("copy_synthesis"):
+        folders = hparams["data_folder"], hparams["copies_folder"]
+        options = csvs["train"], *folders, vocoders, hparams["copies_per_clip"]
+        csvs["train"] = Path(hparams["output_folder"], "train_with_copies.csv")
+        run_on_main(copy_synthesis, (*options, csvs["train"]))
+    attacks = read_protocol(csvs["train"]).attack
     names, weights = sorted(attacks.unique()), hparams.get("attack_weights")
     if weights is not None and len(weights.logits) != len(names):
         raise InputError(
@@ -140,9 +143,7 @@ def dataio_prep(hparams):
     sets, keys = {}, ["id", "sig", "label_encoded", "attack_encoded"]
     for name, key in (("train", "train_samples"), ("dev", "num_samples")):
         sets[name] = sb.dataio.dataset.DynamicItemDataset.from_csv(
-            manifests / f"{name}.csv",
-            {"data_root": hparams["data_folder"]},
-            [label_pipeline],
+            csvs[name], {"data_root": hparams["data_folder"]}, [label_pipeline]
         )
         sets[name].add_dynamic_item(
             lambda wav, n=hparams[key]: fit_length(read_audio(wav, n), n),
@@ -152,15 +153,13 @@ def dataio_prep(hparams):
         sets[name].set_output_keys(keys if name == "train" else keys[:3])
 
     # 3. The training batches: plain ones, or pairs for the two levels.
-    weights, seed = None, hparams["seed"]
-    if hparams["class_balanced"]:
-        weights = sampling.class_weights(attacks)
+    seed, balanced = hparams["seed"], hparams["class_balanced"]
+    weights = sampling.class_weights(attacks) if balanced else None
     loader_kwargs = {"num_workers": hparams["num_workers"]}
     if hparams["hypergradient"] is not None:
         sizes = hparams["batch_size"], hparams["upper_batch_size"]
-        folds = sampling.group_folds(
-            attacks, hparams["num_folds"], seed, hparams["leaky_folds"]
-        )
+        split = hparams["num_folds"], seed, hparams["leaky_folds"]
+        folds = sampling.group_folds(attacks, *split)
         loader_kwargs["collate_fn"] = PairedBatch(sizes[0])
         loader_kwargs["batch_sampler"] = sampling.PairedBatchSampler(
             folds, *sizes, seed, hparams["epoch_ends"], weights
@@ -179,11 +178,13 @@ def dataio_prep(hparams):
 def describe(hparams):
     """The detector as data, for `speechbrain-bilevel export`."""
     strategy = hparams["hypergradient"]
-    name = "plain" if strategy is None else type(strategy).__name__
+    method = "plain" if strategy is None else type(strategy).__name__
+    if vocoders := hparams.get("copy_synthesis"):
+        method += f", with copy synthesis by {', '.join(vocoders)}"
     return DetectorConfig.of(
         hparams["network"],
         hparams["score"],
-        method=f"Training: {name}.",
+        method=f"Training: {method}.",
         manifest_folder=str(Path(hparams["manifest_folder"]).resolve()),
         asv_scores=str(Path(hparams["asv_scores"]["eval"]).resolve()),
     ).to_json()
@@ -236,8 +237,7 @@ def main():
     )
     brain.fit(
         hparams["epoch_counter"],
-        sets["train"],
-        sets["dev"],
+        *sets.values(),
         train_loader_kwargs=train_loader_kwargs,
         valid_loader_kwargs=hparams["test_loader_kwargs"],
     )

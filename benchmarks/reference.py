@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Time reference networks without gradients against plain transcriptions.
+
+> python benchmarks/reference.py
+> python benchmarks/reference.py --networks RawNet2 --rounds 31
+
+Prints a table. The yardsticks are in ``plain_reference.py`` and
+``plain_lcnn.py``, on the same noise, as long as the network is made for (4 s,
+LFCC-LCNN 7.5 s), with the same parameters; logits are compared before, and both
+are timed in turns. The bound is what the matrix products and convolutions would
+take at the speed of a large matrix product; our filters of RawNet2 take fewer.
+"""
+
+import argparse
+import functools
+import statistics
+
+import torch
+from measure import in_turns, matrix_peak, operations, ratio, table, target
+from plain_lcnn import PlainLCNN
+from plain_reference import PlainRawGATST, PlainRawNet2
+
+from speechbrain_bilevel.lobes.lcnn import LCNN, LCNN_2021
+from speechbrain_bilevel.lobes.rawgat import RawGATST
+from speechbrain_bilevel.lobes.rawnet2 import RawNet2
+
+#: Yardstick and ours, of each network.
+NETWORKS = {
+    "RawNet2": (PlainRawNet2, RawNet2),
+    "RawGAT-ST": (PlainRawGATST, RawGATST),
+    "LFCC-LCNN": (PlainLCNN, LCNN),
+    "LFCC-LCNN of 2021": [
+        functools.partial(network, **LCNN_2021) for network in (PlainLCNN, LCNN)
+    ],
+}
+TARGET = 1.5
+
+
+def calls(name, batch_size):
+    """The yardstick's forward pass and ours, on the same batch."""
+    torch.manual_seed(0)
+    plain, ours = (network().eval() for network in NETWORKS[name])
+    ours.load_state_dict(plain.state_dict())
+    wavs = 0.05 * torch.randn(batch_size, plain.num_samples)
+    torch.testing.assert_close(plain(wavs), ours(wavs))
+    return {
+        "plain": functools.partial(plain, wavs),
+        "ours": functools.partial(ours, wavs),
+    }
+
+
+@torch.no_grad()
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    peak, rows = matrix_peak(), []
+    for name in arguments.networks:
+        for batch_size in arguments.batch_sizes:
+            both = calls(name, batch_size)
+            seconds = in_turns(both, arguments.rounds)
+            medians = [statistics.median(seconds[n]) for n in both]
+            bound = operations(both["ours"]) / peak
+            faster = ratio(seconds["plain"], seconds["ours"])
+            row = [f"{name}, forward, batch of {batch_size}"]
+            row += [f"{s:.2f} s" for s in (*medians, bound)]
+            rows.append([*row, *target(faster, TARGET)])
+
+    print(f"{torch.get_num_threads()} threads, {peak / 1e9:.0f} GFLOPS\n")
+    heads = "", "plain", "ours", "bound", "ratio", "target", ""
+    table(heads, rows)
+
+
+if __name__ == "__main__":
+    main()
