@@ -57,8 +57,8 @@ class Arm(NamedTuple):
 
 
 def _copies(vocoders):
-    """Return what adds copies of the bona fide clips, as spoofs."""
-    return {"copy_synthesis": f"[{vocoders}]", "class_balanced": "True"}
+    """Return what adds a copy of each bona fide clip, as a spoof."""
+    return {"copy_synthesis": f"[{vocoders}]", "copies_per_clip": "1"}
 
 
 def _bilevel(description, strategy, passes, chosen_from=True, **overrides):
@@ -111,11 +111,18 @@ ARMS = {
     "plain_one_class": Arm("plain, one-class softmax", overrides=ONE_CLASS),
     "plain_rawboost": Arm("plain, RawBoost", overrides=RAWBOOST),
     "plain_copies": Arm(
-        "plain, copies", overrides=_copies(ALL), chosen_from=True
+        "plain, a copy of each bona fide clip",
+        overrides=_copies(ALL),
+        chosen_from=True,
+    ),
+    "plain_all_copies": Arm(
+        "plain, copies by every vocoder, balanced",
+        overrides={"copy_synthesis": f"[{ALL}]", "class_balanced": "True"},
+        chosen_from=True,
     ),
     **{
         f"plain_copies_{family}": Arm(
-            f"plain, copies by {family} only",
+            f"plain, a copy of each by {family} only",
             overrides=_copies(family),
             chosen_from=True,
         )
@@ -155,7 +162,7 @@ ARMS = {
         "mel encoder up, Alternating, RawBoost", "Alternating", 2, **RAWBOOST
     ),
     "alternating_copies": _bilevel(
-        "mel encoder up, Alternating, copies",
+        "mel encoder up, Alternating, a copy of each",
         "Alternating",
         2,
         **_copies(ALL),

@@ -324,7 +324,8 @@ _CLOVA = (
 )
 _EURECOM = (
     "published at https://github.com/eurecom-asp/RawGAT-ST-antispoofing under "
-    "the MIT license, copyright eurecom-asp, trained on ASVspoof2019 LA"
+    "the MIT license, copyright Audio Security and Privacy Group @ EURECOM, "
+    "trained on ASVspoof2019 LA"
 )
 _NII = (
     "published at https://github.com/nii-yamagishilab/"
@@ -406,7 +407,7 @@ PUBLISHED = {
         {},
         rawnet2_state_dict,
         "logit_difference",
-        "Weights of RawNet2, the baseline of ASVspoof 2021, published at "
+        "Weights of RawNet2, the baseline of ASVspoof 2021, linked at "
         "https://github.com/asvspoof-challenge/2021, trained on ASVspoof2019 "
         "LA",
     ),

@@ -178,7 +178,7 @@ def _check_full_length(detector, trim_silence):
         raise InputError(
             f"{detector.network_name}: takes recordings of one length only, so "
             "it cannot score them in full length; score their beginnings, or "
-            "with AASIST, SSLAASIST or MelCNN by the engine torch"
+            "with a network such as AASIST by the engine torch"
         )
 
 
