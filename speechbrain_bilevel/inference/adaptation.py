@@ -179,7 +179,8 @@ def adapt(
             expected = ", ".join(METHODS)
             raise InputError(f"methods: {method}; expected some of {expected}")
     # Not every network has normalization, or layers to change.
-    methods = [m for m in methods if _trained(copy.deepcopy(network), m)]
+    with torch.random.fork_rng(devices=[]):
+        methods = [m for m in methods if _trained(copy.deepcopy(network), m)]
     if not methods:
         raise InputError("methods: the network has nothing that they train")
     learner = Learner(network, score, is_bonafide, seed)

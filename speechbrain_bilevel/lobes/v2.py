@@ -48,8 +48,10 @@ class SincFilters(SincConv):
             table = self.__dict__.pop(name)
             self.register_buffer(name, table, persistent=False)
         highest = SAMPLE_RATE / 2 - (self.min_low_hz + self.min_band_hz)
+        # transformers may have kept linspace from following a device context.
         mel = torch.linspace(
-            self._to_mel(30.0), self._to_mel(highest), out_channels + 1
+            *(self._to_mel(30.0), self._to_mel(highest), out_channels + 1),
+            device=self.low_hz_.device,
         )
         edges = self._to_hz(mel).unsqueeze(1)
         self.low_hz_.data = edges[:-1].clone()

@@ -69,7 +69,10 @@ def sinc_filters(out_channels, kernel_size):
     """
     nyquist = torch.tensor(SAMPLE_RATE / 2, dtype=torch.float64)
     highest = 2595 * torch.log10(1 + nyquist / 700)
-    mel = torch.linspace(0, 1, out_channels + 1, dtype=torch.float64) * highest
+    # transformers may have kept linspace from following a device context.
+    mel = highest * torch.linspace(
+        *(0, 1, out_channels + 1), dtype=torch.float64, device=nyquist.device
+    )
     edges = 700 * (10 ** (mel / 2595) - 1) / nyquist
     time = torch.arange(kernel_size) - kernel_size // 2
     low_pass = edges.unsqueeze(1) * torch.sinc(edges.unsqueeze(1) * time)

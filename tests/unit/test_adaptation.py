@@ -115,6 +115,7 @@ def test_each_method_learns_other_recordings_of_the_kind(
 #: Parts of the names of what each method must not change.
 FRONT_ENDS = {
     "AASIST": ("front_end.", "encoder."),
+    "LCNN": ("encoder.",),
     "MelCNN": ("mel_encoder.",),
     "RawGATST": ("front_end.", "spectral_encoder.", "temporal_encoder."),
     "RawNet2": ("front_end.", "encoder."),
@@ -150,12 +151,15 @@ def test_what_is_trained_of_every_network(name, method, clips):
         assert changed and not fronts
         assert any(n.startswith("classifier") for n in changed)
     elif method == "normalization":
-        assert fronts and len(changed) < len(trained) / 2
+        # The norms of LCNN have no parameters.
+        assert fronts or name == "LCNN"
+        assert changed and len(changed) < len(trained) / 2
     else:
         matrices = {n for n in fronts if before[n].dim() > 1}
         assert matrices
     if method == "all":
-        assert len(changed) > 0.9 * len(trained)
+        # Of each max feature map of a small LCNN, a half may lose all along.
+        assert len(changed) > (0.8 if name == "LCNN" else 0.9) * len(trained)
 
 
 def test_the_same_seed_gives_the_same_network(network, clips):

@@ -20,7 +20,11 @@ from speechbrain_bilevel.inference.config import (
     read_config,
 )
 from speechbrain_bilevel.inference.detector import SpoofDetector
-from speechbrain_bilevel.inference.pretrained import check_folder, write_folder
+from speechbrain_bilevel.inference.pretrained import (
+    check_folder,
+    try_sizes,
+    write_folder,
+)
 from speechbrain_bilevel.lobes import NETWORKS, build
 from speechbrain_bilevel.utils.errors import InputError
 
@@ -93,6 +97,20 @@ def test_every_network_comes_back(tmp_path, name):
         )
         assert torch.equal(detector.mods.network(wavs), network(wavs))
         assert detector.mods.network.sizes == network.sizes
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_sizes_are_tried_where_linspace_stays_on_the_cpu(monkeypatch, name):
+    """As in every context of a device after transformers' from_pretrained, if
+    that was the first; see findings/transformers_moves_linspace_off_meta.sh."""
+    module = torch.utils._device
+    following = module._device_constructors() - {torch.linspace}
+    monkeypatch.setattr(module, "_device_constructors", lambda: following)
+    with torch.device("meta"):
+        assert not torch.linspace(0, 1, 3).is_meta
+    network = build(name, SMALL[name])
+    config = DetectorConfig.of(network, "logit_difference")
+    try_sizes(config)
 
 
 @pytest.mark.parametrize("name", [".", "..", "made/.."])
