@@ -6,7 +6,8 @@ follows on the maps, and the GRU, are the package's own.
 """
 
 import torch
-from torch.nn.functional import conv1d, leaky_relu, max_pool1d, max_pool2d, selu
+from plain_aasist import encoded, filtered
+from torch.nn.functional import conv1d, leaky_relu, max_pool1d, selu
 
 from speechbrain_bilevel.lobes.rawgat import RawGATST
 from speechbrain_bilevel.lobes.rawnet2 import POOL, SLOPE, RawNet2
@@ -35,18 +36,6 @@ class PlainRawGATST(RawGATST):
     """The same parameters, outputs and gradients; none of the speed."""
 
     def extract_features(self, wavs):
-        x = conv1d(wavs.unsqueeze(1), self.front_end.filters)
-        x = max_pool2d(x.unsqueeze(1).abs(), 3)
-        x = selu(self.front_end.norm(x), inplace=True)
-        maps = []
-        for encoder in (self.spectral_encoder, self.temporal_encoder):
-            maps.append(x)
-            for block in encoder:
-                maps[-1] = self._residual(block, maps[-1])
-        return torch.cat(maps, dim=1)
-
-    def _residual(self, block, x):
-        hidden = selu(block.norm(block.conv1(x)), inplace=True)
-        out = block.conv2(hidden)
-        out += block.shortcut(x)
-        return max_pool2d(out, (1, 3))
+        x = filtered(self.front_end, wavs)
+        encoders = self.spectral_encoder, self.temporal_encoder
+        return torch.cat([encoded(encoder, x) for encoder in encoders], dim=1)

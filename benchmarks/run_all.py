@@ -26,8 +26,7 @@ from speechbrain_bilevel.utils.files import write_atomically
 BENCHMARKS = {
     "bound": "What the networks cannot do without",
     "v2": "V2 against a plain transcription",
-    "aasist": "AASIST against a plain transcription",
-    "reference": "Reference networks against plain transcriptions",
+    "reference": "AASIST and others against plain transcriptions",
     "kernels": "V2's own CPU code against torch's",
     "engines": "Finished detectors by each engine",
     "alternating": "The bi-level step against its bound",

@@ -25,9 +25,7 @@ from systems import SYSTEMS
 from tqdm import tqdm
 
 from speechbrain_bilevel import SpoofDetector
-from speechbrain_bilevel.dataio.protocols import (
-    read_asvspoof2019_protocol,
-)
+from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
 from speechbrain_bilevel.evaluation.score_files import read_cm_scores
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.utils.files import write_atomically

@@ -24,16 +24,15 @@ def main():
 
     def timed(brain, *args, **kwargs):
         parameters = brain.hparams.network.parameters()
-        result["parameters"] = sum(map(len, (p.flatten() for p in parameters)))
+        result["parameters"] = sum(p.numel() for p in parameters)
         start = time.perf_counter()
         fit(brain, *args, **kwargs)
         result["seconds"] = time.perf_counter() - start
-        result["steps"] = brain.optimizer_step
 
     train.SpoofBrain.fit = timed
     train.main()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result["memory"] = 1024 * peak
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    result["memory"] = 1024 * usage.ru_maxrss
     output = sys.argv[sys.argv.index("--output_folder") + 1]
     write_atomically(Path(output), {"run.json": json.dumps(result)})
 

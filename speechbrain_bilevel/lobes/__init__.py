@@ -48,6 +48,25 @@ def build(name, sizes):
     return NETWORKS[name](**sizes)
 
 
+def check_samples(network, wavs):
+    """Refuse waveforms, [batch, samples], that a network does not take.
+
+    Without ``any_length`` those of another length than ``num_samples``, and
+    otherwise those shorter than ``min_samples``.
+    """
+    name, samples = type(network).__name__, wavs.shape[1]
+    if not network.any_length and samples != network.num_samples:
+        raise ValueError(
+            f"{name} was built for {network.num_samples} samples, got "
+            f"{samples}: cut or tile with dataio.audio.fit_length"
+        )
+    if network.any_length and samples < network.min_samples:
+        raise ValueError(
+            f"{name} needs {network.min_samples} samples at least, got "
+            f"{samples}: tile with dataio.audio.fit_length"
+        )
+
+
 def arguments(cls):
     """Return the arguments of a network's constructor and their defaults.
 

@@ -7,7 +7,7 @@ sizes: https://github.com/clovaai/aasist
 import torch
 from torch.nn.functional import max_pool2d, selu
 
-from speechbrain_bilevel.lobes import with_sizes
+from speechbrain_bilevel.lobes import check_samples, with_sizes
 from speechbrain_bilevel.nnet.graph import (
     GraphAttention,
     GraphPool,
@@ -156,12 +156,7 @@ class GraphBackEnd(torch.nn.Module):
 
         Maxima and means of both graphs, and the stack node.
         """
-        if wavs.shape[1] < self.min_samples:
-            raise ValueError(
-                f"{type(self).__name__} needs {self.min_samples} samples at "
-                f"least, got {wavs.shape[1]}: tile with "
-                "dataio.audio.fit_length"
-            )
+        check_samples(self, wavs)
         return self.readout(self.extract_features(wavs))
 
     def readout(self, features):

@@ -6,7 +6,7 @@ https://github.com/eurecom-asp/RawGAT-ST-antispoofing
 
 import torch
 
-from speechbrain_bilevel.lobes import with_sizes
+from speechbrain_bilevel.lobes import check_samples, with_sizes
 from speechbrain_bilevel.lobes.aasist import POOL, ResidualBlock
 from speechbrain_bilevel.nnet.graph import GraphAttention, GraphPool
 from speechbrain_bilevel.nnet.sinc import SincFrontEnd, in_parts
@@ -138,11 +138,7 @@ class RawGATST(torch.nn.Module):
 
         What the spectral encoder makes of a clip, and the temporal one.
         """
-        if wavs.shape[1] != self.num_samples:
-            raise ValueError(
-                f"RawGATST was built for {self.num_samples} samples, got "
-                f"{wavs.shape[1]}: cut or tile with dataio.audio.fit_length"
-            )
+        check_samples(self, wavs)
         parts = wavs.split(1) if in_parts(self, wavs) else [wavs]
         return torch.cat([self._maps(part) for part in parts])
 

@@ -8,7 +8,7 @@ https://github.com/asvspoof-challenge/2021/tree/main/LA/Baseline-RawNet2
 import torch
 from torch.nn.functional import conv1d, leaky_relu, max_pool1d, pad, selu
 
-from speechbrain_bilevel.lobes import with_sizes
+from speechbrain_bilevel.lobes import check_samples, with_sizes
 from speechbrain_bilevel.nnet.sinc import (
     full_precision,
     in_parts,
@@ -234,11 +234,7 @@ class RawNet2(torch.nn.Module):
 
     def extract_features(self, wavs):
         """[batch, samples] -> [batch, channels, frames]"""
-        if wavs.shape[1] < self.min_samples:
-            raise ValueError(
-                f"RawNet2 needs {self.min_samples} samples at least, got "
-                f"{wavs.shape[1]}: tile with dataio.audio.fit_length"
-            )
+        check_samples(self, wavs)
         parts = wavs.split(1) if in_parts(self, wavs) else [wavs]
         return torch.cat([self.encoder(self.front_end(x)) for x in parts])
 

@@ -12,7 +12,7 @@ import torchaudio
 from speechbrain.nnet.CNN import SincConv
 
 from speechbrain_bilevel.dataio import SAMPLE_RATE
-from speechbrain_bilevel.lobes import with_sizes
+from speechbrain_bilevel.lobes import check_samples, with_sizes
 from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
 from speechbrain_bilevel.nnet.sinc import (
     full_precision,
@@ -245,11 +245,7 @@ class V2(torch.nn.Module):
 
     def extract_features(self, wavs):
         """[batch, num_samples] -> [batch, tokens, d_model]"""
-        if wavs.shape[1] != self.num_samples:
-            raise ValueError(
-                f"V2 was built for {self.num_samples} samples, got "
-                f"{wavs.shape[1]}: cut or tile with dataio.audio.fit_length"
-            )
+        check_samples(self, wavs)
         parts = wavs.split(_CPU_CHUNK) if in_parts(self, wavs) else [wavs]
         return torch.cat([self._tokens(part) for part in parts])
 

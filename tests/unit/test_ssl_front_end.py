@@ -2,6 +2,7 @@
 is trained, and from training to a detector."""
 
 import numpy as np
+import published_ssl_aasist
 import pytest
 import torch
 import transformers
@@ -18,16 +19,8 @@ from speechbrain_bilevel.lobes.ssl import SSLAASIST
 from speechbrain_bilevel.lobes.ssl_front_end import SSLFrontEnd, WhisperLogMel
 from speechbrain_bilevel.utils.errors import InputError
 
-CONVOLUTIONS = {
-    "hidden_size": 8,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 12,
-    "conv_dim": [4, 6],
-    "conv_kernel": [10, 4],
-    "conv_stride": [5, 4],
-    "num_conv_pos_embeddings": 4,
-    "num_conv_pos_embedding_groups": 2,
+CONVOLUTIONS = published_ssl_aasist.SIZES["front_end"] | {
+    "num_hidden_layers": 3
 }
 STABLE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
 BUCKETS = {"num_buckets": 8, "max_bucket_distance": 12}
