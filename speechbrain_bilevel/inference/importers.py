@@ -61,9 +61,8 @@ _AASIST = {
     r"first_bn\.(.*)": lambda m: f"front_end.norm.{m[1]}",
     r"out_layer\.(.*)": lambda m: f"classifier.1.{m[1]}",
     r"encoder\.\d\.0\.bn1\..*": lambda m: "",
-    r"encoder\.([0-5])\.0\.(conv[12]\..*)": lambda m: f"encoder.{m[1]}.{m[2]}",
-    r"encoder\.([0-5])\.0\.(bn2|conv_downsample)\.(.*)": lambda m: (
-        f"encoder.{m[1]}.{'norm' if m[2] == 'bn2' else 'shortcut'}.{m[3]}"
+    r"encoder\.([0-5])\.0\.(conv1|bn2|conv2|conv_downsample)\.(.*)": lambda m: (
+        f"encoder.{m[1]}.{_BLOCK[m[2]]}.{m[3]}"
     ),
     r"GAT_layer_([ST])\.(\w+)(.*)": lambda m: (
         f"{_GRAPHS[m[1]]}_graph.0.{_ATTENTION[m[2]]}{m[3]}"
@@ -80,6 +79,12 @@ _AASIST = {
     ),
 }
 _GRAPHS = {"S": "spectral", "T": "temporal"}
+_BLOCK = {
+    "conv1": "conv1",
+    "bn2": "norm",
+    "conv2": "conv2",
+    "conv_downsample": "shortcut",
+}
 _ATTENTION = {
     "bn": "norm",
     "att_proj": "pair",
@@ -156,12 +161,6 @@ _RAWGAT = {
     r"proj_node\.(.*)": lambda m: f"classifier.{m[1]}",
 }
 _VIEWS = {"1": "spectral", "2": "temporal", "3": "joint"}
-_BLOCK = {
-    "conv1": "conv1",
-    "bn2": "norm",
-    "conv2": "conv2",
-    "conv_downsample": "shortcut",
-}
 
 # The same for RawNet2.
 _RAWNET2 = {
