@@ -4,44 +4,39 @@
 > python run.py --data_folder /path/to/LA --output_folder OUT
 
 Trains each with the recipe, with the same number of backward passes of 32
-clips, and prints a table: error rates on eval, parameters, time, memory,
-clips a second, and what was published on ASVspoof2019 LA. Runs that are done
-are not made again: start the same command to go on. ``--systems`` names some.
+clips, and prints a table: error rates on eval, parameters, CPU time of all
+cores, memory, clips a second, and what was published on LA's eval. Runs that
+are done are not made again: start the same command to go on. ``--systems``
+names some.
 """
 
 import argparse
 import json
-import shutil
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import scipy.stats
 import torch
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from recorded_runs import interval, recorded_run
 from systems import SYSTEMS
 from tqdm import tqdm
 
 from speechbrain_bilevel import SpoofDetector
 from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
-from speechbrain_bilevel.evaluation.score_files import read_cm_scores
-from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.utils.files import write_atomically
 
-HERE = Path(__file__).resolve().parent
-HPARAMS = HERE.parents[1] / "recipes/ASVspoof2019/LA/hparams"
 BATCH, ROUNDS = 32, 7
-#: Attacks of eval that training has seen.
-KNOWN = ("A16", "A19")
 HEADS = (
     "network",
     "parameters",
     "seeds",
     "unseen attacks, EER %",
     "known attacks, EER %",
-    "training",
+    "training, CPU min",
     "memory",
     "clips/s",
     "published on LA eval, EER % / min t-DCF",
@@ -50,58 +45,19 @@ HEADS = (
 
 def run(name, corpus, output, seed, passes):
     """Make a run, unless it is there, and return what it gave."""
-    system, done = SYSTEMS[name], output / "run.json"
     n_clips = len(read_asvspoof2019_protocol(corpus, "train"))
     epochs = max(1, passes // (n_clips // BATCH))
     overrides = {
-        "data_folder": corpus,
-        "output_folder": output,
+        "data_folder": json.dumps(str(corpus)),
         "seed": seed,
         "batch_size": BATCH,
         "number_of_epochs": epochs,
         "training_steps": epochs * (n_clips // BATCH),
         "num_workers": 0,
         "test_loader_kwargs": f"{{batch_size: {BATCH}}}",
-        **system.overrides,
+        **SYSTEMS[name].overrides,
     }
-    words = [str(HPARAMS / f"{system.yaml}.yaml"), "--noprogressbar"]
-    words += ["--device", "cpu"]
-    for key, value in overrides.items():
-        words += [f"--{key}", str(value)]
-    settings = output / "command.txt"
-    if not done.exists():
-        shutil.rmtree(output, ignore_errors=True)
-        output.mkdir(parents=True)
-        write_atomically(output, {settings.name: "\n".join(words)})
-        with open(output / "out.txt", "w") as out:
-            code = subprocess.run(
-                [sys.executable, HERE / "train_one.py", *words],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            ).returncode
-        if code:
-            raise SystemExit(f"{output / 'out.txt'}: {name} failed")
-    elif settings.read_text() != "\n".join(words):
-        raise SystemExit(
-            f"{output}: made with other settings; choose another "
-            "--output_folder"
-        )
-    return json.loads(done.read_text()) | error_rates(
-        output / "eval_scores.txt"
-    )
-
-
-def error_rates(path):
-    """EER in percent, of unseen and of known attacks."""
-    scores = read_cm_scores(path)
-    bonafide = scores.score[scores.label == "bonafide"]
-    spoof = scores[scores.label == "spoof"]
-    known = spoof.attack.isin(KNOWN)
-    sets = {"unseen": spoof.score[~known], "known": spoof.score[known]}
-    return {
-        name: 100 * eer(bonafide, of)[0] if len(of) else float("nan")
-        for name, of in sets.items()
-    }
+    return recorded_run(output, SYSTEMS[name].yaml, overrides)
 
 
 @torch.no_grad()
@@ -116,18 +72,17 @@ def clips_per_second(folder):
     return len(wavs) / statistics.median(seconds[1:])
 
 
-def interval(values):
-    """Mean ± half of the 95 % interval of Student's t over seeds."""
-    if len(values) < 2:
+def spread(values):
+    """Mean ± half of its interval; of one seed, its value."""
+    if len(values) == 1:
         return f"{values[0]:.1f}"
-    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
-    return f"{np.mean(values):.1f} ± {half:.1f}"
+    return "{:.1f} ± {:.1f}".format(*interval(values))
 
 
 def row(name, runs, speed):
     """A line of the table."""
     system = SYSTEMS[name]
-    minutes = statistics.median(run["seconds"] for run in runs) / 60
+    minutes = statistics.median(run["training_seconds"] for run in runs) / 60
     published = system.published
     if system.source:
         published += f" ([source]({system.source}))"
@@ -135,8 +90,8 @@ def row(name, runs, speed):
         system.description,
         f"{runs[0]['parameters']:,}",
         len(runs),
-        *(interval([run[k] for run in runs]) for k in ("unseen", "known")),
-        f"{minutes:.1f} min",
+        *(spread([run[k] for run in runs]) for k in ("unseen", "known")),
+        f"{minutes:.1f}",
         f"{max(run['memory'] for run in runs) / 1e9:.1f} GB",
         f"{speed:.1f}",
         published,

@@ -4,15 +4,9 @@ import numpy as np
 import scipy.stats
 from arms import ARMS
 from matplotlib.figure import Figure
+from recorded_runs import interval
 
 from speechbrain_bilevel.evaluation.plots import COLORS, INK
-
-
-def interval(values):
-    """Mean, and half of the 95 % interval of Student's t over seeds."""
-    values = np.asarray(values)
-    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
-    return values.mean(), half
 
 
 def of(results, arm, name, seeds=None):

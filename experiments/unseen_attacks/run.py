@@ -16,19 +16,19 @@ start the same command to go on.
 import argparse
 import concurrent.futures
 import json
-import os
-import shutil
-import subprocess
 import sys
 import threading
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 import yaml
 from arms import ARMS
-from report import plot, table
 from tqdm import tqdm
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from recorded_runs import recorded_run
+from report import plot, table
 
 from speechbrain_bilevel.augment.copy_synthesis import vocoder_names
 from speechbrain_bilevel.dataio import NO_ATTACK
@@ -37,14 +37,9 @@ from speechbrain_bilevel.dataio.protocols import (
     read_asvspoof2019_protocol,
 )
 from speechbrain_bilevel.dataio.sampling import PairedBatchSampler, group_folds
-from speechbrain_bilevel.evaluation.score_files import read_cm_scores
-from speechbrain_bilevel.metrics.eer import eer
 
-HERE = Path(__file__).resolve().parent
-RECIPE_HPARAMS = HERE.parents[1] / "hparams"
-YAMLS = {1: "train_mel_cnn.yaml", 2: "train_mel_cnn_bilevel.yaml"}
+YAMLS = {1: "train_mel_cnn", 2: "train_mel_cnn_bilevel"}
 HELD_OUT = (("A01", "A02"), ("A03", "A04"), ("A05", "A06"))
-KNOWN = ("A16", "A19")
 BATCH = 32
 
 
@@ -72,78 +67,40 @@ def make_fold(corpus, folder, held_out):
 
 
 # ----------------------------------------------------------------------- runs
-def hparams(arm, corpus, attacks, seed, budget, copies_folder):
-    """The YAML of an arm that makes its passes."""
-    overrides = dict(arm.overrides)
-    if copies := yaml.safe_load(overrides.get("copy_synthesis", "null")):
+def overrides(arm, corpus, attacks, seed, budget, copies_folder):
+    """What an arm changes in its YAML; its epochs make the passes."""
+    changed = dict(arm.overrides)
+    if copies := yaml.safe_load(changed.get("copy_synthesis", "null")):
         names, bonafide = vocoder_names(copies), attacks.count(NO_ATTACK)
-        each = int(overrides.get("copies_per_clip", len(names)))
+        each = int(changed.get("copies_per_clip", len(names)))
         attacks = attacks + (names * bonafide)[: each * bonafide]
-        overrides["copies_folder"] = json.dumps(str(copies_folder))
+        changed["copies_folder"] = json.dumps(str(copies_folder))
     if arm.levels == 1:
         steps = len(attacks) // arm.batch
     else:
-        ends = overrides.get("epoch_ends", "lower")
-        folds = group_folds(attacks, 3, seed, leaky="leaky_folds" in overrides)
+        ends = changed.get("epoch_ends", "lower")
+        folds = group_folds(attacks, 3, seed, leaky="leaky_folds" in changed)
         steps = len(PairedBatchSampler(folds, BATCH, BATCH, seed, ends))
     cost = steps * arm.passes * arm.batch / BATCH
     epochs = max(1, round(arm.budgets * budget / cost))
-    overrides = {
+    size = str(len(set(attacks)))
+    return {
         "data_folder": json.dumps(str(corpus)),
         "seed": seed,
         "number_of_epochs": epochs,
         "training_steps": epochs * steps,
-        **overrides,
+        **{key: text.replace("SIZE", size) for key, text in changed.items()},
     }
-    base = quote(str(RECIPE_HPARAMS / YAMLS[arm.levels]))
-    lines = [f"--- !include:{base}"]
-    lines += [f"{key}: {value}" for key, value in overrides.items()]
-    return "\n".join(lines).replace("SIZE", str(len(set(attacks)))) + "\n"
 
 
 def run(name, corpus, output, seed, budget, copies_folder):
     """Make a run, unless it is there, and return what it gave."""
-    arm, done = ARMS[name], output / "run.json"
+    arm = ARMS[name]
     attacks = read_asvspoof2019_protocol(corpus, "train").attack.to_list()
-    text, yaml = (
-        hparams(arm, corpus, attacks, seed, budget, copies_folder),
-        output / "arm.yaml",
-    )
-    if done.exists():
-        if yaml.read_text() != text:
-            raise SystemExit(
-                f"{output}: made with other settings; choose another "
-                "--output_folder"
-            )
-    else:
-        shutil.rmtree(output, ignore_errors=True)
-        output.mkdir(parents=True)
-        yaml.write_text(text)
-        with open(output / "out.txt", "w") as out:
-            code = subprocess.run(
-                [sys.executable, HERE / "train_arm.py", output, yaml],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env=dict(os.environ, OMP_NUM_THREADS="1"),
-            ).returncode
-        if code:
-            raise SystemExit(f"{output / 'out.txt'}: {name} failed")
-    result = json.loads(done.read_text())
+    changed = overrides(arm, corpus, attacks, seed, budget, copies_folder)
+    result = recorded_run(output, YAMLS[arm.levels], changed, threads=1)
     result["passes"] *= arm.batch / BATCH
-    return {**result, **error_rates(output / "eval_scores.txt")}
-
-
-def error_rates(path):
-    """EER in percent: of unseen and known attacks, and of each."""
-    scores = read_cm_scores(path)
-    bonafide = scores.score[scores.label == "bonafide"]
-    spoof = scores[scores.label == "spoof"]
-    known = spoof.attack.isin(KNOWN)
-    sets = {"unseen": spoof.score[~known], "known": spoof.score[known]}
-    sets |= {str(attack): of.score for attack, of in spoof.groupby("attack")}
-    return {
-        name: 100 * eer(bonafide, of)[0] for name, of in sets.items() if len(of)
-    }
+    return result
 
 
 def run_all(plan, jobs, *options):

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""One run of ``run.py``: the recipe's train.py, its backward passes counted.
+"""A recorded run: the recipe's train.py, measured.
 
-> python train_arm.py OUTPUT arm.yaml
+> python train_one.py OUTPUT YAML
 """
 
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from speechbrain_bilevel.utils.files import write_atomically
 
-RECIPE = Path(__file__).resolve().parents[2] / "recipes/ASVspoof2019/LA"
+RECIPE = Path(__file__).resolve().parents[1] / "recipes/ASVspoof2019/LA"
 sys.path.insert(0, str(RECIPE))
 
 
@@ -38,15 +39,25 @@ def main():
     torch.autograd._engine_run_backward = passes
     steps = Count()
     register_optimizer_step_post_hook(steps)
+    fit, result = train.SpoofBrain.fit, {}
+
+    def noted(brain, *args, **kwargs):
+        network = brain.hparams.network
+        result["parameters"] = sum(p.numel() for p in network.parameters())
+        start = time.process_time()
+        fit(brain, *args, **kwargs)
+        # Of all cores, whatever else they did.
+        result["training_seconds"] = time.process_time() - start
+
+    train.SpoofBrain.fit = noted
     words = ["--output_folder", output, "--device", "cpu", "--noprogressbar"]
     sys.argv = ["train.py", yaml, *words]
     start = time.perf_counter()
     train.main()
-    result = {
-        "passes": passes.calls,
-        "steps": steps.calls,
-        "seconds": time.perf_counter() - start,
-    }
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    result["memory"] = 1024 * usage.ru_maxrss
+    result["seconds"] = time.perf_counter() - start
+    result |= {"passes": passes.calls, "steps": steps.calls}
     write_atomically(Path(output), {"run.json": json.dumps(result)})
 
 
