@@ -39,14 +39,14 @@ def train(task, seed, hypergradient, trials=TRAIN):
         "batch_sampler": sampling.PairedBatchSampler(folds, *sizes, seed),
         "collate_fn": PairedBatch(sizes[0]),
     }
-    brain.fit(range(1, 41), task.trials, train_loader_kwargs=loader)
+    brain.fit(range(1, 41), task, train_loader_kwargs=loader)
     return brain.hparams.accuracies, brain.modules.weights
 
 
 def run(seed):
     task = NoisyKeywords(seed)
     plain, _ = train(task, seed, None)
-    with_clean, _ = train(task, seed, None, trials=range(len(task.trials)))
+    with_clean, _ = train(task, seed, None, trials=range(len(task)))
     learned, weights = train(task, seed, OneStepUnrolled())
     wrong = weights(torch.tensor(TRAIN)) < 0.5
     ends = [accuracies[-1][1] for accuracies in (plain, with_clean, learned)]

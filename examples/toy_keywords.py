@@ -27,8 +27,8 @@ def draw_keywords(count):
     return nn.functional.layer_norm(mels, mels.shape[1:]), words
 
 
-class NoisyKeywords:
-    """800 trials with every second label wrong, 80 with right ones, 1000 to
+class NoisyKeywords(torch.utils.data.Dataset):
+    """800 trials with every second label wrong, 80 with right ones; and 1000 to
     test with."""
 
     def __init__(self, seed):
@@ -39,10 +39,13 @@ class NoisyKeywords:
         self.wrong = torch.rand(len(TRAIN)) < 0.5
         shift = torch.randint(1, KEYWORDS, (len(TRAIN),))
         words[: len(TRAIN)] += self.wrong * shift
-        self.trials = [
-            {"trial": i, "mels": mels[i], "word": int(words[i] % KEYWORDS)}
-            for i in range(len(words))
-        ]
+        self.mels, self.words = mels, words % KEYWORDS
+
+    def __len__(self):
+        return len(self.words)
+
+    def __getitem__(self, i):
+        return {"trial": i, "mels": self.mels[i], "word": int(self.words[i])}
 
 
 def network():

@@ -9,6 +9,7 @@ exit code is 1 if anything failed. About an hour; --quick takes a minute.
 """
 
 import argparse
+import gc
 import itertools
 import os
 import shutil
@@ -26,6 +27,7 @@ sys.path[:0] = [str(HERE), str(RECIPE)]
 import matplotlib.pyplot  # noqa: F401
 import numpy as np
 import torch
+import torch._dynamo
 import train
 from bad_inputs import bad_inputs
 from speechbrain.utils.seed import seed_everything
@@ -219,6 +221,8 @@ def main():
     work, table = args.work.resolve(), Table()
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+    # Else each process that is forked would copy what it collects.
+    gc.freeze()
     paths = make_inputs(work)
     inputs = digest(paths["corpus"]), digest(paths["detector"])
     only = args.only and args.only.split(",")

@@ -36,6 +36,26 @@ found = [load(name).classify_file(audio)[0].tolist() for load in doors]
 print(json.dumps(found))
 """
 
+# Run the command of each line, and print its exit code, output and errors.
+SEVERAL = """
+import contextlib, io, json, sys
+from speechbrain_bilevel import cli
+
+for line in sys.stdin:
+    out, err = (io.TextIOWrapper(io.BytesIO()) for _ in range(2))
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = cli.main(json.loads(line)) or 0
+        except SystemExit as end:
+            code = end.code
+    texts = []
+    for file in out, err:
+        file.flush()
+        texts.append(file.buffer.getvalue().decode())
+    print(json.dumps([code, *texts]), flush=True)
+"""
+
 # Run a Space's app.py as the hub does, and print its page's configuration. It
 # has to find the package beside it, and to need no torch.
 SERVE = """
@@ -84,6 +104,29 @@ def shell(hub, tmp_path):
     return shell
 
 
+@pytest.fixture
+def several(hub, tmp_path):
+    """Run commands that use the hub, all in one process: it starts slowly."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SEVERAL],
+        env=hub.environment(tmp_path / "home"),
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def run(*words):
+            print(json.dumps([str(word) for word in words]), file=process.stdin)
+            process.stdin.flush()
+            code, output, errors = json.loads(process.stdout.readline())
+            assert code == 0, errors
+            return output
+
+        yield run
+        process.stdin.close()
+
+
 def test_there_and_back(hub, shell, tmp_path):
     folder, audio = tmp_path / "tiny", tmp_path / "a.wav"
     export(folder, tiny_network(), calibration={"weight": 2.0, "bias": 0.5})
@@ -108,22 +151,22 @@ def test_there_and_back(hub, shell, tmp_path):
     assert shell(COMMAND, "classify", "--source", NAME, audio) == line
 
 
-def test_onnx_and_a_space(hub, shell, tmp_path):
+def test_onnx_and_a_space(hub, several, tmp_path):
     """A folder with network.onnx goes there and back, and serves a page."""
     folder, audio = tmp_path / "detector", tmp_path / "a.wav"
     export_onnx(folder, "MelCNN", space=True)
     wav = np.random.default_rng(0).uniform(-0.5, 0.5, 4000)
     soundfile.write(audio, wav, 16000, subtype="FLOAT")
-    shell(COMMAND, "push", folder, NAME)
+    several("push", folder, NAME)
     assert set(hub.files) == {*FILES, ONNX}
     assert hub.files[ONNX] == (folder / ONNX).read_bytes()
     engine = "--engine", "onnxruntime"
-    here = shell(COMMAND, "classify", "--source", folder, audio, *engine)
-    there = shell(COMMAND, "classify", "--source", NAME, audio, *engine)
+    here = several("classify", "--source", folder, audio, *engine)
+    there = several("classify", "--source", NAME, audio, *engine)
     assert here == there
 
     hub.files.clear()
-    shell(COMMAND, "push", folder, NAME, "--space")
+    several("push", folder, NAME, "--space")
     assert {"README.md", "app.py", "requirements.txt", ONNX} < set(hub.files)
     assert "model.safetensors" not in hub.files
     assert b"sdk: gradio\n" in hub.files["README.md"]
@@ -144,7 +187,7 @@ def test_onnx_and_a_space(hub, shell, tmp_path):
     assert "Bona fide or spoof?" in done.stdout
 
 
-def test_a_data_set_is_read_on_the_hub(hub, shell, tmp_path):
+def test_a_data_set_is_read_on_the_hub(hub, shell, several, tmp_path):
     rows = [row(n, n % 2, utterance_id=f"u{n}") for n in range(40)]
     file = write(tmp_path / "test-0.parquet", rows, None, row_group_size=10)
     (tmp_path / "README.md").write_text(CARD.format("a", "bonafide", "spoof"))
@@ -153,8 +196,8 @@ def test_a_data_set_is_read_on_the_hub(hub, shell, tmp_path):
     detector = export(tmp_path / "tiny", tiny_network())
     source, place = ("--source", detector), "hf://datasets/someone/set"
 
-    shell(COMMAND, "score", file, "here.txt", *source)
-    shell(COMMAND, "score", place, "there.txt", *source)
+    several("score", file, "here.txt", *source)
+    several("score", place, "there.txt", *source)
     expected = (tmp_path / "here.txt").read_text()
     assert len(expected.splitlines()) == 40
     assert (tmp_path / "there.txt").read_text() == expected
@@ -162,11 +205,11 @@ def test_a_data_set_is_read_on_the_hub(hub, shell, tmp_path):
     assert hub.sent < 1.1 * file.stat().st_size
     assert not list((tmp_path / "home").rglob("*.parquet"))
 
-    shell(COMMAND, "prepare", f"{place}@main/data", "there.csv")
+    several("prepare", f"{place}@main/data", "there.csv")
     listed = (tmp_path / "there.csv").read_text().splitlines()[40]
     assert listed.split(",")[2] == f"{place}@main/data/test-0.parquet#39"
     workers = "--num-workers", 2
-    shell(COMMAND, "score", "there.csv", "listed.txt", *source, *workers)
+    several("score", "there.csv", "listed.txt", *source, *workers)
     assert (tmp_path / "listed.txt").read_text() == expected
 
     hub.files["data/test-0.parquet"] = file.read_bytes()[:-9]
