@@ -138,6 +138,8 @@ def test_a_finished_run_is_left_alone(bilevel, corpus):
         "train_cqcc_gmm",
         "train_lfcc_lcnn",
         "train_lfcc_lcnn_bilevel",
+        "train_rawnet2",
+        "train_rawgat_st_bilevel",
     ],
 )
 def test_every_other_yaml_runs(yaml, corpus, tmp_path):
