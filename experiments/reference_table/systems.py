@@ -7,6 +7,7 @@ from speechbrain_bilevel.lobes.aasist import AASIST_L
 
 _WARMUP = "!name:speechbrain_bilevel.nnet.schedulers.warmup_cosine"
 _LI = "https://github.com/menglu-lml/ASV_Deepfake_with_bilevel"
+_WANG = "https://arxiv.org/abs/2103.11326"
 _AASIST = "https://arxiv.org/abs/2110.01200"
 # All of a clip of MiniLA. The log-mel CNN and the small V2 hear 2 s.
 _WHOLE = {"num_samples": "48000"}
@@ -43,11 +44,20 @@ SYSTEMS = {
     "lfcc_gmm": System(
         "B02, LFCC-GMM", "train_lfcc_gmm", "8.09 / 0.2605", _LI, _WHOLE
     ),
-    "lfcc_lcnn": System("LFCC-LCNN", "train_lfcc_lcnn", overrides=_WHOLE),
+    # Of six rounds each.
+    "lfcc_lcnn": System(
+        "LFCC-LCNN",
+        "train_lfcc_lcnn",
+        "2.31 to 3.11 / 0.056 to 0.075",
+        _WANG,
+        _WHOLE,
+    ),
     "lfcc_lcnn_lstm": System(
         "LFCC-LCNN, LSTM",
         "train_lfcc_lcnn",
-        overrides={**_WHOLE, "network": "{lstm: True}"},
+        "1.92 to 3.10 / 0.052 to 0.075",
+        _WANG,
+        {**_WHOLE, "network": "{lstm: True}"},
     ),
     "rawnet2": System(
         "RawNet2", "train_rawnet2", "4.66 / 0.1294", _AASIST, _WHOLE

@@ -7,6 +7,7 @@ accumulates the tasks that two see.
 """
 
 import sys
+from pathlib import Path
 
 import speechbrain as sb
 import torch
@@ -23,6 +24,7 @@ from strategies import (
 
 from speechbrain_bilevel.hypergradients.partition import plain_name
 from speechbrain_bilevel.utils.distributed import (
+    average_gradients,
     closing_process_group,
     rank,
     world_size,
@@ -101,9 +103,27 @@ def results():
     }
 
 
+def check_missing_gradients():
+    """A gradient that only some processes have counts as zero on the others."""
+    shared, unused = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    if rank() == 0:
+        shared.grad = torch.ones(2)
+    average_gradients([shared, unused])
+    assert unused.grad is None
+    assert shared.grad.tolist() == [1 / world_size()] * 2
+
+
+def threads():
+    """The names of this process's threads; none where Linux does not say."""
+    tasks = Path("/proc/self/task").glob("*/comm")
+    return [path.read_text().strip() for path in tasks]
+
+
 if __name__ == "__main__":
     with closing_process_group():
         sb.utils.distributed.ddp_init_group(
             {"distributed_backend": "gloo", "device": "cpu"}
         )
+        check_missing_gradients()
         torch.save(results(), f"{sys.argv[1]}.{rank()}")
+    assert "pt_gloo_runloop" not in threads()

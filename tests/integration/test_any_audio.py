@@ -1,4 +1,4 @@
-"""Whatever stands under the name of an audio file, by the installed command."""
+"""Whatever stands under the name of an audio file, by the command."""
 
 import os
 import re
@@ -12,7 +12,6 @@ import soundfile
 from tiny_detector import export, tiny_network
 
 TESTS = Path(__file__).parents[1]
-COMMAND = Path(sys.executable).with_name("speechbrain-bilevel")
 # Scores two files, in both ways, and prints after each the peak of memory so
 # far, in MiB.
 MEASURED = """
@@ -81,18 +80,18 @@ GOOD = {
 
 
 @pytest.mark.parametrize("options", [(), ("--segments",)])
-def test_each_gets_a_verdict_or_a_reason(folder, tmp_path, options):
+def test_each_gets_a_verdict_or_a_reason(
+    run, folder, tmp_path, monkeypatch, options
+):
     for name, (make, _) in BAD.items():
         make(tmp_path / name)
     for name, make in GOOD.items():
         make(tmp_path / name)
     names = [*BAD, *GOOD]
-    command = [COMMAND, "classify", "--source", folder, *options, *names]
-    result = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True
-    )
-    assert result.returncode == 2
-    errors = result.stderr.splitlines()
+    monkeypatch.chdir(tmp_path)
+    code, output, errors = run("classify", "--source", folder, *options, *names)
+    assert code == 2
+    errors = errors.splitlines()
     for error, (name, (_, message)) in zip(errors, BAD.items()):
         assert error.startswith(f"error: {name}: ") and message in error
     note, summary, _ = errors[len(BAD) :]
@@ -100,7 +99,7 @@ def test_each_gets_a_verdict_or_a_reason(folder, tmp_path, options):
     assert summary == f"{len(BAD)} of {len(names)} files have no verdict"
     assert [
         line.rsplit("  ", 1)[1]
-        for line in result.stdout.splitlines()
+        for line in output.splitlines()
         if not line.startswith(" ")
     ] == list(GOOD)
 

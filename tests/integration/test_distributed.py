@@ -6,12 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from recipe_runs import command, final_weights
 
 from speechbrain_bilevel.dataio.protocols import read_asvspoof2019_protocol
 from speechbrain_bilevel.evaluation.score_files import read_cm_scores
-from speechbrain_bilevel.hypergradients.partition import plain_name
 
 TESTS = Path(__file__).resolve().parent.parent
 
@@ -31,20 +29,6 @@ def launch(words):
         words, capture_output=True, text=True, timeout=300, env=environment
     )
     assert result.returncode == 0, result.stderr[-5000:]
-
-
-def test_two_processes_make_the_steps_of_one(tmp_path):
-    for processes in (1, 2):
-        script = TESTS / "integration" / "ddp_steps.py"
-        output = tmp_path / f"weights{processes}"
-        launch([*torchrun(processes), str(script), str(output)])
-    one = torch.load(tmp_path / "weights1.0")
-    for rank in (0, 1):
-        two = torch.load(tmp_path / f"weights2.{rank}")
-        assert len(two) == len(one) == 4
-        for name, tensor in two.items():
-            expected = one.get(name, one.get(plain_name(name)))
-            assert (tensor - expected).abs().max() < 1e-12, name
 
 
 @pytest.mark.parametrize("yaml", ["train_v2_small_bilevel", "train_v2_small"])

@@ -127,7 +127,7 @@ def several(hub, tmp_path):
         process.stdin.close()
 
 
-def test_there_and_back(hub, shell, tmp_path):
+def test_there_and_back(hub, shell, several, tmp_path):
     folder, audio = tmp_path / "tiny", tmp_path / "a.wav"
     export(folder, tiny_network(), calibration={"weight": 2.0, "bias": 0.5})
     (folder / "__pycache__").mkdir()
@@ -135,7 +135,7 @@ def test_there_and_back(hub, shell, tmp_path):
     wav = np.random.default_rng(0).uniform(-0.5, 0.5, 4000)
     soundfile.write(audio, wav, 16000, subtype="FLOAT")
 
-    url = shell(COMMAND, "push", folder, NAME)
+    url = several("push", folder, NAME)
     assert url.strip() == f"{hub.endpoint}/{NAME}"
     assert set(hub.files) == set(FILES)
     for name in set(FILES) - {"README.md"}:
@@ -148,7 +148,7 @@ def test_there_and_back(hub, shell, tmp_path):
     for found in json.loads(loaded.splitlines()[-1]):
         np.testing.assert_allclose(found, expected[0], atol=1e-6)
     line = f"{expected[3][0]:8} {expected[1].item():+10.4f}    0.1 s  {audio}\n"
-    assert shell(COMMAND, "classify", "--source", NAME, audio) == line
+    assert several("classify", "--source", NAME, audio) == line
 
 
 def test_onnx_and_a_space(hub, several, tmp_path):

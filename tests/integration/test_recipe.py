@@ -1,6 +1,7 @@
 """The recipe really trains, scores, reports and exports."""
 
 import re
+import runpy
 import subprocess
 import sys
 
@@ -9,10 +10,10 @@ import torch
 import train
 from recipe_runs import (
     RECIPE,
+    arguments,
     final_weights,
     last_epoch_state,
     run,
-    run_apart,
 )
 
 from speechbrain_bilevel.dataio import BONAFIDE
@@ -267,11 +268,15 @@ def test_a_checkpoint_of_other_sizes_is_refused(bilevel, corpus):
         run("train_v2_small_bilevel", corpus, bilevel, num_samples=5000)
 
 
-def test_bad_input_ends_with_exit_code_2(corpus, tmp_path):
-    result = run_apart("train_v2_small", tmp_path, tmp_path / "output")
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    assert "ASVspoof2019_LA_cm_protocols" in result.stderr
+def test_bad_input_ends_with_exit_code_2(corpus, tmp_path, monkeypatch, capsys):
+    words = arguments("train_v2_small", tmp_path, tmp_path / "output")
+    monkeypatch.setattr("sys.argv", ["train.py", *words])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(train.__file__, run_name="__main__")
+    assert end.value.code == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    assert "ASVspoof2019_LA_cm_protocols" in errors
     assert not (tmp_path / "output" / "eval_scores.txt").exists()
 
 

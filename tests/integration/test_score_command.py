@@ -135,20 +135,6 @@ def launch(launcher, arguments):
     return result.returncode, result.stderr
 
 
-def test_two_processes_write_the_bytes_of_one(folder, tmp_path, score):
-    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
-    code, err, read = score(folder, one)
-    assert code == 0 and len(read) == TRIALS
-    assert f"{TRIALS}/{TRIALS}" in err
-    arguments = words(folder, two, "--num-workers", "1")
-    code, err = launch(TWO_PROCESSES, arguments)
-    assert code == 0, err[-5000:]
-    assert two.read_bytes() == one.read_bytes()
-    assert sorted(os.listdir(tmp_path)) == [
-        *("one.txt", "one.txt.json", "two.txt", "two.txt.json")
-    ]
-
-
 def test_scores_are_those_of_classify_file(folder, tmp_path, score):
     assert score(folder, tmp_path / "scores.txt")[0] == 0
     scores = read_cm_scores(tmp_path / "scores.txt")
@@ -333,6 +319,9 @@ def test_two_processes_write_the_bytes_of_one_in_full_length(
     code, err = launch(TWO_PROCESSES, arguments)
     assert code == 0, err[-5000:]
     assert two.read_bytes() == one.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == [
+        *("one.txt", "one.txt.json", "two.txt", "two.txt.json")
+    ]
 
 
 def test_a_broken_run_in_full_length_is_resumed(
