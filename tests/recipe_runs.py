@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
@@ -68,13 +67,6 @@ def command(yaml, corpus, output, *flags, launcher=(), **overrides):
     """The command of a run in a process of its own."""
     words = arguments(yaml, corpus, output, *flags, **overrides)
     return [*(launcher or [sys.executable]), str(RECIPE / "train.py"), *words]
-
-
-def run_apart(*args, **kwargs):
-    """A run in a process of its own, to its end."""
-    return subprocess.run(
-        command(*args, **kwargs), capture_output=True, text=True, timeout=300
-    )
 
 
 def last_epoch_state(output, name):
