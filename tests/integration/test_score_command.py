@@ -136,7 +136,9 @@ def launch(launcher, arguments):
 
 
 def test_scores_are_those_of_classify_file(folder, tmp_path, score):
-    assert score(folder, tmp_path / "scores.txt")[0] == 0
+    code, err, read = score(folder, tmp_path / "scores.txt")
+    assert code == 0 and len(read) == TRIALS
+    assert f"{TRIALS}/{TRIALS}" in err
     scores = read_cm_scores(tmp_path / "scores.txt")
     detector = SpoofDetector.from_hparams(folder / "pretrained")
     alone = [
@@ -167,11 +169,12 @@ def test_a_killed_run_is_resumed(folder, tmp_path, score):
     assert score(folder, scores)[2] == []
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_two_processes_resume_an_engine_s_run(
-    folder, tmp_path, score, interrupted
+    folder, tmp_path, score, interrupted, engine
 ):
     scores, whole = tmp_path / "a.txt", tmp_path / "whole.txt"
-    more, source = ("--engine", "onnxruntime"), {"source": "onnx"}
+    more, source = ("--engine", engine), {"source": "onnx"}
     assert score(folder, whole, *more, **source)[0] == 0
     interrupted(folder, scores, *more, **source)
     code, err = launch(TWO_PROCESSES, words(folder, scores, *more, **source))
@@ -408,12 +411,13 @@ def test_trials_without_labels(
     )
 
 
-def test_trials_without_labels_are_resumed(
+def test_trials_without_labels_resume_under_torchrun(
     folder, names, tmp_path, score, interrupted
 ):
     assert score(folder, tmp_path / "whole.txt", trials=names)[0] == 0
     assert interrupted(folder, tmp_path / "broken.txt", trials=names) == 12
-    code, err, _ = score(folder, tmp_path / "broken.txt", trials=names)
+    arguments = words(folder, tmp_path / "broken.txt", trials=names)
+    code, err = launch(TWO_PROCESSES, arguments)
     assert code == 0 and "12 kept" in err
     whole = (tmp_path / "whole.txt").read_text()
     assert (tmp_path / "broken.txt").read_text() == whole

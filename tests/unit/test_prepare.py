@@ -379,7 +379,9 @@ def test_script(corpus, saved, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(script), run_name="__main__")
     assert end.value.code == 2
-    assert capsys.readouterr().err.count("error: data_folder") == 1
+    errors = capsys.readouterr().err
+    assert errors.count("error: data_folder") == 1
+    assert "Traceback" not in errors
 
 
 def test_mini_corpus(shared, saved):
