@@ -67,8 +67,8 @@ def _bilevel(description, strategy, passes, chosen_from=True, **overrides):
         without = "plain_one_class"
     elif RAWBOOST.items() <= overrides.items():
         without = "plain_rawboost"
-    elif "copy_synthesis" in overrides:
-        without = "plain_copies"
+    elif copies := overrides.get("copy_synthesis", "").strip("[]"):
+        without = "plain_copies" if copies == ALL else f"plain_copies_{copies}"
     return Arm(
         description,
         passes,
@@ -166,6 +166,12 @@ ARMS = {
         "Alternating",
         2,
         **_copies(ALL),
+    ),
+    "alternating_copies_griffin_lim_mel": _bilevel(
+        "mel encoder up, Alternating, a copy of each by griffin_lim_mel only",
+        "Alternating",
+        2,
+        **_copies("griffin_lim_mel"),
     ),
     "alternating_norms": _bilevel(
         "normalization up, Alternating", "Alternating", 2, upper=f"[{_NORMS}]"

@@ -37,6 +37,7 @@ from speechbrain_bilevel.metrics.calibration import learn_fusion
 from speechbrain_bilevel.metrics.detection_score import detection_score
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
+from speechbrain_bilevel.nnet.precision import without_tf32
 from speechbrain_bilevel.utils.errors import InputError, listed
 
 #: What of a network can be trained: all behind its front end; its normalization
@@ -501,6 +502,7 @@ class Learner:
         _refuse_faults(faults, len(paths))
 
     @torch.no_grad()
+    @without_tf32()
     def extract(self):
         """Compute the features of some crops, for the method "back_end"."""
         random, found, count = np.random.default_rng(self.seed), [], _CROPS
@@ -514,6 +516,7 @@ class Learner:
         self.features = torch.stack(found)
 
     @torch.no_grad()
+    @without_tf32()
     def scores(self, network, which):
         """Return scores of clips as the detector hears them, an array."""
         found = []

@@ -19,6 +19,7 @@ from speechbrain_bilevel.inference.hub import fetch_files
 from speechbrain_bilevel.inference.pretrained import load, load_weights
 from speechbrain_bilevel.inference.recordings import Decision, RecordingScorer
 from speechbrain_bilevel.metrics.detection_score import SCORES
+from speechbrain_bilevel.nnet.precision import without_tf32
 from speechbrain_bilevel.utils.errors import InputError
 
 
@@ -346,7 +347,7 @@ class SpoofDetector(RecordingScorer, EncoderClassifier):
             "spoof" or "bonafide" for each.
         """
         wavs = self._fit(wavs, wav_lens, num_samples)
-        with self.inference_ctx:
+        with self.inference_ctx, without_tf32():
             logits = self.mods.network(wavs)
         log_posteriors, score = decide(self.decision, logits)
         index = (score > self.decision.threshold).long()
@@ -359,7 +360,7 @@ class SpoofDetector(RecordingScorer, EncoderClassifier):
         See ``classify_batch``; ``normalize`` has no effect.
         """
         wavs = self._fit(wavs, wav_lens)
-        with self.inference_ctx:
+        with self.inference_ctx, without_tf32():
             return self.mods.network.embed(wavs)
 
     def _fit(self, wavs, wav_lens=None, num_samples=None):

@@ -244,6 +244,7 @@ def threads():
 def _run_torch(network, device, precision):
     import torch
 
+    from speechbrain_bilevel.nnet.precision import without_tf32
     from speechbrain_bilevel.utils.distributed import local_device
 
     device = local_device(device)
@@ -255,7 +256,7 @@ def _run_torch(network, device, precision):
 
     def run(wavs):
         half = torch.autocast(kind, dtype, enabled=dtype is not None)
-        with torch.inference_mode(), half:
+        with torch.inference_mode(), half, without_tf32():
             # A copy, in memory as aligned as torch's own: else the last bits
             # would depend on where the array lies.
             logits = network(torch.tensor(wavs, device=device))

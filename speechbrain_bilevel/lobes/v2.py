@@ -14,8 +14,8 @@ from speechbrain.nnet.CNN import SincConv
 from speechbrain_bilevel.dataio import SAMPLE_RATE
 from speechbrain_bilevel.lobes import check_samples, with_sizes
 from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
+from speechbrain_bilevel.nnet.precision import full_precision
 from speechbrain_bilevel.nnet.sinc import (
-    full_precision,
     in_parts,
     sinc_patches,
 )

@@ -5,7 +5,7 @@ import math
 import torch
 
 from speechbrain_bilevel.nnet.cepstra import precise
-from speechbrain_bilevel.nnet.sinc import full_precision
+from speechbrain_bilevel.nnet.precision import full_precision
 from speechbrain_bilevel.utils.distributed import world_size
 
 # Of a component, so that its logarithm is finite.

@@ -4,8 +4,6 @@ Sources of the designs: https://arxiv.org/abs/2110.01200 and
 https://github.com/menglu-lml/ASV_Deepfake_with_bilevel
 """
 
-import contextlib
-
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import (
@@ -26,23 +24,13 @@ from speechbrain_bilevel.nnet.normalization import (
     normalize_backward,
     normalize_twice,
 )
+from speechbrain_bilevel.nnet.precision import full_precision
 
 #: Slope of V2's leaky ReLUs.
 SLOPE = 0.2
 
 # Pooled frames to filter at once: for 120 filters they take 1 MB.
 _STRETCH = 2048
-
-
-def full_precision(tensor):
-    """Switch autocast off on a tensor's device; the meta device has none.
-
-    In half precision the phase of a high sinc filter is off by a radian, and
-    the range of a power spectrogram is too large.
-    """
-    if tensor.is_meta:
-        return contextlib.nullcontext()
-    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def in_parts(module, x):

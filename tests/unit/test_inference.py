@@ -11,7 +11,9 @@ from tiny_detector import SAMPLES, export, tiny_network
 
 from speechbrain_bilevel.inference.config import FILES
 from speechbrain_bilevel.inference.detector import SpoofDetector
+from speechbrain_bilevel.inference.engines import open_detector
 from speechbrain_bilevel.lobes.mel_cnn import MelCNN
+from speechbrain_bilevel.lobes.v2 import V2
 from speechbrain_bilevel.utils.errors import InputError
 
 
@@ -166,6 +168,34 @@ def test_bfloat16_scores_almost_the_same(folder, detector):
     score = detector.classify_batch(wavs)[1]
     error = (half.classify_batch(wavs)[1] - score).abs()
     assert 0 < error.max() < 0.05
+
+
+def test_a_gpu_would_score_without_tf32(folder, monkeypatch):
+    """Which SpeechBrain switches on; outside, it stays as it was."""
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    places, seen = (cuda.matmul, cudnn.conv, cudnn.rnn), []
+
+    def precisions():
+        return [place.fp32_precision for place in places]
+
+    features = V2.extract_features
+
+    def noted(network, wavs):
+        seen.append(precisions())
+        return features(network, wavs)
+
+    detector, light = SpoofDetector.from_hparams(folder), open_detector(folder)
+    monkeypatch.setattr(V2, "extract_features", noted)
+    path = write(folder / "a.wav", SAMPLES)
+    for use in (
+        lambda: detector.classify_file(path),
+        lambda: detector.encode_batch(torch.randn(2, SAMPLES)),
+        lambda: light.score_file(path),
+    ):
+        seen.clear()
+        use()
+        assert seen == [["ieee"] * 3]
+        assert precisions() == ["tf32"] * 3
 
 
 def test_export_replaces_a_folder_whole(folder):
