@@ -12,12 +12,11 @@ machine's speed meets both. Progress goes to stderr.
 import argparse
 import importlib.util
 import json
-import time
 from operator import attrgetter
 
 import libraries
 import torch
-from measure import KEEP, apart, peak_memory, quartiles, table
+from measure import KEEP, apart, peak_memory, quartiles, table, timed
 from problems import PROBLEMS, REFERENCES, UNROLLED, QuadraticProblem, flat
 from tqdm import tqdm
 
@@ -110,7 +109,7 @@ def measure(name, problem, rounds, device):
     ordinary, _ = libraries.plain(PROBLEMS[problem](device))
     repeats = PROBLEMS[problem].repeats
     times = [
-        seconds(step, repeats, device) / seconds(ordinary, repeats, device)
+        seconds(step, repeats) / seconds(ordinary, repeats)
         for _ in range(rounds + 1)
     ]
     found = {"times": times[1:], "error": None}
@@ -125,14 +124,9 @@ def measure(name, problem, rounds, device):
     return found
 
 
-def seconds(step, repeats, device):
+def seconds(step, repeats):
     """The time that some steps take."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        step()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return timed(lambda: [step() for _ in range(repeats)])
 
 
 def step_memory(problem, make):
@@ -147,12 +141,7 @@ def step_memory(problem, make):
         for _ in range(2):
             step()
 
-    if not next(problem.network.parameters()).is_cuda:
-        return peak_memory(steps)
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    steps()
-    return torch.cuda.max_memory_allocated() - before
+    return peak_memory(steps)
 
 
 def upper_gradient(problem, make):

@@ -30,7 +30,6 @@ ROWS = {
     "norm": "the norm by plain operations",
     "dropout": "torch's dropout",
 }
-ROUNDS = 3
 
 
 def patches_by_checkpoints(wavs, filters, norm, patches, pool_size):
@@ -58,13 +57,13 @@ def replace(part):
         )
 
 
-def measure(part, batch_size):
+def measure(part, batch_size, device, rounds):
     """Print the figures of a row as JSON."""
     replace(part)
     torch.manual_seed(0)
-    network = v2.V2()
-    wavs = 0.05 * torch.randn(batch_size, network.num_samples)
-    labels = torch.arange(batch_size) % 2
+    network = v2.V2().to(device)
+    wavs = 0.05 * torch.randn(batch_size, network.num_samples, device=device)
+    labels = torch.arange(batch_size, device=device) % 2
     parameters = list(network.parameters())
 
     @torch.no_grad()
@@ -76,6 +75,8 @@ def measure(part, batch_size):
         loss = cross_entropy(network(wavs), labels)
         return torch.autograd.grad(loss, parameters, create_graph=create_graph)
 
+    # cuDNN's GRU cannot be differentiated twice.
+    @torch.backends.cudnn.flags(enabled=False)
     def twice():
         norm = sum(g.square().sum() for g in gradients(create_graph=True))
         torch.autograd.grad(norm, parameters)
@@ -83,7 +84,7 @@ def measure(part, batch_size):
     found = []
     for function in (forward, gradients, twice):
         function()
-        seconds = [timed(function) for _ in range(ROUNDS)]
+        seconds = [timed(function) for _ in range(rounds)]
         found.append([statistics.median(seconds), peak_memory(function)])
     print(json.dumps(found))
 
@@ -92,14 +93,19 @@ def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--part", choices=ROWS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    settings = arguments.batch_size, arguments.device, arguments.rounds
     if arguments.part:
-        measure(arguments.part, arguments.batch_size)
+        measure(arguments.part, *settings)
         return
     rows = []
     for part, name in ROWS.items():
-        options = "--part", part, "--batch-size", arguments.batch_size
+        options = ["--part", part]
+        for key, value in zip(("batch-size", "device", "rounds"), settings):
+            options += [f"--{key}", value]
         (forward, _), once, twice = apart(Path(__file__), *options, **KEEP)
         row = [
             name,

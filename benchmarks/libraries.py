@@ -30,7 +30,7 @@ class LevelsBrain(BilevelMixin, PlainBrain):
     """The same, in two levels."""
 
 
-def started(cls, problem, compile=False, **hparams):
+def started(cls, problem, compile=False, precision="fp32", **hparams):
     """A Brain as it is when its first batch comes."""
     device = next(problem.network.parameters()).device
     brain = cls(
@@ -42,6 +42,7 @@ def started(cls, problem, compile=False, **hparams):
             "max_grad_norm": 1e9,
             "noprogressbar": True,
             "compile": compile,
+            "precision": precision,
         },
     )
     brain.on_fit_start()
@@ -63,9 +64,9 @@ def plain(problem):
     return step, None
 
 
-def ours(name, lower_steps=1, compile=False, **settings):
+def ours(name, lower_steps=1, compile=False, precision="fp32", **settings):
     """A strategy of this package by name and settings; a callable is called
-    with the problem. ``compile`` is SpeechBrain's ``--compile``."""
+    with the problem. ``compile`` and ``precision`` are SpeechBrain's."""
 
     def make(problem):
         strategy = getattr(hypergradients, name)(**of(problem, settings))
@@ -73,6 +74,7 @@ def ours(name, lower_steps=1, compile=False, **settings):
             LevelsBrain,
             problem,
             compile,
+            precision,
             hypergradient=strategy,
             upper=[problem.upper_name],
             upper_opt_class=problem.upper_opt_class,
@@ -83,6 +85,7 @@ def ours(name, lower_steps=1, compile=False, **settings):
             brain.step += 1
             brain.fit_batch(problem.batch)
 
+        step.brain = brain
         return step, brain.optimizers_dict.get("upper")
 
     return make

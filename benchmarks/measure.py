@@ -26,10 +26,18 @@ KEEP = {
 
 
 def timed(function):
-    """Seconds that a call takes."""
+    """Seconds that a call takes, until the GPU has done what it asked for."""
+    synchronize()
     start = time.perf_counter()
     function()
+    synchronize()
     return time.perf_counter() - start
+
+
+def synchronize():
+    """Wait for the GPU, if one is used."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def in_turns(functions, rounds, show=True):
@@ -92,9 +100,14 @@ def apart(file, *arguments, **environment):
 
 
 def peak_memory(function):
-    """The bytes that a call needs at most beside what is there before it; None
-    elsewhere than on Linux."""
+    """The bytes that a call needs at most beside what is there before it, of
+    the GPU if one is used; else None elsewhere than on Linux."""
     release_memory()
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
     with contextlib.suppress(OSError):
         # Let the high-water mark start again.
         Path("/proc/self/clear_refs").write_text("5")
@@ -122,16 +135,17 @@ def resident(key):
     return None
 
 
-def matrix_peak():
+def matrix_peak(device="cpu"):
     """Operations a second of a large matrix product, the machine's bound."""
-    a, b = torch.randn(2, 2048, 2048)
+    size = 2048 if device == "cpu" else 8192
+    a, b = torch.randn(2, size, size, device=device)
     seconds = in_turns({"product": lambda: a @ b}, 9, show=False)["product"]
-    return 2 * 2048**3 / min(seconds)
+    return 2 * size**3 / min(seconds)
 
 
-def bandwidth():
+def bandwidth(device="cpu"):
     """Bytes a second that are read or written when large tensors are added."""
-    a, b, c = torch.ones(3, 2**25)
+    a, b, c = torch.ones(3, 2**25 if device == "cpu" else 2**28, device=device)
     add = {"add": lambda: torch.add(a, b, out=c)}
     seconds = in_turns(add, 9, show=False)["add"]
     return 3 * a.nbytes / min(seconds)

@@ -67,7 +67,7 @@ def write_clips(folder):
         (folder / f"{partition}.csv").write_text("\n".join(lines) + "\n")
 
 
-def training_loader(manifests, data_folder, num_workers):
+def training_loader(manifests, data_folder, num_workers, batch_size=BATCH):
     """What the recipe trains from."""
     import train
 
@@ -76,8 +76,8 @@ def training_loader(manifests, data_folder, num_workers):
         "data_folder": data_folder,
         "num_samples": SAMPLES,
         "train_samples": SAMPLES,
-        "batch_size": BATCH,
-        "upper_batch_size": BATCH,
+        "batch_size": batch_size,
+        "upper_batch_size": batch_size,
         "class_balanced": False,
         "num_workers": num_workers,
         "hypergradient": "any",

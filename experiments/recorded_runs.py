@@ -24,7 +24,7 @@ _HERE = Path(__file__).resolve().parent
 _HPARAMS = _HERE.parent / "hparams"
 
 
-def recorded_run(output, base, overrides, threads=None):
+def recorded_run(output, base, overrides, threads=None, device="cpu"):
     """Make a run of train.py, unless it is there, and return what it gave.
 
     Arguments
@@ -38,6 +38,8 @@ def recorded_run(output, base, overrides, threads=None):
         merged with what stands there, anything else replaces it.
     threads : int, optional
         Of torch; by default as many as there are cores.
+    device : str
+        "cpu" or "cuda".
 
     Returns
     -------
@@ -57,7 +59,7 @@ def recorded_run(output, base, overrides, threads=None):
             environment["OMP_NUM_THREADS"] = str(threads)
         with open(output / "out.txt", "w") as out:
             code = subprocess.run(
-                [sys.executable, _HERE / "train_one.py", output, yaml],
+                [sys.executable, _HERE / "train_one.py", output, yaml, device],
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=environment,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A recorded run: the recipe's train.py, measured.
 
-> python train_one.py OUTPUT YAML
+> python train_one.py OUTPUT YAML DEVICE
 """
 
 import json
@@ -32,7 +32,7 @@ class Count:
 
 def main():
     """Train, score, and write run.json when all is done."""
-    output, yaml = sys.argv[1:]
+    output, yaml, device = sys.argv[1:]
     import train
 
     passes = Count(torch.autograd._engine_run_backward)
@@ -50,7 +50,7 @@ def main():
         result["training_seconds"] = time.process_time() - start
 
     train.SpoofBrain.fit = noted
-    words = ["--output_folder", output, "--device", "cpu", "--noprogressbar"]
+    words = ["--output_folder", output, "--device", device, "--noprogressbar"]
     sys.argv = ["train.py", yaml, *words]
     start = time.perf_counter()
     train.main()

@@ -325,11 +325,13 @@ class BilevelMixin:
             return 0.0
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
         self.record(f"{level}/gradient_norm", norm)
-        if norm.item() > self.max_grad_norm:
+        # A GPU is waited for, once on each level.
+        value = norm.item()
+        if value > self.max_grad_norm:
             torch.nn.utils.clip_grads_with_norm_(
                 parameters, self.max_grad_norm, norm
             )
-        return norm.item()
+        return value
 
     def optimizers_step(self):
         """Make SpeechBrain's step, if all gradients are finite."""

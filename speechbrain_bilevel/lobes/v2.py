@@ -15,10 +15,7 @@ from speechbrain_bilevel.dataio import SAMPLE_RATE
 from speechbrain_bilevel.lobes import check_samples, with_sizes
 from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
 from speechbrain_bilevel.nnet.precision import full_precision
-from speechbrain_bilevel.nnet.sinc import (
-    in_parts,
-    sinc_patches,
-)
+from speechbrain_bilevel.nnet.sinc import in_parts, sinc_patches
 from speechbrain_bilevel.nnet.transformer import (
     SinusoidalPositions,
     TransformerBlock,
@@ -60,11 +57,17 @@ class SincFilters(SincConv):
     def first_half(self):
         """Return the first half of the symmetric filters, including the middle.
 
-        [out_channels, kernel_size // 2 + 1]
+        [out_channels, kernel_size // 2 + 1]. SpeechBrain multiplies cutoffs and
+        times as matrices, which autocast and, on a GPU, TF32 do with three
+        digits: the phase of a high filter would be off, by up to a radian.
         """
-        self.device = self.low_hz_.device
-        middle = self.kernel_size // 2
-        return self._get_sinc_filters()[:, 0, : middle + 1]
+        low = self.min_low_hz + self.low_hz_.abs()
+        high = low + self.min_band_hz + self.band_hz_.abs()
+        high = high.clamp(self.min_low_hz, self.sample_rate / 2)
+        band = 2 * (high - low)
+        left = (high * self.n_).sin() - (low * self.n_).sin()
+        left = left / (self.n_ / 2) * self.window_
+        return torch.cat([left, band], dim=1) / band
 
 
 class SincBranch(torch.nn.Module):

@@ -8,8 +8,8 @@ import torch
 def full_precision(tensor):
     """Switch autocast off on a tensor's device; the meta device has none.
 
-    In half precision the phase of a high sinc filter is off by a radian, and
-    the range of a power spectrogram is too large.
+    In half precision filtered speech is too coarse, and the range of a power
+    spectrogram too large.
     """
     if tensor.is_meta:
         return contextlib.nullcontext()

@@ -139,8 +139,7 @@ def sinc_patches(wavs, sinc, norm, patches, pool_size):
     filters and frames, a hundred times larger than the waveform, is computed in
     pieces that stay in the cache, in the forward and the backward pass.
     """
-    with full_precision(wavs):
-        tensors = sinc.first_half(), norm.gamma, norm.beta
+    tensors = sinc.first_half(), norm.gamma, norm.beta
     tensors += patches.weight, patches.bias
     by_clip = wavs.is_cpu and not wavs.requires_grad
     by_clip = by_clip and not torch.compiler.is_compiling()

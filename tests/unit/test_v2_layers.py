@@ -150,6 +150,21 @@ class Call(torch.nn.Module):
         return sinc_patches(wavs, *self.parts, 3)
 
 
+def test_filters_are_made_of_no_coarse_product():
+    """Which autocast and TF32 would make of a product of matrices."""
+    double = SincFilters(8, 81)
+    double.device = double.low_hz_.device
+    speechbrain_s = double._get_sinc_filters()[:, 0, :41]
+    torch.testing.assert_close(double.first_half(), speechbrain_s)
+    filters = SincFilters(8, 81).float()
+    expected = filters.first_half()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(filters.first_half(), expected)
+        filters.device = filters.low_hz_.device
+        coarse = filters._get_sinc_filters()[:, 0, :41]
+    assert (coarse - expected).abs().max() > 0.01
+
+
 def test_a_tangent_that_comes_from_behind():
     """The backward pass of a function without tangents may get one."""
     wavs, parts = torch.randn(2, 61), layers(61, 3)
