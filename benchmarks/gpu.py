@@ -19,7 +19,6 @@ import argparse
 import concurrent.futures
 import contextlib
 import functools
-import json
 import math
 import os
 import signal
@@ -37,6 +36,7 @@ import kernels
 import libraries
 import reading
 import reference
+import speechbrain
 import torch
 from measure import (
     apart,
@@ -57,11 +57,15 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
+import speechbrain_bilevel
 from speechbrain_bilevel import SpoofDetector
 from speechbrain_bilevel.dataio.audio import fit_length, read_audio
 from speechbrain_bilevel.dataio.batch import LevelBatch
 from speechbrain_bilevel.dataio.prepare import join_paths
-from speechbrain_bilevel.dataio.protocols import read_protocol
+from speechbrain_bilevel.dataio.protocols import (
+    read_asvspoof2019_protocol,
+    read_protocol,
+)
 from speechbrain_bilevel.lobes.v2 import V2
 from speechbrain_bilevel.nnet.precision import without_tf32
 
@@ -72,29 +76,29 @@ FAILED = []
 
 
 # ---------------------------------------------------------------------- helpers
-class Rows:
-    """A table in Markdown, printed row by row."""
+def begin(*heads):
+    """Print the head of a table in Markdown."""
+    table(heads, [])
+    sys.stdout.flush()
 
-    def __init__(self, *heads):
-        table(heads, [])
-        sys.stdout.flush()
 
-    @staticmethod
-    def add(*cells):
-        """Print a row."""
-        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+def add(*cells):
+    """Print a row."""
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
-    @staticmethod
-    @contextlib.contextmanager
-    def attempt(name):
-        """What fails within is a row that says so."""
-        try:
-            yield
-        except Exception as error:
-            text = (str(error).splitlines() or [""])[0].replace("|", "/")
-            Rows.add(name, f"**failed**: {type(error).__name__}: {text}")
-            traceback.print_exc()
-            FAILED.append(name)
+
+@contextlib.contextmanager
+def attempt(name):
+    """What fails within is a row that says so."""
+    try:
+        yield
+    except Exception as error:
+        text = (str(error).splitlines() or [""])[0].replace("|", "/")
+        add(name, f"**failed**: {type(error).__name__}: {text}")
+        traceback.print_exc()
+        # Of a command that failed.
+        print(getattr(error, "stderr", None) or "", file=sys.stderr)
+        FAILED.append(name)
 
 
 class RoundedProducts(TorchDispatchMode):
@@ -127,11 +131,10 @@ def in_precision(name, device):
     return contextlib.nullcontext() if device == "cuda" else RoundedProducts()
 
 
-def precisions(options, training=False):
-    """Those to measure; a CPU trains in no fp16."""
-    if options.device == "cuda":
-        return ["fp32", "TF32", "bf16"] + ["fp16"] * (not training)
-    return ["fp32", "bf16"] if training else ["fp32", "TF32", "bf16"]
+def precisions(options):
+    """Those to measure; a CPU has no fast fp16."""
+    names = ["fp32", "TF32", "bf16", "fp16"]
+    return names if options.device == "cuda" else names[:3]
 
 
 def milliseconds(values):
@@ -176,8 +179,7 @@ def corpus(options, folder):
         return options.data_folder
     from toy_corpus import write_toy_corpus
 
-    sizes = (2, 6) if options.tiny else (16, 96)
-    write_toy_corpus(folder / "LA", *sizes)
+    write_toy_corpus(folder / "LA", *((8, 32) if options.tiny else ()))
     return folder / "LA"
 
 
@@ -193,22 +195,21 @@ def manifests(options, folder):
 # ---------------------------------------------------------------------- machine
 def machine(options):
     """The machine, and what it can do at most"""
-    rows = Rows("", "measured")
+    begin("", "measured")
     device = options.device
     name = "CPU" if device == "cpu" else torch.cuda.get_device_name()
-    rows.add("device", f"{name}, {os.cpu_count()} cores")
+    add("device", f"{name}, {os.cpu_count()} cores")
     version, cuda = torch.__version__, torch.version.cuda
-    rows.add(
-        "torch, CUDA, cuDNN", version, cuda, torch.backends.cudnn.version()
-    )
+    add("torch, CUDA, cuDNN", version, cuda, torch.backends.cudnn.version())
     for precision in precisions(options):
-        if device == "cpu" and precision == "TF32":
+        # A CPU's TF32 is emulated.
+        if (device, precision) == ("cpu", "TF32"):
             continue
-        with rows.attempt(precision):
+        with attempt(precision):
             speed = peak(device, precision) / 1e12
-            rows.add(f"matrix product, {precision}", f"{speed:.2f} TFLOPS")
-    with rows.attempt("memory"):
-        rows.add("memory", f"{bandwidth(device) / 1e9:.0f} GB/s")
+            add(f"matrix product, {precision}", f"{speed:.2f} TFLOPS")
+    with attempt("memory"):
+        add("memory", f"{bandwidth(device) / 1e9:.0f} GB/s")
 
 
 # ------------------------------------------------------------------------ right
@@ -217,7 +218,7 @@ def scores(options):
 
     The largest difference of a logit difference, also in standard deviations
     of the clips' scores, and the share of decisions at 0 that change."""
-    rows = Rows("network", "computed", "largest", "/ deviation", "decisions")
+    begin("network", "computed", "largest", "/ deviation", "decisions")
     count = 4 if options.tiny else 64
     with tempfile.TemporaryDirectory() as folder:
         manifest, root = manifests(options, Path(folder))
@@ -239,13 +240,13 @@ def scores(options):
         kinds = [(p, 8) for p in precisions(options)]
         for precision, batch_size in [("fp32", 1), *kinds]:
             row = f"{options.device}, {precision}, batch of {batch_size}"
-            with rows.attempt(f"{name} | {row}"):
+            with attempt(f"{name} | {row}"):
                 found = scored(
                     network, clips, options.device, precision, batch_size
                 )
                 largest = (found - expected).abs().max()
                 changed = ((found > 0) != (expected > 0)).double().mean()
-                rows.add(
+                add(
                     *(name, row, f"{largest:.1e}"),
                     f"{largest / expected.std():.1e}",
                     f"{100 * changed:.1f} %",
@@ -267,7 +268,7 @@ def scored(network, clips, device, precision, batch_size):
 
 def repeated(options):
     """Whether the same training gives the same bits"""
-    rows = Rows("", "largest difference of a weight", "a step")
+    begin("", "largest difference of a weight", "a step")
     cls, n_steps = problem_class(options), 3
 
     def trained():
@@ -281,11 +282,11 @@ def repeated(options):
         ("as it is", contextlib.nullcontext),
         ("deterministic algorithms", deterministic),
     ):
-        with rows.attempt(name), switch():
+        with attempt(name), switch():
             (one, _), (other, seconds) = trained(), trained()
             largest = (one - other).abs().max()
             name = f"{n_steps} steps of Alternating, {name}"
-            rows.add(name, f"{largest:.1e}", milliseconds(seconds))
+            add(name, f"{largest:.1e}", milliseconds(seconds))
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -316,13 +317,13 @@ def repeated(options):
         if not options.tiny:
             runs["the same seed again"] = [2]
         for name, lengths in runs.items():
-            with rows.attempt(name):
+            with attempt(name):
                 if expected is None:
                     expected = run("once", 2)
                 for epochs in lengths:
                     found = run(name, epochs)
                 largest = (found - expected).abs().max()
-                rows.add(f"train.py, {name}", f"{largest:.1e}", "-")
+                add(f"train.py, {name}", f"{largest:.1e}", "-")
 
 
 @contextlib.contextmanager
@@ -337,47 +338,45 @@ def deterministic():
 
 def exact(options):
     """Hypergradients in double precision, against the CPU's"""
-    rows = Rows("strategy", "problem", "relative difference", "at most")
+    begin("strategy", "problem", "relative difference", "at most")
     problems = {"quadratic": QuadraticProblem}
     if not options.tiny:
         problems["V2-small"] = SmallV2Problem
     for problem, cls in problems.items():
         for name, (make, _) in strategies(options).items():
-            with rows.attempt(f"{name} | {problem}"):
+            with attempt(f"{name} | {problem}"):
                 found, expected = (
                     hypergradients.upper_gradient(cls(device, held=True), make)
                     for device in (options.device, "cpu")
                 )
                 error = (found.cpu() - expected).norm() / expected.norm()
                 met = "met" if error <= 1e-6 else "**not met**"
-                rows.add(name, problem, f"{error:.1e}", f"1e-6, {met}")
+                add(name, problem, f"{error:.1e}", f"1e-6, {met}")
 
 
 def half(options):
     """Training in half precision
 
     fp16 by torch's GradScaler."""
-    rows = Rows("strategy", "precision", "upper loss", "left out", "scale")
+    begin("strategy", "precision", "upper loss", "left out", "scale")
     kinds = ["bf16"] + ["fp16"] * (options.device == "cuda")
     n_steps = 2 if options.tiny else 20
     for name in ("Alternating", "OneStepUnrolled", "SOBA"):
         settings = {"step_size": 1e-3} if name == "SOBA" else {}
         for precision in kinds:
-            with rows.attempt(f"{name} | {precision}"):
+            with attempt(f"{name} | {precision}"):
                 problem = problem_class(options)(options.device)
                 make = libraries.ours(name, precision=precision, **settings)
                 step, _ = make(problem)
-                with torch.no_grad():
-                    before = problem.evaluate("upper").item()
-                    for _ in range(n_steps):
-                        with torch.enable_grad():
-                            step()
-                    after = problem.evaluate("upper").item()
+                before = problem.evaluate("upper").item()
+                for _ in range(n_steps):
+                    step()
+                after = problem.evaluate("upper").item()
                 if not math.isfinite(after):
                     raise ArithmeticError(f"the loss is {after}")
                 brain = step.brain
                 left_out = sum(brain.left_out.values())
-                rows.add(
+                add(
                     *(name, precision, f"{before:.3f} -> {after:.3f}"),
                     f"{left_out} of {n_steps}",
                     f"{brain.scaler.get_scale():g}",
@@ -401,11 +400,12 @@ class Waits(TorchDispatchMode):
 
 
 def place():
-    """The innermost line of ours, of SpeechBrain or of an optimizer."""
-    for frame in reversed(traceback.extract_stack()[:-1]):
-        path = Path(frame.filename)
-        if {"speechbrain_bilevel", "speechbrain", "optim"} & {*path.parts}:
-            return f"{path.name}, {frame.name}"
+    """The innermost function of ours, of SpeechBrain or of an optimizer."""
+    packages = speechbrain_bilevel, speechbrain, torch.optim
+    folders = tuple(os.path.dirname(package.__file__) for package in packages)
+    for frame in reversed(traceback.extract_stack()):
+        if frame.filename.startswith(folders):
+            return f"{Path(frame.filename).name}, {frame.name}"
     return "elsewhere"
 
 
@@ -416,10 +416,15 @@ def noting_waits(places, device):
         with Waits(places):
             yield
         return
+
+    def note(message, *args, **kwargs):
+        if "synchronizing" in str(message):
+            places.append(place())
+
+    torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = lambda *args, **kwargs: places.append(place())
-        torch.cuda.set_sync_debug_mode("warn")
+        warnings.showwarning = note
         try:
             yield
         finally:
@@ -431,9 +436,9 @@ def waits(options):
 
     On a GPU as torch's sync debug mode sees it. Whether gradients are finite
     has to be known on each level before its step."""
-    rows = Rows("strategy", "waits a step", "where")
+    begin("strategy", "waits a step", "where")
     for name, (make, _) in strategies(options).items():
-        with rows.attempt(name):
+        with attempt(name):
             step, _ = make(problem_class(options, 8)(options.device))
             # The first steps build what is kept.
             for _ in range(2):
@@ -444,7 +449,7 @@ def waits(options):
             where = "; ".join(
                 f"{places.count(p)} {p}" for p in sorted({*places})
             )
-            rows.add(name, len(places), where)
+            add(name, len(places), where)
 
 
 def busy(options):
@@ -453,16 +458,15 @@ def busy(options):
     The five kernels that take longest together; of a CPU, operations."""
     from torch.profiler import ProfilerActivity, profile
 
-    rows = Rows("step", "time", "kernels", "busy", "longest")
+    begin("step", "time", "kernels", "busy", "longest")
     on_gpu = options.device == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu
     makes = {"two plain steps": libraries.plain}
-    for precision in precisions(options, training=True):
-        if precision in ("fp32", "bf16"):
-            make = libraries.ours("Alternating", precision=precision)
-            makes[f"`Alternating`, {precision}"] = make
+    for precision in ("fp32", "bf16"):
+        make = libraries.ours("Alternating", precision=precision)
+        makes[f"`Alternating`, {precision}"] = make
     for name, make in makes.items():
-        with rows.attempt(name):
+        with attempt(name):
             step, _ = make(problem_class(options)(options.device))
             for _ in range(3):
                 step()
@@ -482,7 +486,7 @@ def busy(options):
                 f"{event.key[:40]} {getattr(event, kind) / 1e3:.1f} ms"
                 for event in found[:5]
             ).replace("|", "/")
-            rows.add(
+            add(
                 *(name, milliseconds([seconds])),
                 sum(event.count for event in found),
                 *(f"{100 * total / seconds:.0f} %", longest),
@@ -504,7 +508,7 @@ def forward(options):
 
     The share is that of the machine's matrix product, and ours should be at
     least as fast everywhere."""
-    rows = Rows("", "plain", "ours", "ratio", "share", "memory, plain", "ours")
+    begin("", "plain", "ours", "ratio", "share", "memory, plain", "ours")
     sizes = [2] if options.tiny else [1, 32, 256]
     for name, (*classes, settings) in networks(options).items():
         torch.manual_seed(0)
@@ -516,7 +520,7 @@ def forward(options):
             for n in sizes:
                 row = f"{name}, {precision}, batch of {n}"
                 with (
-                    rows.attempt(row),
+                    attempt(row),
                     torch.no_grad(),
                     in_precision(precision, options.device),
                 ):
@@ -525,24 +529,26 @@ def forward(options):
                         key: functools.partial(network, wavs)
                         for key, network in (("plain", plain), ("ours", ours))
                     }
-                    versus(rows, row, calls, precision, options)
+                    versus(row, calls, precision, options)
 
 
 @functools.cache
 def peak(device, precision):
     """Operations a second of a large matrix product."""
+    if precision in HALVES:
+        return matrix_peak(device, HALVES[precision])
     with in_precision(precision, device):
         return matrix_peak(device)
 
 
-def versus(rows, name, calls, precision, options):
+def versus(name, calls, precision, options):
     """Time "plain" and "ours" in turns, and add a row."""
     rounds = 2 if options.tiny else 9
     seconds = in_turns(calls, rounds, show=False)
     faster = ratio(seconds["plain"], seconds["ours"])
     share = operations(calls["ours"]) / peak(options.device, precision)
     share /= statistics.median(seconds["ours"])
-    rows.add(
+    add(
         name,
         *map(milliseconds, seconds.values()),
         f"{faster:.2f}",
@@ -555,52 +561,68 @@ def training(options):
     """V2's training step, against the plain transcription
 
     Ours should be 1.5 times as fast."""
-    rows = Rows("", "plain", "ours", "ratio", "share", "memory, plain", "ours")
-    device = options.device
+    begin("", "plain", "ours", "ratio", "share", "memory, plain", "ours")
     *classes, sizes = networks(options)["V2"]
-
-    def stepper(cls, compiled=False):
-        torch.manual_seed(0)
-        network = cls(**sizes).train().to(device)
-        optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
-        run = torch.compile(network) if compiled else network
-
-        def step(precision="fp32"):
-            with in_precision(precision, device):
-                loss = cross_entropy(run(wavs).float(), labels)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-        return step
-
-    wavs, labels = noise(
-        2 if options.tiny else 32, V2(**sizes).num_samples, device
-    )
-    plain, ours = map(stepper, classes)
-    for precision in precisions(options, training=True):
-        with rows.attempt(precision):
-            calls = {"plain": plain, "ours": ours}
+    plain, ours = (stepper(cls(**sizes), options) for cls in classes)
+    for precision in ("fp32", "TF32", "bf16"):
+        if (options.device, precision) == ("cpu", "TF32"):
+            continue
+        with attempt(precision):
             calls = {
-                k: functools.partial(f, precision) for k, f in calls.items()
+                "plain": functools.partial(plain, precision),
+                "ours": functools.partial(ours, precision),
             }
-            versus(rows, precision, calls, precision, options)
-    with rows.attempt("fp32 without cuDNN"):
+            versus(precision, calls, precision, options)
+    name = "fp32 without cuDNN, as where gradients are differentiated"
+    with attempt(name):
         without = torch.backends.cudnn.flags(enabled=False)
         calls = {"plain": without(plain), "ours": without(ours)}
-        name = "fp32 without cuDNN, as where gradients are differentiated"
-        versus(rows, name, calls, "fp32", options)
-    if not options.tiny:
-        with rows.attempt("compiled"):
-            calls = {"plain": plain, "ours": stepper(V2, compiled=True)}
-            versus(rows, "fp32, ours compiled", calls, "fp32", options)
+        versus(name, calls, "fp32", options)
+
+
+def compiled(options):
+    """The same, ours compiled"""
+    if options.tiny:
+        print("Not with `--tiny`: compiling takes a minute.", flush=True)
+        return
+    begin("", "plain", "ours", "ratio", "share", "memory, plain", "ours")
+    for precision in ("fp32", "bf16"):
+        with attempt(precision):
+            plain = stepper(PlainV2(), options)
+            ours = stepper(torch.compile(V2()), options)
+            calls = {
+                "plain": functools.partial(plain, precision),
+                "ours": functools.partial(ours, precision),
+            }
+            versus(precision, calls, precision, options)
+
+
+def stepper(network, options):
+    """What makes a training step in a precision."""
+    device = options.device
+    network.train().to(device)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
+    n = 2 if options.tiny else 32
+    samples = networks(options)["V2"][-1].get("num_samples", reading.SAMPLES)
+    wavs, labels = noise(n, samples, device)
+
+    def step(precision="fp32"):
+        exact = precision == "fp32"
+        with without_tf32() if exact else contextlib.nullcontext():
+            with in_precision(precision, device):
+                loss = cross_entropy(network(wavs).float(), labels)
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def levels(options):
     """Steps of both levels, against two plain ones
 
     `Alternating` should take at most 1.05 times what bare autograd does."""
-    rows = Rows("strategy", "/ two plain steps", "/ bare", "memory / plain")
+    begin("strategy", "/ two plain steps", "/ bare", "memory / plain")
     cls = problem_class(options)
     rounds = 2 if options.tiny else 5
 
@@ -613,10 +635,10 @@ def levels(options):
 
     plain = hypergradients.step_memory(cls(options.device), libraries.plain)
     for name, (make, _) in strategies(options).items():
-        with rows.attempt(name):
+        with attempt(name):
             seconds = measured(make)
             memory = hypergradients.step_memory(cls(options.device), make)
-            rows.add(
+            add(
                 name,
                 f"{ratio(seconds['own'], seconds['plain']):.2f}",
                 f"{ratio(seconds['own'], seconds['bare']):.2f}",
@@ -629,19 +651,17 @@ def parts(options):
 
     Gradients, and gradients of gradients; what is slower than torch's should
     not be in the way."""
-    rows = Rows(
-        "", "forward", "gradients", "of gradients", "memory", "of these"
-    )
+    begin("", "forward", "gradients", "of gradients", "memory", "of these")
     for part, name in list(kernels.ROWS.items())[: 1 if options.tiny else None]:
         words = "--part", part, "--device", options.device
         words += "--batch-size", 1 if options.tiny else 32
         words += "--rounds", 1 if options.tiny else 3
         found = apart(Path(kernels.__file__), *words)
-        with rows.attempt(name):
+        with attempt(name):
             if isinstance(found, str):
                 raise RuntimeError(found)
             times, memory = zip(*found)
-            rows.add(
+            add(
                 name,
                 *(milliseconds([seconds]) for seconds in times),
                 *(gigabytes(each) for each in memory[1:]),
@@ -653,16 +673,16 @@ def fed(options):
     """Clips a second, both levels' counted, as workers read them
 
     The share is that of the time in which the step has its batch."""
-    rows = Rows("", "read only", "batch at hand", "from disk", "share")
+    begin("", "read only", "batch at hand", "from disk", "share")
     cls = problem_class(options)
     with tempfile.TemporaryDirectory() as folder:
         manifest, data_folder = manifests(options, Path(folder))
         for workers in [1] if options.tiny else [8, 14]:
-            with rows.attempt(f"{workers} workers"):
+            with attempt(f"{workers} workers"):
                 loader = reading.training_loader(
                     manifest, data_folder, workers, cls.clips
                 )
-                rows.add(f"{workers} workers", *feed(loader, cls, options))
+                add(f"{workers} workers", *feed(loader, cls, options))
 
 
 def feed(loader, cls, options):
@@ -700,78 +720,58 @@ def unseen(options):
     """V2 in full size, plain and bi-level, on attacks that training never saw
 
     EER in percent on eval; ``--passes`` backward passes of 32 clips each. Rates
-    rise for 4 % of the steps, not for the published 10,000."""
-    sys.path.insert(0, str(ROOT / "experiments"))
-    from recorded_runs import interval, recorded_run
+    are those of experiments/reference_table."""
+    experiments = ROOT / "experiments"
+    sys.path[:0] = [str(experiments), str(experiments / "unseen_attacks")]
+    import run
+    from arms import Arm
+    from recorded_runs import recorded_run, spread
+    from reference_table.systems import SYSTEMS
 
-    warmup = "!name:speechbrain_bilevel.nnet.schedulers.warmup_cosine"
     kind = "v2_small" if options.tiny else "v2"
+    rates = SYSTEMS[kind].overrides
+    as_published = {"leaky_folds": "True", "epoch_ends": "shorter", **rates}
     kinds = {
-        "plain": (f"train_{kind}", 1),
-        "bi-level, Alternating": (f"train_{kind}_bilevel", 2),
+        "plain": (f"train_{kind}", Arm("", 1, rates)),
+        "bi-level": (f"train_{kind}_bilevel", Arm("", 2, rates, levels=2)),
+        "bi-level, as published": (
+            "train_v2_bilevel_as_published",
+            Arm("", 2, as_published, levels=2),
+        ),
     }
-    if not options.tiny:
-        kinds["as published"] = ("train_v2_bilevel_as_published", 2)
-    rows = Rows("training", "seeds", "unseen", "known", "passes", "minutes")
-    seeds = range(1, 2 if options.tiny else 4)
+    passes = 2 if options.tiny else options.passes
+    if options.tiny:
+        del kinds["bi-level, as published"]
+    begin("training", "seeds", "unseen", "known", "passes", "minutes")
     with tempfile.TemporaryDirectory() as folder:
         folder = options.output_folder or Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        data_folder, passes = corpus(options, folder), options.passes
-        n_clips = len(manifest_of(data_folder, folder))
-        if options.tiny:
-            passes = n_clips // 4
+        data_folder = corpus(options, folder)
+        attacks = read_asvspoof2019_protocol(data_folder, "train").attack
+        attacks = attacks.to_list()
 
-        def run(name, seed):
-            yaml, levels = kinds[name]
-            size = 4 if options.tiny else 32
-            # A lower level's fold has two thirds of the clips, about.
-            steps = n_clips // size if levels == 1 else 2 * n_clips // 3 // size
-            epochs = max(1, round(passes / levels / steps))
-            overrides = {
-                "data_folder": json.dumps(str(data_folder)),
-                "seed": seed,
-                "batch_size": size,
-                "upper_batch_size": size,
-                "number_of_epochs": epochs,
-                "training_steps": epochs * steps,
-                "num_workers": 0 if options.tiny else 4,
-                "opt_class": "{lr: 1.0e-3}",
-                "lr_schedule": f"{warmup} "
-                "{steps: !ref <training_steps>, warmup: 0.04}",
-            }
+        def train(name, seed):
+            yaml, arm = kinds[name]
+            changed = run.overrides(
+                arm, data_folder, attacks, seed, passes, folder
+            )
             output = folder / name / str(seed)
-            return recorded_run(output, yaml, overrides, device=options.device)
+            return recorded_run(output, yaml, changed, device=options.device)
 
+        seeds = range(1, 2 if options.tiny else 4)
         plan = [(name, seed) for seed in seeds for name in kinds]
         jobs = 3 if options.device == "cuda" else 1
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            runs = list(
-                tqdm(pool.map(lambda p: run(*p), plan), total=len(plan))
-            )
-        for name in kinds:
-            with rows.attempt(name):
-                found = [r for r, (n, _) in zip(runs, plan) if n == name]
-                cells = []
-                for key in ("unseen", "known"):
-                    values = [each[key] for each in found]
-                    mean, around = statistics.mean(values), ""
-                    if len(values) > 1:
-                        around = f" ± {interval(values)[1]:.1f}"
-                    cells.append(f"{mean:.1f}{around}")
-                seconds = statistics.median(r["seconds"] for r in found)
-                rows.add(
-                    *(name, len(found), *cells, found[0]["passes"]),
-                    f"{seconds / 60:.1f}",
-                )
-
-
-def manifest_of(data_folder, folder):
-    """The training trials of a corpus."""
-    from asvspoof2019_prepare import prepare_asvspoof2019
-
-    prepare_asvspoof2019(data_folder, folder / "manifests")
-    return read_protocol(folder / "manifests" / "train.csv")
+            made = pool.map(lambda of: train(*of), plan)
+            made = dict(zip(plan, tqdm(made, "runs", len(plan))))
+    for name in kinds:
+        found = [made[name, seed] for seed in seeds]
+        minutes = statistics.median(r["seconds"] for r in found) / 60
+        add(
+            *(name, len(found)),
+            *(spread([r[key] for r in found]) for key in ("unseen", "known")),
+            *(found[0]["passes"], f"{minutes:.1f}"),
+        )
 
 
 # ------------------------------------------------------------------------- main
@@ -779,7 +779,7 @@ def manifest_of(data_folder, folder):
 SECTIONS = {
     "right": ((machine, scores, half, exact, repeated), 240),
     "waiting": ((waits, busy), 90),
-    "fast": ((forward, training, levels, parts), 270),
+    "fast": ((forward, training, levels, parts, compiled), 300),
     "fed": ((fed,), 60),
     "unseen": ((unseen,), 540),
 }
@@ -803,13 +803,13 @@ def run_apart(section, seconds):
         process.wait()
 
 
-def run(section, options):
+def run_section(section, options):
     """Print the tables of a section; whether all of them worked."""
     for make in SECTIONS[section][0]:
         heading, _, text = make.__doc__.partition("\n")
         text = " ".join(text.split())
         print(f"\n### {heading}\n" + f"\n{text}\n" * bool(text), flush=True)
-        with Rows.attempt(heading):
+        with attempt(heading):
             make(options)
     return not FAILED
 
@@ -835,7 +835,7 @@ def main():
         parser.error("no GPU that torch can use; --device cpu tries the script")
     sys.path.insert(0, str(RECIPE))
     if options.only:
-        sys.exit(not run(options.only, options))
+        sys.exit(not run_section(options.only, options))
     end, failed = time.monotonic() + 60 * options.minutes, []
     for section in options.sections:
         left = end - time.monotonic()

@@ -135,10 +135,10 @@ def resident(key):
     return None
 
 
-def matrix_peak(device="cpu"):
+def matrix_peak(device="cpu", dtype=torch.float32):
     """Operations a second of a large matrix product, the machine's bound."""
     size = 2048 if device == "cpu" else 8192
-    a, b = torch.randn(2, size, size, device=device)
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype)
     seconds = in_turns({"product": lambda: a @ b}, 9, show=False)["product"]
     return 2 * size**3 / min(seconds)
 

@@ -95,3 +95,10 @@ def interval(values):
     values = np.asarray(values)
     half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
     return values.mean(), half
+
+
+def spread(values):
+    """Mean ± half of its interval; of one seed, its value."""
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return "{:.1f} ± {:.1f}".format(*interval(values))

@@ -21,7 +21,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from recorded_runs import interval, recorded_run
+from recorded_runs import recorded_run, spread
 from systems import SYSTEMS
 from tqdm import tqdm
 
@@ -70,13 +70,6 @@ def clips_per_second(folder):
         network(wavs)
         seconds.append(time.perf_counter() - start)
     return len(wavs) / statistics.median(seconds[1:])
-
-
-def spread(values):
-    """Mean ± half of its interval; of one seed, its value."""
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return "{:.1f} ± {:.1f}".format(*interval(values))
 
 
 def row(name, runs, speed):

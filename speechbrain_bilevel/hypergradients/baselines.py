@@ -69,7 +69,7 @@ class SAM(OneLevel):
     def before_lower_step(self, step):
         """See ``Hypergradient.before_lower_step``."""
         gradient = step.lower_gradient()
-        scale = self.radius / gradient.norm().clamp(min=1e-12)
-        there = add_scaled(step.lower_params, gradient, scale)
+        direction = gradient / gradient.norm().clamp(min=1e-12)
+        there = add_scaled(step.lower_params, direction, self.radius)
         (vector,) = step.lower.gradients("lower", at=there)
         step.accumulate_grad("lower", vector - gradient)

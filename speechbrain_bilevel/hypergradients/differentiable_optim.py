@@ -98,6 +98,7 @@ class LowerStep:
         self.max_norm = step.max_grad_norm
         parameters, self.moves = step.lower_params, step.moves()
         self.gradient = masked(gradient, point, self.moves)
+        self.clips = self._factor(self.gradient).item() < 1
         states = {}
         for optimizer in step.active_optimizers:
             states.update(optimizer.state)
@@ -151,11 +152,13 @@ class LowerStep:
             allow_unused=True,
         )
 
-    def _run(self, point, gradient, state):
+    def _factor(self, gradient):
         # Like torch.nn.utils.clip_grad_norm_.
-        limit = self.max_norm / (gradient.norm() + 1e-6)
-        if limit < 1:
-            gradient = gradient * limit
+        return self.max_norm / (gradient.norm() + 1e-6)
+
+    def _run(self, point, gradient, state):
+        if self.clips:
+            gradient = gradient * self._factor(gradient)
         results = []
         for index, update, group, step, known in self.segments:
             part = {name: values[index] for name, values in state.items()}
@@ -193,12 +196,15 @@ def _segments(step, parameters, states, moves):
         for parameter in group["params"]
     }
     places, start, groups = {}, 0, {}
-    for parameter, state, moved in zip(parameters, states, moves):
+    counts = _numbers([state.get("step", 0) for state in states])
+    for parameter, state, moved, count in zip(
+        parameters, states, moves, counts
+    ):
         end = start + parameter.numel()
         if moved:
             known = any(torch.is_tensor(value) for value in state.values())
             number, *groups[number] = group_of[parameter]
-            alike = number, float(state.get("step", 0)), known
+            alike = number, count, known
             places.setdefault(alike, []).append(
                 torch.arange(start, end, device=parameter.device)
             )
@@ -209,3 +215,25 @@ def _segments(step, parameters, states, moves):
         settings = {n: v for n, v in group.items() if n != "params"}
         index = slice(None) if whole else torch.cat(ranges)
         yield index, update, settings, count, known
+
+
+def _numbers(scalars):
+    """Return numbers and scalar tensors as numbers; those of a device are read
+    at once, so that it is waited for only once.
+
+    Example
+    -------
+    >>> _numbers([0, torch.tensor(2.0), torch.tensor(3.0)])
+    [0, 2.0, 3.0]
+    """
+    numbers = list(scalars)
+    for device in {s.device for s in scalars if torch.is_tensor(s)}:
+        places = [
+            place
+            for place, scalar in enumerate(scalars)
+            if torch.is_tensor(scalar) and scalar.device == device
+        ]
+        read = torch.stack([scalars[place] for place in places]).tolist()
+        for place, number in zip(places, read):
+            numbers[place] = number
+    return numbers

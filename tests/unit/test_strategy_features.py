@@ -21,6 +21,7 @@ from strategies import (
     strategy_brain,
     strategy_state,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from speechbrain_bilevel.dataio.batch import LevelBatch
 
@@ -100,6 +101,28 @@ def test_bf16_comes_near_full_precision(name):
     )
     # A bf16 number has 8 bits; F2SA's penalty multiplies the rounding error.
     assert 0 < max(r / m for r, m in zip(rounded, moved)) < 0.1
+
+
+@every_strategy
+def test_a_gpu_is_waited_for_as_often_whatever_the_network(name):
+    """It is when a value is read."""
+
+    class Reads(TorchDispatchMode):
+        number = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.number += func is torch.ops.aten._local_scalar_dense.default
+            return func(*args, **(kwargs or {}))
+
+    fused, found = functools.partial(torch.optim.Adam, lr=0.01, fused=True), []
+    for depth in (1, 5):
+        layers = [torch.nn.Linear(3, 3) for _ in range(depth)]
+        modules = network(norm=torch.nn.Sequential(*layers))
+        brain = strategy_brain(name, modules, opt_class=fused)
+        with Reads() as reads:
+            brain.fit([1], loader(small_batches(steps=3)))
+        found.append(reads.number)
+    assert 0 < found[0] == found[1]
 
 
 @every_strategy
