@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the benchmarks and puts their tables into docs/performance.md.
+"""Run the benchmarks and put their tables into docs/performance.md.
 
 > python benchmarks/run_all.py                # make bench
 > python benchmarks/run_all.py reading memory
@@ -49,10 +49,12 @@ def machine():
             model = line.partition(":")[2].strip()
             break
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    has_gpu = torch.cuda.is_available()
+    gpu = torch.cuda.get_device_name() if has_gpu else "no GPU"
     return (
         f"{model}, {os.cpu_count()} cores "
         f"({torch.backends.cpu.get_cpu_capability()}), {memory:.0f} GiB; "
-        f"no GPU. Python {platform.python_version()}, torch "
+        f"{gpu}. Python {platform.python_version()}, torch "
         f"{torch.__version__.partition('+')[0]}"
     )
 

@@ -54,7 +54,7 @@ def masked(vector, like, kept):
 
 
 def add_scaled(tensors, vector, scale=1.0):
-    """Return new tensors, ``tensors + scale * vector``; ``scale`` is a number."""
+    """Return new tensors, ``tensors + scale * vector``, ``scale`` a number."""
     return [
         torch.add(tensor.detach(), part, alpha=scale)
         for tensor, part in zip(tensors, unflatten(vector, tensors))
