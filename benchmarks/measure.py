@@ -120,6 +120,8 @@ def peak_memory(function):
 def release_memory():
     """Give freed memory back to the system."""
     gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     pyarrow.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -153,6 +155,8 @@ def bandwidth(device="cpu"):
 
 def operations(function):
     """Of the matrix products and convolutions of a call, as torch counts."""
-    with FlopCounterMode(display=False) as counter:
+    # Under a dispatch mode, the compiler gives code up for good.
+    eager = torch.compiler.set_stance("force_eager")
+    with eager, FlopCounterMode(display=False) as counter:
         function()
     return counter.get_total_flops()

@@ -8,6 +8,7 @@ from speechbrain_bilevel.hypergradients import hvp
 from speechbrain_bilevel.hypergradients.stateless import Replay
 from speechbrain_bilevel.utils.distributed import average
 from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.precision import without_tf32
 
 
 class MicroBatch:
@@ -157,8 +158,9 @@ class BatchLoss:
 
         def vectors_at(values):
             leaves = self._leaves(values)
-            loss = self._evaluate(leaves, full_precision=True)
-            found = self._differentiate(loss, levels, leaves)
+            with without_tf32():
+                loss = self._evaluate(leaves, full_precision=True)
+                found = self._differentiate(loss, levels, leaves)
             return self._vectors(levels, found)
 
         point = self._parameters("lower", at)

@@ -36,6 +36,8 @@ def check(brain, step):
     if mode in ("reverse", "forward"):
         found += _differentiable_once(brain)
         _log_slower_kernels(brain)
+    if mode == "forward":
+        found += _without_forward_derivative(brain)
     if strategy.differentiates_step:
         _warn_small_eps(step)
     if mode == "difference" and brain.precision == "fp16":
@@ -180,6 +182,17 @@ def _differentiable_once(brain):
                 f"one process, use LayerNorm or GroupNorm, or {INSTEAD}"
             )
     return found
+
+
+def _without_forward_derivative(brain):
+    # A CPU's are made of operations that have one.
+    recurrent = torch.nn.GRU, torch.nn.LSTM
+    return [
+        f"{plain_name(name)} ({type(module).__name__}): has no forward "
+        'derivative on a GPU; choose hvp_mode: "reverse"'
+        for name, module in brain.modules.named_modules()
+        if isinstance(module, recurrent) and brain.device_type == "cuda"
+    ]
 
 
 def _is_weight_normed(module):

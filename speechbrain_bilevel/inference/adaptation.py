@@ -37,8 +37,8 @@ from speechbrain_bilevel.metrics.calibration import learn_fusion
 from speechbrain_bilevel.metrics.detection_score import detection_score
 from speechbrain_bilevel.metrics.eer import eer
 from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
-from speechbrain_bilevel.nnet.precision import without_tf32
 from speechbrain_bilevel.utils.errors import InputError, listed
+from speechbrain_bilevel.utils.precision import without_tf32
 
 #: What of a network can be trained: all behind its front end; its normalization
 #: and classifier; its normalization and a change of low rank (LoRA) of all

@@ -19,8 +19,8 @@ from speechbrain_bilevel.inference.hub import fetch_files
 from speechbrain_bilevel.inference.pretrained import load, load_weights
 from speechbrain_bilevel.inference.recordings import Decision, RecordingScorer
 from speechbrain_bilevel.metrics.detection_score import SCORES
-from speechbrain_bilevel.nnet.precision import without_tf32
 from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.precision import without_tf32
 
 
 class FitLength(torch.nn.Module):

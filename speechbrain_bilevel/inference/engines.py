@@ -244,8 +244,8 @@ def threads():
 def _run_torch(network, device, precision):
     import torch
 
-    from speechbrain_bilevel.nnet.precision import without_tf32
     from speechbrain_bilevel.utils.distributed import local_device
+    from speechbrain_bilevel.utils.precision import without_tf32
 
     device = local_device(device)
     # As SpeechBrain does; a GRU whose weights need gradients is computed by

@@ -6,7 +6,7 @@ import torchaudio
 from speechbrain_bilevel.dataio import SAMPLE_RATE
 from speechbrain_bilevel.lobes import with_sizes
 from speechbrain_bilevel.nnet.losses import OneClassHead
-from speechbrain_bilevel.nnet.precision import full_precision
+from speechbrain_bilevel.utils.precision import full_precision
 
 _N_FFT = 512
 

@@ -10,8 +10,8 @@ from torch.nn.utils import parametrize
 
 from speechbrain_bilevel.dataio import SAMPLE_RATE
 from speechbrain_bilevel.lobes import with_sizes
-from speechbrain_bilevel.nnet.precision import full_precision
 from speechbrain_bilevel.utils.errors import InputError
+from speechbrain_bilevel.utils.precision import full_precision
 
 # Sizes by our name and transformers', for each type of model.
 _TRANSFORMER = {

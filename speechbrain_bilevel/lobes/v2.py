@@ -14,12 +14,12 @@ from speechbrain.nnet.CNN import SincConv
 from speechbrain_bilevel.dataio import SAMPLE_RATE
 from speechbrain_bilevel.lobes import check_samples, with_sizes
 from speechbrain_bilevel.nnet.normalization import UnbiasedLayerNorm
-from speechbrain_bilevel.nnet.precision import full_precision
 from speechbrain_bilevel.nnet.sinc import in_parts, sinc_patches
 from speechbrain_bilevel.nnet.transformer import (
     SinusoidalPositions,
     TransformerBlock,
 )
+from speechbrain_bilevel.utils.precision import full_precision
 
 # Clips whose tokens fit into a processor's cache.
 _CPU_CHUNK = 4

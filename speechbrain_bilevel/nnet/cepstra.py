@@ -14,7 +14,7 @@ from torch.nn.functional import conv1d, pad
 from torchaudio.functional import create_dct
 
 from speechbrain_bilevel.dataio import SAMPLE_RATE
-from speechbrain_bilevel.nnet.precision import full_precision
+from speechbrain_bilevel.utils.precision import full_precision
 
 _PREEMPHASIS = 0.97
 

@@ -5,8 +5,8 @@ import math
 import torch
 
 from speechbrain_bilevel.nnet.cepstra import precise
-from speechbrain_bilevel.nnet.precision import full_precision
 from speechbrain_bilevel.utils.distributed import world_size
+from speechbrain_bilevel.utils.precision import full_precision
 
 # Of a component, so that its logarithm is finite.
 _MIN_WEIGHT = 1e-10

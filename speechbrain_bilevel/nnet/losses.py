@@ -34,7 +34,7 @@ class SpoofLoss(torch.nn.Module):
         super().__init__()
         if loss_on not in ("logits", "softmax"):
             raise ValueError(f"loss_on {loss_on!r}: expected logits or softmax")
-        self.register_buffer("alpha", torch.tensor(alpha), persistent=False)
+        self.alpha = alpha
         self.gamma = gamma
         self.loss_on = loss_on
 
@@ -54,7 +54,9 @@ class SpoofLoss(torch.nn.Module):
             logits = logits.softmax(dim=-1)
         entropy = cross_entropy(logits, labels, reduction="none")
         focus = (1 - torch.exp(-entropy)) ** self.gamma
-        alpha = self.alpha.to(logits.device)[labels]
+        # Not copied to the device, for which it would wait.
+        spoof, bonafide = (entropy.new_full((), a) for a in self.alpha)
+        alpha = torch.where(labels.bool(), bonafide, spoof)
         losses = entropy + alpha * focus * entropy
         return (losses if weights is None else weights * losses).mean()
 

@@ -24,7 +24,7 @@ from speechbrain_bilevel.nnet.normalization import (
     normalize_backward,
     normalize_twice,
 )
-from speechbrain_bilevel.nnet.precision import full_precision
+from speechbrain_bilevel.utils.precision import full_precision
 
 #: Slope of V2's leaky ReLUs.
 SLOPE = 0.2

@@ -93,6 +93,21 @@ def test_differences_in_half_precision_are_refused():
     start(brain_with(linear(), SAMA(), precision="bf16"))
 
 
+@pytest.mark.parametrize("layer", [torch.nn.GRU, torch.nn.LSTM])
+def test_recurrent_layers_on_a_gpu_need_reverse_mode(layer):
+    """Where they have a kernel of their own; torch knows no forward derivative
+    of it."""
+    for mode in ("forward", "reverse"):
+        head = torch.nn.ModuleDict({"memory": layer(4, 2).double()})
+        brain = brain_with(head, SOBA(0.1, hvp_mode=mode))
+        brain.device_type = "cuda"
+        if mode == "reverse":
+            start(brain)
+            continue
+        with pytest.raises(InputError, match=r"head\.memory \(.*reverse"):
+            start(brain)
+
+
 def test_everything_is_named_at_once():
     head = torch.nn.Sequential(
         torch.nn.utils.parametrizations.weight_norm(linear()),

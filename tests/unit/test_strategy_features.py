@@ -125,6 +125,28 @@ def test_a_gpu_is_waited_for_as_often_whatever_the_network(name):
     assert 0 < found[0] == found[1]
 
 
+@pytest.mark.parametrize("name", ["SAMA", "SOBA difference"])
+def test_differences_are_taken_without_tf32(name):
+    """On a GPU, where SpeechBrain switches it on; backward, too."""
+    seen = {False: set(), True: set()}
+
+    class Noting(SmallBrain):
+        def compute_objectives(self, predictions, batch, stage):
+            note = lambda _, again=self.is_repeat: seen[again].add(
+                torch.backends.cuda.matmul.fp32_precision
+            )
+            # Without gradients a loss is only checked.
+            if predictions.requires_grad:
+                note(None)
+                predictions.register_hook(note)
+            return super().compute_objectives(predictions, batch, stage)
+
+    brain = strategy_brain(name, cls=Noting)
+    brain.fit([1], loader(small_batches(steps=2)))
+    assert "tf32" in seen[False]
+    assert seen[True] == {"ieee"}
+
+
 @every_strategy
 def test_the_scale_of_half_precision_has_no_influence(name):
     class Scaling(SmallBrain):

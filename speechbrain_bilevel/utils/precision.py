@@ -21,7 +21,9 @@ def without_tf32():
     """Have NVIDIA GPUs multiply float32 as float32, a context or a decorator.
 
     Importing SpeechBrain switches TF32 on, in which products have three digits:
-    well for training, but scores would differ from those of a CPU.
+    well for training, but scores would differ from those of a CPU, and small
+    differences be lost. Within, ``torch.backends.cudnn.flags`` and the older
+    names of the same switches raise an error.
 
     Example
     -------
