@@ -29,12 +29,14 @@ endef
 demo: .venv/installed
 	$(BIN)/python recipes/ASVspoof2019/LA/demo.py demo
 
-# A test file at a time in each process, with one thread each. The engines have
-# one of their own: one that had run other tests before was seen to crash.
+# A test file at a time in each process, with one thread each, the slow ones of
+# tests/integration first. The engines have one of their own: one that had run
+# other tests before was seen to crash.
 ENGINES := tests/unit/test_engines.py
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore $(ENGINES) \
-		--numprocesses auto --maxprocesses 4 --dist loadfile
+		--numprocesses auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ENGINES)
 
 lint: .venv/installed
