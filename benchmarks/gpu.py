@@ -53,7 +53,13 @@ from measure import (
     timed,
 )
 from plain_v2 import PlainV2
-from problems import QuadraticProblem, SmallV2Problem, V2Problem, flat
+from problems import (
+    UNROLLED,
+    QuadraticProblem,
+    SmallV2Problem,
+    V2Problem,
+    flat,
+)
 from scaling import TINY
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -161,10 +167,19 @@ def problem_class(options, batch_size=32):
 
 def strategies(options):
     """Name -> (what makes its step, what it computes) of our own; a few."""
+    found = hypergradients.rows()
+    if options.device == "cuda":
+        # A GRU has no forward derivative there.
+        found = {k: row for k, row in found.items() if "forward" not in k}
+        settings = {"steps": UNROLLED, "lower_steps": UNROLLED}
+        make = libraries.ours(
+            "TruncatedUnrolled", hvp_mode="reverse", **settings
+        )
+        found[f"TruncatedUnrolled, {UNROLLED} steps"] = make, "steps"
     few = ("Alternating", "CGAID, 5", "SOBA")
     return {
         name: row
-        for name, row in hypergradients.rows().items()
+        for name, row in found.items()
         if name.split()[0] not in hypergradients.LIBRARIES
         and name not in (hypergradients.PLAIN, "Alternating, bare autograd")
         and (not options.tiny or name.startswith(few))
@@ -204,8 +219,9 @@ def machine(options):
     device = options.device
     name = "CPU" if device == "cpu" else torch.cuda.get_device_name()
     add("device", f"{name}, {os.cpu_count()} cores")
-    version, cuda = torch.__version__, torch.version.cuda
-    add("torch, CUDA, cuDNN", version, cuda, torch.backends.cudnn.version())
+    cudnn = torch.backends.cudnn.version()
+    versions = f"{torch.__version__}, {torch.version.cuda}, {cudnn}"
+    add("torch, CUDA, cuDNN", versions)
     for precision in precisions(options):
         # A CPU's TF32 is emulated.
         if (device, precision) == ("cpu", "TF32"):
