@@ -38,6 +38,7 @@ import kernels
 import libraries
 import reading
 import reference
+import run_all
 import speechbrain
 import torch
 from measure import (
@@ -64,6 +65,7 @@ from scaling import TINY
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
+from v2 import noise
 
 import speechbrain_bilevel
 from speechbrain_bilevel import SpoofDetector
@@ -80,7 +82,6 @@ from speechbrain_bilevel.utils.precision import without_tf32
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes/ASVspoof2019/LA"
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-KINDS = "unseen", "known"
 FAILED = []
 
 
@@ -186,13 +187,6 @@ def strategies(options):
     }
 
 
-def noise(n, samples, device):
-    """Waveforms and labels."""
-    generator = torch.Generator().manual_seed(0)
-    wavs = 0.05 * torch.randn(n, samples, generator=generator)
-    return wavs.to(device), torch.arange(n, device=device) % 2
-
-
 def corpus(options, folder):
     """``--data_folder``, or a toy corpus that is written to a folder."""
     if options.data_folder:
@@ -217,11 +211,9 @@ def machine(options):
     """The machine, and what it can do at most"""
     begin("", "measured")
     device = options.device
-    name = "CPU" if device == "cpu" else torch.cuda.get_device_name()
-    add("device", f"{name}, {os.cpu_count()} cores")
+    add("machine", run_all.machine())
     cudnn = torch.backends.cudnn.version()
-    versions = f"{torch.__version__}, {torch.version.cuda}, {cudnn}"
-    add("torch, CUDA, cuDNN", versions)
+    add("CUDA, cuDNN", f"{torch.version.cuda}, {cudnn}")
     for precision in precisions(options):
         # A CPU's TF32 is emulated.
         if (device, precision) == ("cpu", "TF32"):
@@ -381,10 +373,11 @@ def half(options):
     begin("strategy", "precision", "upper loss", "left out", "scale")
     kinds = ["bf16"] + ["fp16"] * (options.device == "cuda")
     n_steps = 2 if options.tiny else 20
-    for name in ("Alternating", "OneStepUnrolled", "SOBA"):
-        settings = {"step_size": 1e-3} if name == "SOBA" else {}
-        if name == "OneStepUnrolled":
-            settings = {"hvp_mode": "reverse"}
+    for name, settings in {
+        "Alternating": {},
+        "OneStepUnrolled": {"hvp_mode": "reverse"},
+        "SOBA": {"step_size": 1e-3},
+    }.items():
         for precision in kinds:
             with attempt(f"{name} | {precision}"):
                 problem = problem_class(options)(options.device)
@@ -640,9 +633,9 @@ def stepper(network, options):
     wavs, labels = noise(n, samples, device)
 
     def step(precision="fp32"):
-        exact = precision == "fp32"
+        exact, dtype = precision == "fp32", HALVES.get(precision)
         with without_tf32() if exact else contextlib.nullcontext():
-            with in_precision(precision, device):
+            with torch.autocast(device, dtype, enabled=dtype is not None):
                 loss = cross_entropy(network(wavs).float(), labels)
             loss.backward()
         optimizer.step()
@@ -810,11 +803,12 @@ def unseen(options):
             for name in tqdm(kinds, "trainings"):
                 with attempt(name):
                     found = [run.result() for run in made[name]]
-                    minutes = statistics.median(r["seconds"] for r in found)
+                    seconds = statistics.median(r["seconds"] for r in found)
                     add(
                         *(name, len(found)),
-                        *(spread([r[k] for r in found]) for k in KINDS),
-                        *(found[0]["passes"], f"{minutes / 60:.1f}"),
+                        spread([run["unseen"] for run in found]),
+                        spread([run["known"] for run in found]),
+                        *(found[0]["passes"], f"{seconds / 60:.1f}"),
                     )
 
 

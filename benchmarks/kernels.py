@@ -34,8 +34,7 @@ ROWS = {
 
 def patches_by_checkpoints(wavs, filters, norm, patches, pool_size):
     """``sinc_patches`` by plain operations, computed again backward."""
-    with sinc.full_precision(wavs):
-        tensors = filters.first_half(), norm.gamma, norm.beta
+    tensors = filters.first_half(), norm.gamma, norm.beta
     tensors += patches.weight, patches.bias, norm.eps, pool_size
     run = sinc._whole_batch
     if torch.is_grad_enabled():

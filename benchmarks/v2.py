@@ -47,11 +47,11 @@ def networks(**sizes):
     return plain, ours
 
 
-def noise(batch_size):
+def noise(batch_size, samples=64600, device="cpu"):
     """Waveforms and labels."""
     generator = torch.Generator().manual_seed(0)
-    wavs = 0.05 * torch.randn(batch_size, 64600, generator=generator)
-    return wavs, torch.arange(batch_size) % 2
+    wavs = 0.05 * torch.randn(batch_size, samples, generator=generator)
+    return wavs.to(device), torch.arange(batch_size, device=device) % 2
 
 
 def check_equality():

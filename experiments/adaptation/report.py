@@ -1,10 +1,15 @@
 """The table and the plot of ``run.py``."""
 
 import io
+import sys
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
 from starts import STARTS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from recorded_runs import interval
 
 from speechbrain_bilevel.evaluation.plots import require_matplotlib, style
 
@@ -24,12 +29,6 @@ def rates(runs, count, place):
     return np.array([each[place] for each in found])
 
 
-def half_width(values):
-    """Half of the 95 % interval of a mean, by Student's t."""
-    factor = stats.t.ppf(0.975, len(values) - 1)
-    return factor * values.std(ddof=1) / len(values) ** 0.5
-
-
 def counts_of(runs):
     """The numbers of clips, 0 included."""
     return [0, *(int(key) for key in runs[0] if key.isdigit())]
@@ -37,7 +36,7 @@ def counts_of(runs):
 
 def _cell(values, before, plain):
     """EER, errors less than before in percent, and p against plain training."""
-    text = f"{values.mean():.1f} ± {half_width(values):.1f}"
+    text = "{:.1f} ± {:.1f}".format(*interval(values))
     if values is not before:
         change = 100 * (values.mean() / before.mean() - 1)
         text += f" ({change:+.0f} %)"
@@ -107,7 +106,7 @@ def plot(results, path):
                 axes.errorbar(
                     np.arange(len(counts)) + 0.04 * number,
                     [each.mean() for each in values],
-                    [half_width(each) for each in values],
+                    [interval(each)[1] for each in values],
                     label=STARTS[name].title,
                     capsize=2,
                 )

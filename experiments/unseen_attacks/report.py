@@ -4,7 +4,7 @@ import numpy as np
 import scipy.stats
 from arms import ARMS
 from matplotlib.figure import Figure
-from recorded_runs import interval
+from recorded_runs import interval, spread
 
 from speechbrain_bilevel.evaluation.plots import COLORS, INK
 
@@ -47,22 +47,20 @@ def table(results, best):
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in results:
-        mean, half = interval(of(results, arm, "unseen"))
         row = [
             f"**{ARMS[arm].description}**"
             if arm == best
             else ARMS[arm].description,
             len(results[arm]["runs"]),
-            f"{mean:.1f} ± {half:.1f}",
+            spread(of(results, arm, "unseen")),
         ]
         if arm == "plain":
             row += ["", ""]
         else:
-            change, spread, p = difference(results, arm)
-            row += [f"{change:+.1f} ± {spread:.1f}", f"{p:.3f}"]
-        known, known_half = interval(of(results, arm, "known"))
+            change, half, p = difference(results, arm)
+            row += [f"{change:+.1f} ± {half:.1f}", f"{p:.3f}"]
         row += [
-            f"{known:.1f} ± {known_half:.1f}",
+            spread(of(results, arm, "known")),
             f"{np.mean(results[arm]['folds']):.1f}",
             *(f"{of(results, arm, x).mean():.0f}" for x in ("steps", "passes")),
             f"{np.median(of(results, arm, 'seconds')):.0f}",
@@ -79,10 +77,7 @@ def per_attack(results, best):
     lines = [f"| attack | plain, EER % | {ARMS[best].description}, EER % |"]
     lines.append("|---|---|---|")
     for attack in attacks:
-        cells = [
-            "{:.1f} ± {:.1f}".format(*interval(of(results, arm, attack)))
-            for arm in ("plain", best)
-        ]
+        cells = [spread(of(results, arm, attack)) for arm in ("plain", best)]
         lines.append(f"| {attack} | {cells[0]} | {cells[1]} |")
     return lines
 

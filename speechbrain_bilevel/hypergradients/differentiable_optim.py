@@ -218,22 +218,18 @@ def _segments(step, parameters, states, moves):
 
 
 def _numbers(scalars):
-    """Return numbers and scalar tensors as numbers; those of a device are read
-    at once, so that it is waited for only once.
+    """Return numbers and scalar tensors as numbers; tensors are read at once,
+    so that a device is waited for only once.
 
     Example
     -------
     >>> _numbers([0, torch.tensor(2.0), torch.tensor(3.0)])
     [0, 2.0, 3.0]
     """
-    numbers = list(scalars)
-    for device in {s.device for s in scalars if torch.is_tensor(s)}:
-        places = [
-            place
-            for place, scalar in enumerate(scalars)
-            if torch.is_tensor(scalar) and scalar.device == device
-        ]
-        read = torch.stack([scalars[place] for place in places]).tolist()
-        for place, number in zip(places, read):
-            numbers[place] = number
-    return numbers
+    tensors = [s for s in scalars if torch.is_tensor(s)]
+    if not tensors:
+        return scalars
+    # Some of fused optimizers', some of others'.
+    together = torch.stack([s.to(tensors[0].device) for s in tensors])
+    read = iter(together.tolist())
+    return [next(read) if torch.is_tensor(s) else s for s in scalars]

@@ -9,10 +9,7 @@ import torch
 from torch.nn.functional import conv1d, leaky_relu, max_pool1d, pad, selu
 
 from speechbrain_bilevel.lobes import check_samples, with_sizes
-from speechbrain_bilevel.nnet.sinc import (
-    in_parts,
-    sinc_filters,
-)
+from speechbrain_bilevel.nnet.sinc import in_parts, sinc_filters
 from speechbrain_bilevel.utils.precision import full_precision
 
 #: Factor of every pooling over frames.
